@@ -1,0 +1,1 @@
+"""Engines that a graph can be lowered to."""

@@ -1,0 +1,1 @@
+"""The XLA engine: the call primitive that an optimized function becomes, and its lowering."""

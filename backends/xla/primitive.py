@@ -1,0 +1,70 @@
+"""The call primitive that an optimized function becomes.
+
+Its parameter is the function's jaxpr, so grad, vmap, scan and the other transformations work on the program as it was
+written; its lowering rule runs the passes on what is finally lowered, knowing the platform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.extend.core import ClosedJaxpr
+
+from graphopt import jax_internals as internals
+from graphopt.backends.xla.region import Region, RegionCall
+from graphopt.backends.xla.target import Rewrite, Target
+from graphopt.config import Options
+from graphopt.errors import PassError
+
+NAME = "optimized_call"
+
+SMALL_CONSTANT = 1024
+"""Captured arrays of up to this many elements stay constants of the program, where passes can read them."""
+
+
+def optimized_call(rewrite: Rewrite) -> RegionCall:
+    """A call whose program is rewritten by `rewrite` when it is lowered; to be made once a process for each `rewrite`."""
+
+    def lower(ctx: Any, *values: Any, call_jaxpr: ClosedJaxpr, options: Options) -> Sequence[Any]:
+        rewritten = rewrite(call_jaxpr, options, _target(ctx))
+        _check_same_types(call_jaxpr, rewritten)
+        return internals.lower_inline(ctx, rewritten, *values)
+
+    primitive = internals.call_primitive(NAME, lower)
+
+    def call(function: Callable[..., Any], options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        internals.register_experimental_rules(primitive)
+        region = Region(function, args, kwargs, internals.is_traced_here)
+        names = internals.argument_names(function, args, kwargs)
+        traced_names = [name for name, traced in zip(names, region.traced, strict=True) if traced]
+        closed = internals.trace_to_jaxpr(region.run, region.operands, function, traced_names, region.result_paths)
+        # Left inside, a captured tracer would lose its outer gradient and a Ref its identity.
+        closed, captured = internals.lift_constants(closed, [_must_be_operand(c) for c in closed.consts])
+        return region.results(primitive.bind(*captured, *region.operands, call_jaxpr=closed, options=options))
+
+    return call
+
+
+def _must_be_operand(constant: Any) -> bool:
+    if isinstance(constant, jax.core.Tracer) or internals.is_ref(constant):
+        return True
+    if isinstance(constant, jax.Array) and len(constant.sharding.device_set) > 1:
+        return True
+    return int(getattr(constant, "size", 1)) > SMALL_CONSTANT
+
+
+def _target(ctx: Any) -> Target:
+    return Target(
+        platforms=internals.lowering_platforms(ctx),
+        num_devices=internals.lowering_devices(ctx),
+        for_export=internals.is_lowering_for_export(ctx),
+        symbolic=internals.has_symbolic_dimensions(ctx),
+    )
+
+
+def _check_same_types(before: ClosedJaxpr, after: ClosedJaxpr) -> None:
+    for what, old, new in (("inputs", before.in_avals, after.in_avals), ("results", before.out_avals, after.out_avals)):
+        if [a.strip_weak_type() for a in old] != [a.strip_weak_type() for a in new]:
+            raise PassError(f"the passes changed the {what} of a program from {old} to {new}; please report this")

@@ -1,0 +1,35 @@
+"""graphopt: a graph optimizer and JIT compiler for array programs written in JAX.
+
+    import graphopt
+
+    @graphopt.jit
+    def f(x): ...
+"""
+
+from graphopt import ops as _ops  # registers the described operations before anything is traced
+from graphopt.api import jit, optimize
+from graphopt.errors import (
+    GraphError,
+    GraphoptError,
+    OptionError,
+    ParseError,
+    PassError,
+    TraceError,
+    UntriedJaxWarning,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GraphError",
+    "GraphoptError",
+    "OptionError",
+    "ParseError",
+    "PassError",
+    "TraceError",
+    "UntriedJaxWarning",
+    "explain",
+    "jit",
+    "optimize",
+    "trace",
+]

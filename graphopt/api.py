@@ -1,0 +1,254 @@
+"""`jit` and `optimize`: what a user calls.
+
+`jit(f, ...)` is `jax.jit(optimize(f), ...)`. `optimize(f)` behaves as `f`; while it is traced it becomes one call equation,
+whose program the passes rewrite when it is lowered.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
+
+import jax
+from jax.extend.core import unsafe_am_i_under_a_jit_DO_NOT_USE as is_staging
+
+from graphopt import advice
+from graphopt.backends.xla.region import RegionCall
+from graphopt.backends.xla.target import Rewrite
+from graphopt.config import Options
+from graphopt.errors import UntriedJaxWarning
+
+try:
+    from graphopt.compile import rewrite_jaxpr
+except ImportError:
+
+    def rewrite_jaxpr(jaxpr, options, target):  # type: ignore[no-untyped-def, misc]
+        """Stand-in until the driver exists."""
+        return jaxpr
+
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+F = TypeVar("F", bound=Callable[..., Any])
+
+TRIED_JAX = ("0.10", "0.11", "0.12")
+"""The series of JAX whose internals `graphopt.jax_internals` was tried on."""
+
+PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")
+"""What `backend=` means to `jax.jit`: a platform."""
+
+
+class Jitted(Protocol[P, R_co]):
+    """What `jit` returns: a function with the methods of `jax.jit`'s, for example `f.lower(*args).as_text()`."""
+
+    __wrapped__: Callable[..., Any]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Run the compiled program, compiling it first where that has not been done for these types."""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Callable[..., R_co]:
+        """Bind as a method."""
+
+    def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
+        """Lower for these arguments, without running; see `jax.jit`."""
+
+    def trace(self, *args: Any, **kwargs: Any) -> jax.stages.Traced:
+        """Trace for these arguments, without lowering; see `jax.jit`."""
+
+    def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
+        """The shapes and types of the results, without compiling; see `jax.eval_shape`."""
+
+    def clear_cache(self) -> None:
+        """Forget the compiled programs."""
+
+
+def choose_call(version: str, rewrite: Rewrite) -> RegionCall:
+    """How a call is optimized under the JAX of this `version`, with `rewrite` as the passes.
+
+    On a series that was tried: by a call primitive, from JAX's internals. On any other, or where those internals cannot be
+    imported: by the public interface alone, with an UntriedJaxWarning.
+    """
+    reason = f"graphopt was tried on jax {', '.join(TRIED_JAX)}; this is jax {version}"
+    if version.rpartition(".")[0] in TRIED_JAX or version in TRIED_JAX:
+        try:
+            from graphopt.backends.xla.primitive import optimized_call
+
+            return optimized_call(rewrite)
+        except (ImportError, AttributeError) as error:
+            reason = f"the internals of jax {version} are not as graphopt knows them ({error})"
+    from graphopt.backends.xla.inline import inline_call
+
+    warnings.warn(
+        f"{reason}. Only JAX's public interface is used: functions run, but the passes work before differentiation and "
+        f"batching. Install jax {TRIED_JAX[0]} to {TRIED_JAX[-1]}, or a newer graphopt.",
+        UntriedJaxWarning,
+        stacklevel=2,
+    )
+    return inline_call(rewrite)
+
+
+_call_region = choose_call(jax.__version__, rewrite_jaxpr)
+
+
+class _Traceable:
+    """What `jax.jit` is given for a function: called while a program is traced, it makes the optimized call there.
+
+    JAX's caches are keyed by the identity of what was given to `jax.jit`, so there is one of these for a function and its
+    options as long as the function lives. It holds the function weakly: the table of all of them must not keep it alive.
+    """
+
+    def __init__(self, function: Callable[..., Any], options: Options) -> None:
+        self._function = weakref.ref(function)
+        self._options = options
+        # From these JAX takes the name of the program, the names of the arguments and the line in its messages.
+        inner = advice.innermost(function)
+        self.__name__ = getattr(function, "__name__", None) or getattr(inner, "__name__", "<unnamed function>")
+        self.__signature__ = advice.signature(function)
+        if hasattr(inner, "__code__"):
+            self.__code__ = inner.__code__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        function = self._function()
+        assert function is not None, "whoever calls this holds the function"
+        # Outside a trace, JAX asks for the function as it is written: under disable_jit, and to find where a NaN arose.
+        if jax.config.jax_disable_jit or not is_staging():
+            return function(*args, **kwargs)
+        return _call_region(function, self._options, args, kwargs)
+
+
+_traceables: weakref.WeakKeyDictionary[Callable[..., Any], dict[Options, _Traceable]] = weakref.WeakKeyDictionary()
+
+
+def _traceable(function: Callable[..., Any], options: Options) -> _Traceable:
+    try:
+        known = _traceables.setdefault(function, {})
+    except TypeError:  # not hashable or not weakly referenceable: nothing to find it by the next time
+        return _Traceable(function, options)
+    found = known.setdefault(options, _Traceable(function, options))
+    # Another function that compares equal may be in the table, and it may go away while this one is still in use.
+    return found if found._function() is function else _Traceable(function, options)
+
+
+def _options(backend: str, numerics: str, passes: Iterable[Any] | None, jax_options: dict[str, Any]) -> Options:
+    if backend in PLATFORMS:
+        jax_options["backend"] = backend
+        backend = "auto"
+    return Options(backend=backend, numerics=numerics, passes=None if passes is None else tuple(passes))
+
+
+def _guard(function: Callable[..., Any], target: Callable[P, R_co]) -> Callable[P, R_co]:
+    """`target`, with a note added to the errors that the caller of `function` can mend."""
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R_co:
+        try:
+            return target(*args, **kwargs)
+        except Exception as error:
+            advice.add_note(error, function)
+            raise
+
+    return call
+
+
+def _in_the_guise_of(function: Callable[..., Any], call: Any, name: str) -> Any:
+    call.__name__ = call.__qualname__ = name
+    return functools.update_wrapper(call, function)
+
+
+@overload
+def jit(
+    function: Callable[P, R_co],
+    /,
+    *,
+    backend: str = ...,
+    numerics: str = ...,
+    passes: Iterable[Any] | None = ...,
+    **jax_options: Any,
+) -> Jitted[P, R_co]: ...
+
+
+@overload
+def jit(
+    *, backend: str = ..., numerics: str = ..., passes: Iterable[Any] | None = ..., **jax_options: Any
+) -> Callable[[Callable[P, R_co]], Jitted[P, R_co]]: ...
+
+
+def jit(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    backend: str = "auto",
+    numerics: str = "standard",
+    passes: Iterable[Any] | None = None,
+    **jax_options: Any,
+) -> Any:
+    """Compile `function` as `jax.jit` does, with its graph rewritten first.
+
+    backend: "xla" lowers everything to XLA, "auto" may choose another engine where it is known to win. A platform's name
+        ("cpu", "gpu", "tpu" ...) has the deprecated meaning that `jax.jit` gives it.
+    numerics: "exact", "standard" or "fast": which rewrites may change rounding.
+    passes: passes to run instead of the standard pipeline.
+    jax_options: every other keyword of the installed `jax.jit`, with its meaning there (static_argnames, donate_argnums,
+        in_shardings ...).
+
+    Returns a function with the methods of what `jax.jit` returns. Without `function`, returns a decorator. Raises
+    OptionError where an option is not known; errors of JAX keep their type and get a note that says what to do.
+    """
+    options = _options(backend, numerics, passes, jax_options)
+    if function is None:
+        return lambda function: _jit(function, options, jax_options)
+    return _jit(function, options, jax_options)
+
+
+def _jit(function: Callable[..., Any], options: Options, jax_options: dict[str, Any]) -> Any:
+    traceable = _traceable(function, options)
+    jitted: Any = jax.jit(traceable, **jax_options)
+    call = _in_the_guise_of(function, _guard(function, jitted), traceable.__name__)
+    for name in ("lower", "trace", "eval_shape"):
+        method = getattr(jitted, name)
+        setattr(call, name, functools.update_wrapper(_guard(function, method), method))
+    call.clear_cache = jitted.clear_cache
+    call._cache_size = jitted._cache_size
+    return call
+
+
+@overload
+def optimize(function: F, /, *, backend: str = ..., numerics: str = ..., passes: Iterable[Any] | None = ...) -> F: ...
+
+
+@overload
+def optimize(
+    *, backend: str = ..., numerics: str = ..., passes: Iterable[Any] | None = ...
+) -> Callable[[F], F]: ...
+
+
+def optimize(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    backend: str = "auto",
+    numerics: str = "standard",
+    passes: Iterable[Any] | None = None,
+) -> Any:
+    """`function` as an optimized region: what it computes inside `jax.jit`, `jax.grad` and the others is rewritten as one graph.
+
+    Inside a trace, arguments that are not traced (strings, Python numbers, concrete arrays) are left as they are. Outside of
+    one, calling the result compiles and runs it: every argument must then be an array or a pytree of arrays. The options are
+    those of `jit`. Without `function`, returns a decorator. Raises OptionError where an option is not known.
+    """
+    options = Options(backend=backend, numerics=numerics, passes=None if passes is None else tuple(passes))
+    if function is None:
+        return lambda function: _optimize(function, options)
+    return _optimize(function, options)
+
+
+def _optimize(function: Callable[..., Any], options: Options) -> Any:
+    traceable = _traceable(function, options)
+    compiled = jax.jit(traceable)
+
+    def optimized(*args: Any, **kwargs: Any) -> Any:
+        return traceable(*args, **kwargs) if is_staging() else compiled(*args, **kwargs)
+
+    return _in_the_guise_of(function, _guard(function, optimized), traceable.__name__)

@@ -1,0 +1,55 @@
+"""The driver: from a program as JAX traced it to the program that is lowered."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from jax.extend.core import ClosedJaxpr
+
+from graphopt.backends.xla.staging import jaxpr_of
+from graphopt.backends.xla.target import Target
+from graphopt.config import Options, settings
+from graphopt.ir.graph import Graph
+from graphopt.ir.sources import Sources
+from graphopt.passes.pipelines import STANDARD
+from graphopt.rewrite.passes import Context, PassRecord, run_pipeline
+from graphopt.trace.jaxpr import graph_of
+
+
+def rewrite_jaxpr(jaxpr: ClosedJaxpr, options: Options, target: Target) -> ClosedJaxpr:
+    """The program that computes what `jaxpr` computes, after the passes; the same inputs, results and effects."""
+    graph, sources = graph_of(jaxpr)
+    graph, records = optimize_graph(graph, sources, options, target)
+    if settings().dump is not None:
+        dump(records, jaxpr.jaxpr.debug_info.func_name, target)
+    return jaxpr_of(graph, sources)
+
+
+def optimize_graph(
+    graph: Graph, sources: Sources, options: Options, target: Target
+) -> tuple[Graph, tuple[PassRecord, ...]]:
+    """The graph after the passes that `options` name (the standard pipeline by default), and a record of each."""
+    passes = STANDARD if options.passes is None else options.passes
+    portable = target.for_export or target.symbolic or target.num_devices > 1 or len(target.platforms) > 1
+    context = Context(options, sources, differentiable=target.transformable, portable=portable)
+    return run_pipeline(graph, passes, context)
+
+
+_dumped = itertools.count(1)
+
+
+def dump(records: Sequence[PassRecord], name: str, target: Target) -> None:
+    """Writes the graph before the first pass and after each one to a new folder of GRAPHOPT_DUMP."""
+    root = settings().dump
+    if root is None:
+        return
+    safe = re.sub(r"\W+", "_", name).strip("_") or "region"
+    folder: Path = root / f"{next(_dumped):03d}-{safe}-{'-'.join(target.platforms)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, record in enumerate(records):
+        if number == 0:
+            (folder / "00-traced.txt").write_text(f"{record.before}\n")
+        (folder / f"{number + 1:02d}-{record.name}.txt").write_text(f"{record.after}\n")

@@ -1,0 +1,79 @@
+"""Settings of the process, read once from the environment, and the options of one optimized function.
+
+Unknown names and values are rejected with the list of those that are known: a misspelt setting must not pass silently.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from graphopt.errors import OptionError
+
+Backend = Literal["auto", "xla"]
+Numerics = Literal["exact", "standard", "fast"]
+
+BACKENDS: tuple[str, ...] = get_args(Backend)
+NUMERICS: tuple[str, ...] = get_args(Numerics)
+
+_ENVIRONMENT = {
+    "GRAPHOPT_DUMP": "a directory that receives each region's graph before and after every pass",
+    "GRAPHOPT_CHECK": "1 checks the graph after every pass, 0 does not",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment asks of this process.
+
+    `dump`: directory for graph text, or None. `check`: whether graphs are checked after every pass.
+    """
+
+    dump: Path | None = None
+    check: bool = False
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """Settings from `GRAPHOPT_*` variables of `environment`; raises OptionError on an unknown name or value."""
+    for name in environment:
+        if name.startswith("GRAPHOPT_") and name not in _ENVIRONMENT and not name.startswith("GRAPHOPT_TEST_"):
+            raise OptionError(f"{_unknown('environment variable', name, tuple(_ENVIRONMENT))}")
+    check = environment.get("GRAPHOPT_CHECK", "0")
+    if check not in ("0", "1"):
+        raise OptionError(_unknown("GRAPHOPT_CHECK", check, ("0", "1")))
+    dump = environment.get("GRAPHOPT_DUMP")
+    return Settings(dump=Path(dump) if dump else None, check=check == "1")
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read from the environment at the first call."""
+    return read_settings(os.environ)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What one optimized function asks for: hashable, so that every cache of JAX's sees it.
+
+    backend: "xla" lowers everything to XLA; "auto" may choose another engine where it is known to win.
+    numerics: "exact", "standard" or "fast": which rewrites are allowed to change rounding.
+    passes: None for the standard pipeline, or a tuple of passes (see `graphopt.passes`) to run instead.
+    """
+
+    backend: str = "auto"
+    numerics: str = "standard"
+    passes: tuple[Any, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise OptionError(_unknown("backend", self.backend, BACKENDS))
+        if self.numerics not in NUMERICS:
+            raise OptionError(_unknown("numerics", self.numerics, NUMERICS))
+
+
+def _unknown(what: str, found: object, known: tuple[str, ...]) -> str:
+    return f"unknown {what} {found!r}; known: {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""A convolutional network and an image pipeline on real data, run by `graphopt demo`."""

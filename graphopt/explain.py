@@ -1,0 +1,119 @@
+"""The report: what the passes did to a function, and what is run in the end."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.extend.core import ClosedJaxpr
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from graphopt.analysis.cost import Cost, cost_of
+from graphopt.backends.xla.target import Target
+from graphopt.compile import optimize_graph
+from graphopt.config import Options
+from graphopt.ir.graph import Graph
+from graphopt.ir.node import Node
+from graphopt.ir.sources import Sources
+from graphopt.passes.inline import OPTIMIZED_CALL, Inline
+from graphopt.rewrite.passes import Context, PassRecord
+from graphopt.trace.jaxpr import graph_of
+
+try:
+    from graphopt.jax_internals import user_line
+except ImportError:  # a JAX that was not tried: the report goes without lines
+
+    def user_line(source_info: Any) -> str:
+        """Not known without JAX's internals."""
+        return ""
+
+
+SHOWN_LINES = 60
+
+
+@dataclass(frozen=True)
+class Report:
+    """What graphopt makes of a function on arguments of given types. `str()` is text; notebooks show HTML.
+
+    function: its name. options: what was asked for. target: the platform. passes: a record of each pass, with node counts
+    (sub-graphs included), seconds and notes. traced, graph: the graph before and after. cost_before, cost: operations and
+    bytes before and after. sources: where nodes come from (see `lines`).
+    """
+
+    function: str
+    options: Options
+    target: Target
+    passes: tuple[PassRecord, ...]
+    traced: Graph
+    graph: Graph
+    cost_before: Cost
+    cost: Cost
+    sources: Sources
+
+    def lines(self, node: Node, graph: Graph | None = None) -> tuple[str, ...]:
+        """The user's source lines that a node of the final graph (or of `graph`) stands for, as `file:line (function)`."""
+        found = (user_line(info) for info in self.sources.of(graph or self.graph, node))
+        return tuple(dict.fromkeys(line for line in found if line))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the passes did and declined, and why, in the order of the passes."""
+        return tuple(f"{record.name}: {note}" for record in self.passes for note in record.notes)
+
+    def __str__(self) -> str:
+        console = Console(file=io.StringIO(), width=140, color_system=None, record=True)
+        console.print(self._renderable())
+        return console.export_text().rstrip()
+
+    def _repr_html_(self) -> str:
+        console = Console(file=io.StringIO(), width=140, record=True)
+        console.print(self._renderable())
+        return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+    def _renderable(self) -> Group:
+        platforms = ", ".join(self.target.platforms)
+        title = f"{self.function} on {platforms}: numerics {self.options.numerics}, everything runs in XLA"
+        table = Table(title="passes", title_justify="left")
+        for heading in ("pass", "nodes before", "nodes after", "ms"):
+            table.add_column(heading, justify="left" if heading == "pass" else "right")
+        table.add_column("notes")
+        for record in self.passes:
+            counts = (str(record.nodes_before), str(record.nodes_after), f"{record.seconds * 1e3:.2f}")
+            table.add_row(record.name, *counts, "\n".join(record.notes))
+        costs = Table(title="one run", title_justify="left")
+        for heading in ("", "operations", "bytes", "operations not counted"):
+            costs.add_column(heading, justify="right")
+        for name, cost in (("before", self.cost_before), ("after", self.cost)):
+            flops = f"{cost.flops:,}" + (" + each loop's iterations" if cost.unbounded else "")
+            costs.add_row(name, flops, f"{cost.bytes:,}", str(cost.uncounted))
+        return Group(title, table, costs, Text("\n".join(self._listing()), no_wrap=True, overflow="ignore"))
+
+    def _listing(self) -> list[str]:
+        """The final graph's text with the source line of each node beside it."""
+        lines = str(self.graph).splitlines()
+        start = next(i for i, line in enumerate(lines) if line.startswith("graph @main"))
+        for offset, node in enumerate(self.graph.nodes[len(self.graph.params) :], start=1):
+            if node.op.primitive is not None and (known := self.lines(node)):
+                lines[start + offset] += f"    # {'; '.join(known)}"
+        hidden = len(lines) - SHOWN_LINES
+        more = [f"… {hidden} more lines: print(report.graph)"] if hidden > 0 else []
+        return lines[:SHOWN_LINES] + more
+
+
+def report_of(name: str, closed: ClosedJaxpr, options: Options) -> Report:
+    """The report of a program that was traced, for the default platform and one device."""
+    traced, sources = traced_graph(closed, options)
+    target = Target((jax.default_backend(),))
+    graph, records = optimize_graph(traced, sources, options, target)
+    return Report(name, options, target, records, traced, graph, cost_of(traced), cost_of(graph), sources)
+
+
+def traced_graph(closed: ClosedJaxpr, options: Options) -> tuple[Graph, Sources]:
+    """The graph of a traced program, with the optimized calls of these options opened and nothing else changed."""
+    graph, sources = graph_of(closed)
+    opened = Inline(only=OPTIMIZED_CALL).run(graph, Context(options, sources))
+    return opened, sources

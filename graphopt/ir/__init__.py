@@ -1,0 +1,1 @@
+"""Level one: the graph. Interned immutable nodes, closed graphs, their text, and the checks on them."""

@@ -1,0 +1,111 @@
+"""Abstract values: what is known of a node's result before it is computed."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakValueDictionary
+
+import jax
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The type of an effect's state: a value that orders effects and carries no data.
+
+    effect: JAX's effect object (an ordered print, an I/O callback), or None for the contents of a Ref.
+    """
+
+    effect: Any = None
+
+
+class Aval:
+    """The type of a value; interned, so equality is `is`.
+
+    type: JAX's abstract value (it may also say sharding, memory space or varying mesh axes), or a State.
+    shape, dtype, weak_type: as JAX has them; () and None for what is not an array (tokens, states).
+    """
+
+    __slots__ = ("__weakref__", "dtype", "shape", "type", "weak_type")
+
+    type: Any
+    shape: tuple[Any, ...]
+    dtype: Any
+    weak_type: bool
+
+    @property
+    def is_state(self) -> bool:
+        """Whether this is the state of an effect and not a value of the program."""
+        return isinstance(self.type, State)
+
+    @property
+    def is_array(self) -> bool:
+        """Whether this is an array (of any dtype), and not a Ref, a token or a state."""
+        return isinstance(self.type, jax.core.ShapedArray)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether shape, dtype and weak type say all there is to say of it."""
+        return self.is_array and self.is_static and self is array_aval(self.shape, self.dtype, self.weak_type)
+
+    @property
+    def is_static(self) -> bool:
+        """Whether every dimension is a number (under `jax.export` a dimension may be a symbol)."""
+        return all(isinstance(d, int) for d in self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements; 0 where it is not an array or not static."""
+        return math.prod(self.shape) if self.dtype is not None and self.is_static else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that one such array takes; 0 where it is not an array or not static."""
+        return self.size * int(getattr(self.dtype, "itemsize", 0))
+
+    def __repr__(self) -> str:
+        return f"Aval({self.type})"
+
+    def __copy__(self) -> Aval:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Aval:
+        return self
+
+
+_lock = threading.RLock()
+_table: WeakValueDictionary[Any, Aval] = WeakValueDictionary()
+
+
+def aval_of(type: Any) -> Aval:
+    """The Aval of a JAX abstract value or a State."""
+    with _lock:
+        aval = _table.get(type)
+        if aval is None:
+            aval = object.__new__(Aval)
+            aval.type = type
+            aval.shape = tuple(getattr(type, "shape", ()))
+            aval.dtype = getattr(type, "dtype", None)
+            aval.weak_type = bool(getattr(type, "weak_type", False))
+            _table[type] = aval
+    return aval
+
+
+def array_aval(shape: tuple[int, ...], dtype: Any, weak_type: bool = False) -> Aval:
+    """The Aval of an array with this shape and dtype and nothing else to say (no sharding, default memory)."""
+    return aval_of(jax.core.ShapedArray(shape, dtype, weak_type=weak_type))
+
+
+def dtype_name(dtype: Any) -> str:
+    """Short name of a dtype: `f32`, `bf16`, `i8`, `u32`, `bool`, `c64`, `f8_e4m3fn`, `key<fry>`."""
+    name = str(np.dtype(dtype).name) if isinstance(dtype, np.dtype) else str(dtype)
+    for long, short in _SHORT_PREFIXES:
+        if name.startswith(long):
+            return short + name[len(long) :]
+    return name
+
+
+_SHORT_PREFIXES = (("bfloat", "bf"), ("float8", "f8"), ("float", "f"), ("uint", "u"), ("int", "i"), ("complex", "c"))

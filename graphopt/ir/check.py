@@ -1,0 +1,100 @@
+"""Checking a graph: every rule that nodes and graphs keep, stated where it is broken."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from graphopt.errors import GraphError
+from graphopt.ir.aval import aval_of
+from graphopt.ir.graph import Graph, nested_graphs
+from graphopt.ir.node import Node
+from graphopt.ir.op import CONSTANT, PARAM, PROJECT, STATE
+
+
+def check(graph: Graph) -> None:
+    """Raises GraphError, with five lines of the graph around the place, unless `graph` and its sub-graphs keep these rules:
+
+    parameters are the graph's own; a projection takes a result that exists, with its type; a node of a JAX primitive has
+    the result types that JAX infers; each state of an effect is used at most once (an order has no branches), and the
+    last one of each is an output.
+    """
+    for current in nested_graphs(graph):
+        _check_nodes(current)
+        _check_states(current)
+
+
+def _check_nodes(graph: Graph) -> None:
+    params = set(graph.params)
+    for node in graph.nodes:
+        if node.op is PARAM:
+            if node not in params:
+                _fail(graph, node, f"input {node.attrs['index']} is not an input of this graph")
+        elif node.op is CONSTANT:
+            if node.aval.is_array and tuple(node.value.shape) != node.aval.shape:
+                _fail(graph, node, f"the constant has shape {tuple(node.value.shape)}, its type {node.aval.shape}")
+        elif node.op is PROJECT:
+            source, index = node.inputs[0], node.attrs["index"]
+            if len(source.avals) == 1 or not 0 <= index < len(source.avals):
+                _fail(graph, node, f"there is no result {index} among {len(source.avals)}")
+            if source.avals[index] is not node.aval:
+                _fail(graph, node, f"result {index} has the type {source.avals[index]}")
+        elif node.op is not STATE:
+            _check_operation(graph, node)
+    for position, node in enumerate(graph.outputs):
+        if len(node.avals) != 1:
+            _fail(graph, node, f"output {position} has {len(node.avals)} results; an output is one value")
+        if node.aval.is_state != (position >= len(graph.results)):
+            _fail(graph, node, f"output {position}: states of effects come after all other outputs")
+
+
+def _check_operation(graph: Graph, node: Node) -> None:
+    for position, operand in enumerate(node.inputs):
+        if len(operand.avals) != 1:
+            _fail(graph, node, f"operand {position} has {len(operand.avals)} results; take one of them")
+    primitive = node.op.primitive
+    if primitive is None:
+        _fail(graph, node, "the operation has no primitive: it can be neither evaluated nor lowered")
+    # Operations with sub-graphs are typed by what holds them together, not by a rule on types; a mesh or another context
+    # would have to be entered first.
+    plain = all(n.aval.is_plain for n in node.data_inputs)
+    if node.subgraphs or node.effects or node.context is not None or not plain or node.op.distinct:
+        return
+    try:
+        inferred, _ = primitive.abstract_eval(*(n.aval.type for n in node.inputs), **node.attrs)
+    except (NotImplementedError, AttributeError):
+        return
+    except (TypeError, ValueError) as error:
+        _fail(graph, node, f"JAX rejects the operands: {str(error).splitlines()[0]}")
+    found = tuple(inferred) if primitive.multiple_results else (inferred,)
+    for index, (aval, stated) in enumerate(zip(found, node.avals, strict=False)):
+        if aval_of(aval).shape != stated.shape or aval_of(aval).dtype != stated.dtype:
+            _fail(graph, node, f"result {index} is {aval} by the operation's rule, but the node says {stated.type}")
+    if len(found) != len(node.avals):
+        _fail(graph, node, f"the operation has {len(found)} results, but the node says {len(node.avals)}")
+
+
+def _check_states(graph: Graph) -> None:
+    used: dict[Node, Node | None] = {}
+    for node in graph.nodes:
+        for operand in node.inputs:
+            if len(operand.avals) == 1 and operand.aval.is_state:
+                if operand in used:
+                    _fail(graph, node, f"this state of an effect was used already, by {used[operand]!r}")
+                used[operand] = node
+    finals = [n for n in graph.outputs if n.aval.is_state]
+    for node in finals:
+        if node in used:
+            _fail(graph, node, f"an output is a state that is not the last one: {used[node]!r} uses it")
+        used[node] = None
+    for node in graph.nodes:
+        if len(node.avals) == 1 and node.aval.is_state and node not in used and node.aval.type.effect is not None:
+            _fail(graph, node, "the last state of an effect is not among the outputs, so the effect would be lost")
+
+
+def _fail(graph: Graph, node: Node, reason: str) -> NoReturn:
+    lines = str(graph).splitlines()
+    here = [i for i, line in enumerate(lines) if line.startswith("graph @main")][-1]
+    position = list(graph.nodes).index(node) - len(graph.params)
+    at = here if position < 0 else here + 1 + position
+    shown = [f"{'>' if i == at else ' '} {lines[i]}" for i in range(max(0, at - 2), min(len(lines), at + 3))]
+    raise GraphError(f"{node!r}: {reason}\n" + "\n".join(shown))

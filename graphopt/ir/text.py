@@ -1,0 +1,185 @@
+"""The text of a graph: deterministic, one line a node, sub-graphs first.
+
+    graph @1(%0: f32[8], %1: f32[8]) {
+      %2: f32[8] = mul(%0, %1)
+      %3: f32[] = constant(2.0)
+      return %2, %3
+    }
+
+A node is `%name: type = op[attribute=value, ...](operands)`; one with several results has a tuple type, and its results
+are `project[index=i](%node)`. Sub-graphs are named `@1`, `@2`, … and stand before the graph that holds them; the last one is
+the graph itself, `@main`. What text cannot say (functions, shardings, large arrays) is `<&1 description>`: a reference to
+an object, numbered in the order of appearance; `graphopt.ir.parse.parse` finds the object in the graph that was printed.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from graphopt.ir.attrs import SubGraph, freeze
+from graphopt.ir.aval import Aval, State, dtype_name
+from graphopt.ir.node import Constant, Node
+from graphopt.ir.op import CONSTANT
+
+PRINTED_ELEMENTS = 16
+"""Constants of more elements are printed as references."""
+
+
+def format_graph(graph: Any) -> str:
+    """The text of a graph and of the sub-graphs that it holds."""
+    return "\n".join(Printer().lines(graph))
+
+
+def objects_of(graph: Any) -> tuple[Any, ...]:
+    """The objects that `<&k …>` stand for in the graph's text, in order."""
+    printer = Printer()
+    for _ in printer.lines(graph):
+        pass
+    return tuple(printer.objects)
+
+
+class Printer:
+    """Prints one graph; `objects` then holds what its references stand for."""
+
+    def __init__(self) -> None:
+        self.objects: list[Any] = []
+        self._numbers: dict[Hashable, int] = {}
+        self._graphs: dict[Any, str] = {}
+
+    def lines(self, graph: Any) -> Iterator[str]:
+        """The lines of `graph`, those of its sub-graphs first."""
+        stack = [(graph, False)]
+        order = []
+        seen = set()
+        while stack:
+            current, entered = stack.pop()
+            if entered:
+                order.append(current)
+            elif current not in seen:
+                seen.add(current)
+                stack.append((current, True))
+                stack.extend((s.graph, False) for s in reversed(list(current.subgraphs)) if s.graph not in seen)
+        for current in order:
+            name = "@main" if current is graph else f"@{len(self._graphs) + 1}"
+            self._graphs[current] = name
+            yield from self._graph_lines(current, name)
+
+    def _graph_lines(self, graph: Any, name: str) -> Iterator[str]:
+        names: dict[Node, str] = {node: f"%{i}" for i, node in enumerate(graph.nodes)}
+        params = ", ".join(f"{names[p]}: {self.aval(p.aval)}" for p in graph.params)
+        yield f"graph {name}({params}) {{"
+        for node in graph.nodes[len(graph.params) :]:
+            yield "  " + self.node(node, names)
+        yield f"  return {', '.join(names[n] for n in graph.outputs)}".rstrip()
+        yield "}"
+
+    def node(self, node: Node, names: dict[Node, str]) -> str:
+        """The line of one node, its operands called by `names`."""
+        types = self.aval(node.avals[0]) if len(node.avals) == 1 else f"({', '.join(map(self.aval, node.avals))})"
+        head = f"{names[node]}: {types} = {self.op(node)}"
+        if node.op is CONSTANT:
+            return f"{head}({self.constant(node)})"
+        attrs = ", ".join(f"{name}={self.value(value)}" for name, value in node.attrs.items())
+        line = f"{head}{f'[{attrs}]' if attrs else ''}({', '.join(names[n] for n in node.inputs)})"
+        if node.context is not None:
+            line += f" context {self.reference(node.context)}"
+        if node.effects:
+            listed = sorted(node.effects, key=lambda e: (type(e).__name__, getattr(e, "input", -1)))
+            line += f" effects {', '.join(map(self.reference, listed))}"
+        return line
+
+    def op(self, node: Node) -> str:
+        """The operation's name, with a reference where the name alone does not find JAX's primitive again."""
+        if node.op.name.isidentifier():
+            return node.op.name
+        return f'"{node.op.name}"'
+
+    def aval(self, aval: Aval) -> str:
+        """A type: `f32[8,3]`, `f32[]~` (weak), or a reference."""
+        if aval.is_plain:
+            shape = ",".join(map(str, aval.shape))
+            extended = jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended)
+            if not extended:
+                return f"{dtype_name(aval.dtype)}[{shape}]{'~' if aval.weak_type else ''}"
+        if isinstance(aval.type, State) and aval.type.effect is None:
+            return "state"
+        return self.reference(aval.type)
+
+    def constant(self, node: Node) -> str:
+        """The elements of a small constant in C order, or a reference to the array."""
+        value: Constant = node.attrs["value"]
+        array, aval = value.array, node.aval
+        if not (isinstance(array, np.ndarray | np.generic) and aval.is_plain and array.size <= PRINTED_ELEMENTS):
+            return self.reference(value)
+        if np.asarray(array).dtype != aval.dtype or np.shape(array) != aval.shape:
+            return self.reference(value)
+        return ", ".join(element(x) for x in np.asarray(array).reshape(-1))
+
+    def value(self, value: Any) -> str:
+        """One attribute."""
+        if value is None or isinstance(value, bool | int) and type(value) in (bool, int):
+            return str(value)
+        if type(value) is float or type(value) is str:
+            return repr(value)
+        if isinstance(value, SubGraph):
+            return self._graphs[value.graph] + ("" if value.closed else f":open{value.constvars}")
+        if isinstance(value, np.dtype):
+            return f"dtype({dtype_name(value)})"
+        if type(value) is tuple:
+            return f"({', '.join(map(self.value, value))}{',' if len(value) == 1 else ''})"
+        if type(value) is dict and all(type(k) is str for k in value):
+            return f"{{{', '.join(f'{k!r}: {self.value(v)}' for k, v in value.items())}}}"
+        public = getattr(jax.lax, type(value).__name__, None) is type(value)
+        if public and isinstance(value, enum.Enum):
+            return f"{type(value).__name__}.{value.name}"
+        if public and isinstance(value, tuple):
+            fields = zip(value._fields, value, strict=True)  # type: ignore[attr-defined]
+            return f"{type(value).__name__}({', '.join(f'{k}={self.value(v)}' for k, v in fields)})"
+        return self.reference(value)
+
+    def reference(self, value: Any) -> str:
+        """`<&k description>`: the same number for the same object."""
+        key = freeze(value)
+        if key not in self._numbers:
+            self.objects.append(value)
+            self._numbers[key] = len(self.objects)
+        return f"<&{self._numbers[key]} {describe(value)}>"
+
+
+def element(x: Any) -> str:
+    """One array element as text from which its exact bits can be had again."""
+    if x.dtype == np.bool_:
+        return "true" if x else "false"
+    if x.dtype.kind in "iu":
+        return str(int(x))
+    if x.dtype.kind == "c":
+        return f"{element(x.real)} + {element(x.imag)}j"
+    try:
+        text = repr(float(x))
+        again = np.asarray(float(text)).astype(x.dtype)
+    except (TypeError, ValueError):
+        return f"0x{x.tobytes()[::-1].hex()}"
+    return text if again.tobytes() == x.tobytes() else f"0x{x.tobytes()[::-1].hex()}"
+
+
+def describe(value: Any) -> str:
+    """A short description without addresses, for a reader; it says nothing to the parser."""
+    if isinstance(value, Constant):
+        array = value.array
+        return f"array {array.dtype}{list(array.shape)}"
+    if isinstance(value, State):
+        return f"state of {describe(value.effect)}"
+    name = getattr(value, "__name__", None)
+    if callable(value) and name:
+        return f"function {name}"
+    text = " ".join(str(value).split())
+    if " object at 0x" in text or len(text) > 60:
+        text = type(value).__name__ if " object at 0x" in text else text[:57] + "..."
+    text = re.sub(r"0x[0-9a-f]{6,}|id=\d+", "", text)
+    return text.replace("<", "(").replace(">", ")") or type(value).__name__

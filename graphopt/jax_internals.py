@@ -1,0 +1,421 @@
+"""All that graphopt needs of JAX beyond its public interface: the one file that imports `jax._src`.
+
+Tried on jax 0.10.2 (Python 3.11), 0.11.2 (3.12) and 0.12.0 (3.13). Two things are version-dependent: how a primitive that
+carries a jaxpr gets its transformation rules (public from 0.11 on, written out here for 0.10), and how a program that
+works on `Ref`s is made pure before lowering. On a series that is not in `graphopt.config.TRIED_JAX` this module is not
+imported at all: see `graphopt.api`.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+from jax._src import api_util, checkify, core, source_info_util, traceback_util, util
+from jax._src import linear_util as lu
+from jax._src.interpreters import ad, batching, mlir, remat
+from jax._src.interpreters import partial_eval as pe
+from jax._src.sharding_impls import ShardingContext, SPMDAxisContext
+from jax._src.state import discharge
+from jax._src.state.types import AbstractRef
+from jax.extend.core import ClosedJaxpr, Jaxpr, Primitive, Var, jaxpr_as_fun
+
+try:  # jax >= 0.11
+    from jax.extend.core import register_call_primitive_rules
+except ImportError:
+    register_call_primitive_rules = None
+
+JVPRule = Callable[..., Any]
+LoweringRule = Callable[..., Sequence[Any]]
+
+# ---- tracing ----------------------------------------------------------------------------------------------------------
+
+
+def is_traced_here(value: object) -> bool:
+    """Whether `value` is a tracer of the innermost trace, the one that runs now."""
+    return isinstance(value, core.Tracer) and value._trace is core.trace_ctx.trace
+
+
+def is_ref(value: object) -> bool:
+    """Whether `value` is a mutable reference, concrete or traced."""
+    return isinstance(core.typeof(value), AbstractRef)
+
+
+def argument_names(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, ...]:
+    """The path of every leaf of `(args, kwargs)` in the words of `function`'s signature, as JAX's own errors print it."""
+    names = api_util.debug_info("jit", function, args, kwargs).arg_names
+    return names if names is not None else ("",) * len(jax.tree.leaves((args, kwargs)))
+
+
+def trace_to_jaxpr(
+    flat: Callable[..., Sequence[Any]],
+    operands: Sequence[Any],
+    function: Callable[..., Any],
+    names: Sequence[str],
+    result_paths: Callable[[], tuple[str, ...]],
+) -> ClosedJaxpr:
+    """Trace `flat` on tracers of the types of `operands`; all of its results must be tracers of that trace.
+
+    `function` is the user's own function and `names` its arguments' names, for JAX's error messages; `result_paths` is
+    called after the trace and gives the places of the results in what `function` returned.
+    """
+    source = api_util.fun_sourceinfo(function)
+    debug_info = core.DebugInfo("jit", source, tuple(names), None)
+    wrapped = lu.wrap_init(flat, debug_info=debug_info)
+    wrapped.debug_info = debug_info._replace(result_paths=result_paths)
+    jaxpr, _, consts = pe.trace_to_jaxpr_dynamic(wrapped, [_input_type(x) for x in operands])
+    return ClosedJaxpr(jaxpr, consts)
+
+
+def _input_type(value: Any) -> Any:
+    aval = core.typeof(value)
+    # jax 0.10 keeps the state of a mutable "box" next to its type.
+    return core.AvalQDD(aval, core.cur_qdd(value)) if getattr(aval, "has_qdd", False) else aval
+
+
+def lift_constants(closed: ClosedJaxpr, lift: Sequence[bool]) -> tuple[ClosedJaxpr, list[Any]]:
+    """Turn the constants marked in `lift` into leading inputs; also returns their values, in that order."""
+    constvars, consts = closed.jaxpr.constvars, closed.consts
+    kept = [(v, c) for v, c, lifted in zip(constvars, consts, lift, strict=True) if not lifted]
+    moved = [(v, c) for v, c, lifted in zip(constvars, consts, lift, strict=True) if lifted]
+    invars = [*(v for v, _ in moved), *closed.jaxpr.invars]
+    jaxpr = rebuild(closed.jaxpr, [v for v, _ in kept], invars, closed.jaxpr.outvars, [""] * len(moved))
+    return ClosedJaxpr(jaxpr, [c for _, c in kept]), [c for _, c in moved]
+
+
+def rebuild(
+    jaxpr: Jaxpr, constvars: Sequence[Var], invars: Sequence[Var], outvars: Sequence[Any], new_names: Sequence[str]
+) -> Jaxpr:
+    """`jaxpr` with its binders regrouped; effects that point at an input by number are counted anew."""
+    debug_info = jaxpr.debug_info
+    if debug_info.arg_names is not None:
+        debug_info = debug_info._replace(arg_names=(*new_names, *debug_info.arg_names))
+    effects = pe.make_jaxpr_effects(constvars, invars, outvars, jaxpr.eqns)
+    return core.Jaxpr(constvars, invars, outvars, jaxpr.eqns, effects, debug_info, jaxpr.is_high)
+
+
+# ---- a call primitive that carries a jaxpr ------------------------------------------------------------------------------
+
+
+@util.weakref_lru_cache
+def _forwarding(closed: ClosedJaxpr) -> tuple[ClosedJaxpr, tuple[tuple[str, int], ...]] | None:
+    """A jaxpr without the results that repeat an input, a constant or an earlier result, and where each result comes from."""
+    jaxpr = closed.jaxpr
+    source: dict[int, tuple[str, int]] = {id(v): ("given", i) for i, v in enumerate([*jaxpr.constvars, *jaxpr.invars])}
+    keep, sources = [], []
+    for var in jaxpr.outvars:
+        known = source.get(id(var)) if isinstance(var, Var) else None
+        keep.append(known is None)
+        if known is None:
+            known = ("computed", sum(keep) - 1)
+            source[id(var)] = known
+        sources.append(known)
+    if all(keep):
+        return None
+    outvars = [v for v, k in zip(jaxpr.outvars, keep, strict=True) if k]
+    pruned = jaxpr.replace(outvars=outvars, debug_info=_without_result_paths(jaxpr.debug_info))
+    return ClosedJaxpr(pruned, closed.consts), tuple(sources)
+
+
+def _without_result_paths(debug_info: Any) -> Any:
+    return debug_info._replace(result_paths=None)
+
+
+class CallPrimitive(Primitive):
+    """A primitive whose parameter `call_jaxpr`, a closed jaxpr, is what it computes.
+
+    Results that are inputs, constants or repeats are never produced by the call: whoever binds it gets the operand itself,
+    so that JAX's own forwarding of inputs still avoids a copy and a residual that is also a result is stored once.
+    """
+
+    multiple_results = True
+    skip_canonicalization = True
+
+    def bind_with_trace(self, trace: Any, args: Any, avals: Any, params: Any, /) -> Any:
+        """Bind under `trace`, forwarding what needs no computing."""
+        closed = params["call_jaxpr"]
+        forwarding = _forwarding(closed)
+        if forwarding is None:
+            return super().bind_with_trace(trace, args, avals, params)
+        pruned, sources = forwarding
+        computed = super().bind_with_trace(trace, args, avals, {**params, "call_jaxpr": pruned})
+        values = {"given": [*closed.consts, *args], "computed": computed}
+        return [values[kind][i] for kind, i in sources]
+
+
+def call_primitive(name: str, lowering: LoweringRule) -> CallPrimitive:
+    """A new primitive over `call_jaxpr`, with every transformation rule; other parameters travel through all of them.
+
+    `lowering(ctx, *values, call_jaxpr, **params)` is its lowering rule for all platforms; it is run at each place where the
+    primitive stands, so that what it emits is inlined there.
+    """
+    primitive = CallPrimitive(name)
+    if register_call_primitive_rules is not None:
+        register_call_primitive_rules(primitive)
+    else:
+        _register_call_rules_010(primitive)
+    primitive.def_impl(partial(_evaluate, primitive))
+    checkify.error_checks[primitive] = partial(_check_errors, primitive)
+    mlir.register_lowering(primitive, lowering, cacheable=False)
+    return primitive
+
+
+def _evaluate(primitive: Primitive, *args: Any, call_jaxpr: ClosedJaxpr, **params: Any) -> Any:
+    if jax.config.jax_disable_jit or jax.config.jax_debug_nans or jax.config.jax_debug_infs:
+        return jaxpr_as_fun(call_jaxpr)(*args)  # equation by equation, so that the one at fault is found
+    return _compiled(call_jaxpr, primitive, tuple(params.items()))(*args)
+
+
+@util.weakref_lru_cache
+def _compiled(closed: ClosedJaxpr, primitive: Primitive, params: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
+    # A strong reference to the key would keep the entry alive for ever.
+    reference = weakref.ref(closed)
+
+    def call(*args: Any) -> Any:
+        return primitive.bind(*args, call_jaxpr=reference(), **dict(params))
+
+    call.__name__ = primitive.name
+    return jax.jit(call)
+
+
+def _check_errors(primitive: Primitive, *given: Any, call_jaxpr: ClosedJaxpr, **params: Any) -> Any:
+    *context, error, enabled = given[:3] if not isinstance(given[0], checkify.Error) else given[:2]
+    operands = given[len(context) + 2 :]
+    error_values, error_tree = jax.tree.flatten(error)
+    values = [*error_values, *operands]
+    checked, out_tree, _ = checkify.jaxpr_to_checkify_jaxpr(
+        *context, call_jaxpr, enabled, error_tree, *map(core.typeof, values)
+    )
+    return jax.tree.unflatten(out_tree, primitive.bind(*values, call_jaxpr=checked, **params))
+
+
+def register_experimental_rules(primitive: Primitive) -> None:
+    """Give `primitive` its rules for `jax.experimental.jet` and `.sparse`, which keep tables of their own, if they are loaded.
+
+    Importing them costs more than importing graphopt, so this is called again at each trace; whoever applies them to a
+    program traced before has to import them first.
+    """
+    jet = sys.modules.get("jax.experimental.jet")
+    if jet is not None:
+        jet.jet_rules[primitive] = partial(_jet, jet.jet)
+    sparse = sys.modules.get("jax.experimental.sparse.transform")
+    if sparse is not None:
+        for rules in (sparse.sparse_rules_bcoo, sparse.sparse_rules_bcsr):
+            rules[primitive] = partial(_sparsify, sparse.eval_sparse)
+
+
+def _jet(jet: Callable[..., Any], primals: Any, series: Any, *, call_jaxpr: ClosedJaxpr, **_: Any) -> Any:
+    return jet(jaxpr_as_fun(call_jaxpr), tuple(primals), tuple(map(tuple, series)))
+
+
+def _sparsify(evaluate: Callable[..., Any], env: Any, *values: Any, call_jaxpr: ClosedJaxpr, **_: Any) -> Any:
+    return evaluate(call_jaxpr.jaxpr, call_jaxpr.consts, values, env)
+
+
+# ---- the rules of such a primitive on jax 0.10 ---------------------------------------------------------------------------
+# Modelled on those that jax 0.11 registers for its own `eval_jaxpr_p`.
+
+
+def _register_call_rules_010(primitive: Primitive) -> None:
+    primitive.def_effectful_abstract_eval(
+        lambda *_, call_jaxpr, **__: (call_jaxpr.out_avals, core.positional_effects(call_jaxpr))
+    )
+    primitive.to_lojax = partial(_to_lojax, primitive)
+    core.custom_typechecks[primitive] = core.custom_typechecks[core.closed_call_p]
+    ad.primitive_jvps[primitive] = partial(_jvp, primitive)
+    ad.primitive_linearizations[primitive] = partial(_linearize, primitive)
+    ad.fancy_transposes[primitive] = partial(_transpose, primitive)
+    batching.fancy_primitive_batchers[primitive] = partial(_batch, primitive)
+    pe.custom_partial_eval_rules[primitive] = partial(_partial_eval, primitive)
+    pe.partial_eval_jaxpr_custom_rules[primitive] = pe.partial_eval_jaxpr_custom_rules[core.closed_call_p]
+    pe.dce_rules[primitive] = pe.dce_rules[core.closed_call_p]
+    remat.rules[primitive] = partial(_remat, primitive)
+    discharge.register_discharge_rule(primitive)(partial(_discharge, primitive))
+
+
+def _jvp(primitive: Primitive, primals: Any, tangents: Any, *, call_jaxpr: ClosedJaxpr, **params: Any) -> Any:
+    nonzero = [type(t) is not ad.Zero for t in tangents]
+    jvp, nonzero_out = ad.jvp_jaxpr(call_jaxpr, nonzero, False)
+    outs = primitive.bind(*primals, *_select(tangents, nonzero), call_jaxpr=jvp, **params)
+    primals_out, tangents_out = util.split_list(outs, [len(call_jaxpr.out_avals)])
+    return primals_out, _with_zeros(tangents_out, nonzero_out, call_jaxpr)
+
+
+def _linearize(primitive: Primitive, is_vjp: Any, nonzero: Any, *primals: Any, call_jaxpr: ClosedJaxpr, **params: Any) -> Any:
+    primal, n_residuals, nonzero_out, forwarded, tangent = ad.linearize_jaxpr(call_jaxpr, nonzero, is_vjp=is_vjp)
+    outs = primitive.bind(*primals, call_jaxpr=primal, **params)
+    primals_out, residuals = util.split_list(outs, [len(outs) - n_residuals])
+    residuals = util.subs_list(forwarded, [*call_jaxpr.consts, *primals], residuals)
+
+    def tangent_function(residuals: Any, *tangents: Any) -> Any:
+        given = [ad.instantiate_zeros(t) for t in _select(tangents, nonzero)]
+        return _with_zeros(primitive.bind(*residuals, *given, call_jaxpr=tangent, **params), nonzero_out, call_jaxpr)
+
+    return primals_out, nonzero_out, residuals, tangent_function
+
+
+def _select(values: Sequence[Any], mask: Sequence[bool]) -> list[Any]:
+    return [value for value, selected in zip(values, mask, strict=True) if selected]
+
+
+def _with_zeros(tangents: Sequence[Any], nonzero: Sequence[bool], closed: ClosedJaxpr) -> list[Any]:
+    given = iter(tangents)
+    avals = [aval.to_tangent_aval() for aval in closed.out_avals]
+    return [next(given) if nz else ad.Zero(aval) for nz, aval in zip(nonzero, avals, strict=True)]
+
+
+def _transpose(primitive: Primitive, cotangents: Any, *args: Any, call_jaxpr: ClosedJaxpr, **params: Any) -> None:
+    accumulators, specs = ad.project_accums(args)
+    flat, in_tree = jax.tree.flatten((accumulators, cotangents))
+    transposed, out_tree = _transposed_jaxpr(call_jaxpr, in_tree, tuple(map(_input_type, flat)), specs)
+    outs = jax.tree.unflatten(out_tree, primitive.bind(*flat, call_jaxpr=transposed, **params))
+    for accumulator, cotangent in zip(args, outs, strict=True):
+        if isinstance(accumulator, ad.ValAccum):
+            accumulator.accum(cotangent)
+
+
+@util.weakref_lru_cache
+def _transposed_jaxpr(closed: ClosedJaxpr, in_tree: Any, in_avals: Any, specs: Any) -> tuple[ClosedJaxpr, Any]:
+    out_tree = None
+
+    def transposed(*flat: Any) -> Any:
+        nonlocal out_tree
+        accumulators, cotangents = jax.tree.unflatten(in_tree, flat)
+        args = ad.unproject_accums(specs, accumulators)
+        ad.backward_pass3(closed.jaxpr, False, closed.consts, args, cotangents)
+        outs, out_tree = jax.tree.flatten([x.freeze() if isinstance(x, ad.ValAccum) else None for x in args])
+        return outs
+
+    function = lu.wrap_init(transposed, debug_info=closed.jaxpr.debug_info.with_unknown_names())
+    jaxpr, _, consts = pe.trace_to_jaxpr_dynamic(function, in_avals)
+    return ClosedJaxpr(jaxpr, consts), out_tree
+
+
+def _batch(primitive: Primitive, axis: Any, args: Any, dims: Any, *, call_jaxpr: ClosedJaxpr, **params: Any) -> Any:
+    batched, out_dims = batching.batch_jaxpr2(call_jaxpr, axis, tuple(dims))
+    return primitive.bind(*args, call_jaxpr=batched, **params), list(out_dims)
+
+
+def _partial_eval(primitive: Primitive, trace: Any, *tracers: Any, call_jaxpr: ClosedJaxpr, **params: Any) -> Any:
+    unknown = [not t.pval.is_known() for t in tracers]
+    known_inputs = [t.pval.get_known() for t in tracers if t.pval.is_known()]
+    known, staged, unknown_out, residual_avals, forwarded = pe.partial_eval_jaxpr_nounits_fwd(
+        call_jaxpr, unknown, instantiate=False
+    )
+    outs = primitive.bind(*known_inputs, call_jaxpr=known, **params)
+    known_outs, residuals = util.split_list(outs, [len(outs) - len(residual_avals)])
+    residuals = util.subs_list(forwarded, [*call_jaxpr.consts, *known_inputs], residuals)
+    tracers_in = [*map(trace.new_instantiated_const, residuals), *_select(tracers, unknown)]
+    tracers_out = [pe.JaxprTracer(trace, pe.PartialVal.unknown(aval), None) for aval in staged.out_avals]
+    effects = core.positional_effects(staged)
+    source = source_info_util.current()
+    recipe = pe.new_eqn_recipe(
+        trace, tracers_in, tracers_out, primitive, {**params, "call_jaxpr": staged}, effects, source
+    )
+    for tracer in tracers_out:
+        tracer.recipe = recipe
+    if pe.effects.partial_eval_kept_effects.filter_in(staged.effects):
+        trace.effect_handles.append(pe.EffectHandle(tracers_in, recipe))
+    return util.merge_lists(unknown_out, known_outs, tracers_out)
+
+
+def _remat(primitive: Primitive, policy: Any, *args: Any, call_jaxpr: ClosedJaxpr, **params: Any) -> Any:
+    forward, again, _ = remat.remat_jaxpr(call_jaxpr, policy)
+    outs = primitive.bind(*args, call_jaxpr=forward, **params)
+    primals_out, residuals = util.split_list(outs, [len(call_jaxpr.out_avals)])
+    return primals_out, partial(primitive.bind, *residuals, call_jaxpr=again, **params)
+
+
+def _discharge(
+    primitive: Primitive, in_avals: Any, _: Any, *args: Any, call_jaxpr: ClosedJaxpr, **params: Any
+) -> Any:
+    discharged = _discharged(call_jaxpr)
+    outs = primitive.bind(*args, call_jaxpr=discharged, **params)
+    results, finals = util.split_list(outs, [len(call_jaxpr.out_avals)])
+    final = iter(finals)
+    return [next(final) if isinstance(a, AbstractRef) else None for a in in_avals], results
+
+
+@util.weakref_lru_cache
+def _discharged(closed: ClosedJaxpr) -> ClosedJaxpr:
+    return discharge.discharge_state(closed)
+
+
+def _to_lojax(primitive: Primitive, *args: Any, call_jaxpr: ClosedJaxpr, **params: Any) -> Any:
+    if any(aval.has_qdd for aval in call_jaxpr.in_aval_qdds):
+        raise NotImplementedError("a function that graphopt optimizes cannot take a box that JAX mutates")
+    lowered = pe.lower_jaxpr2(call_jaxpr)
+    low = [x for aval, arg in zip(call_jaxpr.in_avals, args, strict=True) for x in aval.lower_val(arg)]
+    outs = iter(primitive.bind(*low, call_jaxpr=lowered, **params))
+    return [aval.raise_val(*(next(outs) for _ in aval.lo_ty())) for aval in call_jaxpr.out_avals]
+
+
+# ---- lowering -----------------------------------------------------------------------------------------------------------
+
+
+def lowering_platforms(ctx: Any) -> tuple[str, ...]:
+    """The platforms that the code being lowered is for."""
+    return tuple(ctx.platforms or ctx.module_context.platforms)
+
+
+def lowering_devices(ctx: Any) -> int:
+    """How many devices the partitioner may spread the code being lowered over: 1 where every mesh axis is manual."""
+    axes = ctx.module_context.axis_context
+    if isinstance(axes, ShardingContext):
+        return axes.num_devices
+    if isinstance(axes, SPMDAxisContext):
+        free = [size for name, size in axes.mesh.shape.items() if name not in axes.manual_axes]
+        return math.prod(free)
+    return 1
+
+
+def is_lowering_for_export(ctx: Any) -> bool:
+    """Whether the module is to be serialized."""
+    return bool(ctx.module_context.lowering_parameters.for_export)
+
+
+def has_symbolic_dimensions(ctx: Any) -> bool:
+    """Whether a dimension of the module's arguments is a symbol rather than a number."""
+    return bool(ctx.module_context.shape_poly_state.dim_vars)
+
+
+def lower_inline(ctx: Any, closed: ClosedJaxpr, *values: Any) -> Sequence[Any]:
+    """Lower the equations of `closed` at the place that `ctx` describes; references made inside become plain values first."""
+    if any(isinstance(effect, core.InternalMutableArrayEffect) for effect in closed.effects):
+        closed = discharge.discharge_state(closed)
+    module = ctx.module_context if ctx.platforms is None else ctx.module_context.replace(platforms=ctx.platforms)
+    outs, tokens = mlir.jaxpr_subcomp(
+        module,
+        closed.jaxpr,
+        ctx.name_stack,
+        ctx.tokens_in,
+        mlir.ir_consts(closed.consts, [v.aval for v in closed.jaxpr.constvars]),
+        *values,
+        dim_var_values=ctx.dim_var_values,
+        const_lowering=ctx.const_lowering,
+        outer_traceback=ctx.traceback,
+    )
+    ctx.set_tokens_out(tokens)
+    return outs
+
+
+# ---- files ------------------------------------------------------------------------------------------------------------
+
+
+def hide_frames(path: str) -> None:
+    """Leave the frames of the files under `path` out of JAX's filtered tracebacks and source locations."""
+    traceback_util.register_exclusion(path)
+    source_info_util.register_exclusion(path)
+
+# ---- source lines -----------------------------------------------------------------------------------------------------
+
+
+def user_line(source_info: Any) -> str:
+    """The line of the user's own code that an equation comes from, as `file:line (function)`; empty if it is not known."""
+    summary = source_info_util.summarize(source_info)
+    return "" if summary.startswith("unknown") else summary

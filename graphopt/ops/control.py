@@ -1,0 +1,124 @@
+"""Control flow: how the operands and results of loops and branches relate to the graphs that they hold.
+
+JAX's parameters for `scan` differ between versions (counts on 0.10, flat trees from 0.11 on); nothing else needs to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import compress
+
+from jax.extend.core import primitives
+
+from graphopt.ir.attrs import SubGraph
+from graphopt.ir.graph import Graph
+from graphopt.ir.node import Node, make_node
+from graphopt.ir.op import op_of
+
+SCAN = op_of(primitives.scan_p)
+WHILE = op_of(primitives.while_p)
+COND = op_of(primitives.cond_p)
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """`scan`: operands and the body's parameters are (consts, carry, xs); results are (carry, ys).
+
+    consts, carry, xs: how many there are of each. body: its graph. length: number of iterations.
+    """
+
+    consts: int
+    carry: int
+    xs: int
+    body: Graph
+    length: int
+
+    @staticmethod
+    def of(node: Node) -> Scan:
+        """The view of a scan node."""
+        attrs = node.attrs
+        if "ft_in" in attrs:
+            consts, carry, xs = map(len, attrs["ft_in"].unpack())
+        else:
+            consts, carry = attrs["num_consts"], attrs["num_carry"]
+            xs = len(node.data_inputs) - consts - carry
+        return Scan(consts, carry, xs, attrs["jaxpr"].graph, attrs["length"])
+
+    def prune(self, node: Node, inputs: tuple[Node, ...], keep_in: Sequence[bool], keep_out: Sequence[bool], body: Graph) -> Node:
+        """The scan with only the kept operands and results, and `body` for its body."""
+        attrs = dict(node.attrs, jaxpr=SubGraph(body))
+        if "ft_in" in attrs:
+            attrs["ft_in"] = attrs["ft_in"].filter_with_mask(list(keep_in))
+            attrs["ft_out"] = attrs["ft_out"].filter_with_mask(list(keep_out))
+        else:
+            attrs["num_consts"] = sum(keep_in[: self.consts])
+            attrs["num_carry"] = sum(keep_in[self.consts : self.consts + self.carry])
+        return _pruned(node, inputs, keep_in, keep_out, attrs)
+
+
+@dataclass(frozen=True, slots=True)
+class While:
+    """`while`: operands are (condition's consts, body's consts, carry); results are the carry.
+
+    The condition's parameters are (its consts, carry), the body's (its consts, carry).
+    """
+
+    cond_consts: int
+    body_consts: int
+    cond: Graph
+    body: Graph
+
+    @staticmethod
+    def of(node: Node) -> While:
+        """The view of a while node."""
+        attrs = node.attrs
+        return While(
+            attrs["cond_nconsts"], attrs["body_nconsts"], attrs["cond_jaxpr"].graph, attrs["body_jaxpr"].graph
+        )
+
+    def prune(
+        self, node: Node, inputs: tuple[Node, ...], keep_in: Sequence[bool], keep_carry: Sequence[bool], cond: Graph, body: Graph
+    ) -> Node:
+        """The loop with only the kept operands and carried values."""
+        consts = self.cond_consts + self.body_consts
+        attrs = dict(
+            node.attrs,
+            cond_nconsts=sum(keep_in[: self.cond_consts]),
+            body_nconsts=sum(keep_in[self.cond_consts : consts]),
+            cond_jaxpr=SubGraph(cond),
+            body_jaxpr=SubGraph(body),
+        )
+        return _pruned(node, inputs, keep_in, keep_carry, attrs)
+
+
+@dataclass(frozen=True, slots=True)
+class Cond:
+    """`cond`: operands are (index of the branch, the branches' parameters); results are the branches' results."""
+
+    branches: tuple[Graph, ...]
+
+    @staticmethod
+    def of(node: Node) -> Cond:
+        """The view of a cond node."""
+        return Cond(tuple(b.graph for b in node.attrs["branches"]))
+
+    def prune(
+        self, node: Node, inputs: tuple[Node, ...], keep_in: Sequence[bool], keep_out: Sequence[bool], branches: Sequence[Graph]
+    ) -> Node:
+        """The choice with only the kept operands (the index not counted) and results."""
+        attrs = dict(node.attrs, branches=tuple(SubGraph(b) for b in branches))
+        return _pruned(node, inputs, [True, *keep_in], keep_out, attrs)
+
+
+def _pruned(
+    node: Node, inputs: tuple[Node, ...], keep_in: Sequence[bool], keep_out: Sequence[bool], attrs: dict[str, object]
+) -> Node:
+    return make_node(
+        node.op,
+        tuple(compress(inputs, keep_in)),
+        type(node.attrs)(attrs),
+        tuple(compress(node.avals, keep_out)),
+        node.context,
+        node.effects,
+    )

@@ -1,0 +1,91 @@
+"""Elementwise operations: one result element from the elements at the same position.
+
+`fold` is given only where NumPy's result has the same bits as XLA's: integers, booleans, comparisons and data movement.
+Floating-point arithmetic is left to XLA, which on some platforms flushes denormals that NumPy keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jax.extend.core import primitives as p
+
+from graphopt.ir.attrs import Attrs
+from graphopt.ir.aval import Aval
+from graphopt.ir.op import Op, register
+
+Array = np.ndarray[Any, Any]
+
+
+def one_per_element(attrs: Attrs, ins: Sequence[Aval], outs: Sequence[Aval]) -> int:
+    """One operation for each element of the result."""
+    return outs[0].size
+
+
+def _integer_only(function: Callable[..., Any]) -> Callable[..., Array]:
+    """`function` on integers and booleans; NotImplemented, which leaves the node alone, on anything else."""
+
+    def fold(attrs: Attrs, *operands: Array) -> Any:
+        if any(x.dtype.kind not in "biu" for x in operands):
+            return NotImplemented
+        with np.errstate(all="ignore"):
+            return np.asarray(function(*operands))
+
+    return fold
+
+
+def _compare(function: Callable[..., Any]) -> Callable[..., Array]:
+    def fold(attrs: Attrs, x: Array, y: Array) -> Any:
+        return np.asarray(function(x, y)) if x.dtype.kind in "biuf" else NotImplemented
+
+    return fold
+
+
+def _select(attrs: Attrs, which: Array, *cases: Array) -> Any:
+    index = which.astype(np.int64)
+    if index.size and not (0 <= index.min() and index.max() < len(cases)):
+        return NotImplemented
+    return np.choose(index, cases) if cases[0].shape == index.shape else cases[int(index)]
+
+
+def _convert(attrs: Attrs, x: Array) -> Any:
+    dtype = attrs["new_dtype"]
+    if not isinstance(dtype, np.dtype) or x.dtype.kind not in "biu" or dtype.kind not in "biu":
+        return NotImplemented
+    return x != 0 if dtype == np.bool_ else x.astype(dtype)
+
+
+_COUNTED = [
+    *("abs exp exp2 expm1 log log1p sqrt rsqrt cbrt sin cos tan tanh sinh cosh asin acos atan asinh acosh atanh").split(),
+    *("erf erfc erf_inv logistic lgamma digamma floor ceil round sign is_finite square population_count clz").split(),
+    *("div rem pow atan2 nextafter igamma igammac integer_pow clamp reduce_precision real imag complex conj").split(),
+    *("shift_left shift_right_logical shift_right_arithmetic").split(),
+]
+_FOLDED: dict[str, Callable[..., Array]] = {
+    "add": _integer_only(np.add),
+    "sub": _integer_only(np.subtract),
+    "mul": _integer_only(np.multiply),
+    "neg": _integer_only(np.negative),
+    "max": _integer_only(np.maximum),
+    "min": _integer_only(np.minimum),
+    "and": _integer_only(np.bitwise_and),
+    "or": _integer_only(np.bitwise_or),
+    "xor": _integer_only(np.bitwise_xor),
+    "not": _integer_only(np.invert),
+    "eq": _compare(np.equal),
+    "ne": _compare(np.not_equal),
+    "lt": _compare(np.less),
+    "le": _compare(np.less_equal),
+    "gt": _compare(np.greater),
+    "ge": _compare(np.greater_equal),
+    "select_n": _select,
+    "convert_element_type": _convert,
+}
+
+OPS = tuple(
+    register(Op(primitive.name, primitive, flops=one_per_element, fold=_FOLDED.get(primitive.name)))
+    for primitive in (getattr(p, f"{name}_p", None) for name in (*_COUNTED, *_FOLDED))
+    if primitive is not None
+)

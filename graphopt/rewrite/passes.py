@@ -1,0 +1,96 @@
+"""Passes and pipelines."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from graphopt.config import Options, settings
+from graphopt.errors import PassError
+from graphopt.ir.check import check
+from graphopt.ir.graph import Graph
+from graphopt.ir.sources import Sources
+
+
+@dataclass(slots=True)
+class Context:
+    """What a pass may know beside the graph.
+
+    options: what the user asked for. sources: where nodes come from; passes keep it up to date.
+    differentiable: whether JAX may still transform the result (differentiate, batch), so that custom derivatives and
+        checkpoints must stay. portable: whether the program must not depend on shapes or on the number of devices.
+    notes: what the running pass did and declined, in words; a pass adds with `note`.
+    """
+
+    options: Options
+    sources: Sources
+    differentiable: bool = False
+    portable: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Adds a line to the report, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+class Pass(ABC):
+    """A rewrite of whole graphs. Subclasses are frozen dataclasses, with their options as fields."""
+
+    name: str
+    """What `jit(passes=...)`, the report and the dump call it."""
+
+    @abstractmethod
+    def run(self, graph: Graph, context: Context) -> Graph:
+        """A graph with the same parameters, results and effects."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassRecord:
+    """What one pass did: nodes before and after (sub-graphs included), seconds, and its notes."""
+
+    name: str
+    nodes_before: int
+    nodes_after: int
+    seconds: float
+    notes: tuple[str, ...]
+    before: Graph
+    after: Graph
+
+
+def run_pipeline(graph: Graph, passes: Sequence[Pass], context: Context) -> tuple[Graph, tuple[PassRecord, ...]]:
+    """The graph after all passes, in order, and a record of each.
+
+    Raises PassError if a pass raises or changes the types of inputs or outputs; with GRAPHOPT_CHECK=1 the graph is
+    checked after every pass.
+    """
+    records = []
+    count = graph.count()
+    for step in passes:
+        context.notes = []
+        start = time.perf_counter()
+        try:
+            after = step.run(graph, context)
+        except Exception as error:
+            error.add_note(f"while graphopt ran the pass {step.name!r}; jit(..., passes=...) can leave it out")
+            raise
+        seconds = time.perf_counter() - start
+        same_interface(step.name, graph, after)
+        if settings().check:
+            check(after)
+        before_count, count = count, count if after is graph else after.count()
+        records.append(PassRecord(step.name, before_count, count, seconds, tuple(context.notes), graph, after))
+        graph = after
+    return graph, tuple(records)
+
+
+def same_interface(name: str, before: Graph, after: Graph) -> None:
+    """Raises PassError unless both graphs have the same types of parameters and outputs, the states of effects included."""
+    for what, old, new in (
+        ("inputs", before.in_avals, after.in_avals),
+        ("outputs", tuple(n.aval for n in before.outputs), tuple(n.aval for n in after.outputs)),
+    ):
+        if old != new:
+            raise PassError(f"the pass {name!r} changed the {what} of the graph from {list(old)} to {list(new)}")

@@ -1,0 +1,1 @@
+"""The way in: functions to graphs."""

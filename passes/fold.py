@@ -1,0 +1,63 @@
+"""Constant folding: what depends on constants alone is computed now.
+
+Before:
+    %1: i32[2] = constant(1, 2)
+    %2: i32[] = constant(3)
+    %3: i32[2] = add(%1, %2)
+After:
+    %3: i32[2] = constant(4, 5)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphopt.ir.graph import Graph
+from graphopt.ir.node import Node, constant
+from graphopt.ir.op import CONSTANT
+from graphopt.rewrite.passes import Context, Pass
+from graphopt.rewrite.rebuild import rebuild, with_bodies
+
+
+@dataclass(frozen=True)
+class Fold(Pass):
+    """Folds operations on constants whose value NumPy gives with the same bits as XLA (see `Op.fold`).
+
+    max_elements: larger results are left to be computed where they are used; a large array is never made here.
+    """
+
+    max_elements: int = 256
+    name = "fold"
+
+    def run(self, graph: Graph, context: Context) -> Graph:
+        """The graph with constants folded, in sub-graphs too."""
+        done: dict[Graph, Graph] = {}
+
+        def fold_graph(current: Graph) -> Graph:
+            if current not in done:
+                done[current] = rebuild(current, context.sources, fold_node)
+            return done[current]
+
+        def fold_node(node: Node, inputs: tuple[Node, ...]) -> Node | None:
+            if node.op.fold is not None and inputs and all(n.op is CONSTANT for n in inputs):
+                return self.value(node, inputs)
+            if node.subgraphs:
+                return node.with_attrs(with_bodies(node, fold_graph)).with_inputs(inputs)
+            return None
+
+        return fold_graph(graph)
+
+    def value(self, node: Node, inputs: tuple[Node, ...]) -> Node | None:
+        """The node's value as a constant; None where it is not known to the bit, or too large."""
+        plain = all(n.aval.is_plain and isinstance(n.value, np.ndarray | np.generic) for n in inputs)
+        if not plain or not node.aval.is_plain or node.aval.size > self.max_elements or node.context is not None:
+            return None
+        assert node.op.fold is not None
+        array = node.op.fold(node.attrs, *(np.asarray(n.value) for n in inputs))
+        if array is NotImplemented:
+            return None
+        if array.dtype != node.aval.dtype or array.shape != node.aval.shape:
+            raise AssertionError(f"fold of {node!r} gave {array.dtype}{array.shape}")
+        return constant(np.ascontiguousarray(array).reshape(array.shape), node.aval)

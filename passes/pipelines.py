@@ -1,0 +1,36 @@
+"""Which passes run, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graphopt.errors import OptionError
+from graphopt.passes.dead import Dead
+from graphopt.passes.fold import Fold
+from graphopt.passes.inline import Inline
+from graphopt.rewrite.passes import Pass
+
+STANDARD: tuple[Pass, ...] = (Inline(), Fold(), Dead())
+"""Calls first, for everything else sees more without them; then constants; then what nobody reads."""
+
+
+def resolve(passes: Iterable[str | Pass] | None) -> tuple[Pass, ...] | None:
+    """Passes from names and passes; None, for the standard pipeline, from None.
+
+    Raises OptionError with the known names if one is unknown.
+    """
+    if passes is None:
+        return None
+    if isinstance(passes, str):
+        raise OptionError(f"passes must be a sequence of names or passes, not the string {passes!r}: write ({passes!r},)")
+    known = {step.name: step for step in STANDARD}
+    resolved = []
+    for step in passes:
+        if isinstance(step, str):
+            if step not in known:
+                raise OptionError(f"unknown pass {step!r}; known: {', '.join(known)}")
+            step = known[step]
+        if not isinstance(step, Pass):
+            raise OptionError(f"a pass is a name or an instance of graphopt.rewrite.passes.Pass, not {step!r}")
+        resolved.append(step)
+    return tuple(resolved)

@@ -1,0 +1,112 @@
+"""Whether a `jit` does what `jax.jit` does: the same bits, or the same kind of error."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .cases import Case
+
+Jit = Callable[[Callable[..., Any]], Callable[..., Any]]
+Program = Callable[[Jit], Any]
+
+SAME = "same bits"
+
+
+def compare(program: Program, jit: Jit) -> str:
+    """Run `program` with `jax.jit` and with `jit` and say in a word how it went; a difference is an AssertionError."""
+    try:
+        expected = jax.block_until_ready(program(jax.jit))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the other must raise
+        assert_raises(error, program, jit)
+        return f"jax.jit raises {type(error).__name__}"
+    assert_same_bits(program(jit), expected)
+    return SAME
+
+
+def assert_raises(expected: Exception, program: Program, jit: Jit) -> None:
+    try:
+        found = jax.block_until_ready(program(jit))
+    except type(expected):
+        return
+    raise AssertionError(f"where jax.jit raises, the result is\n{found}") from expected
+
+
+def plain(case: Case) -> Program:
+    """The case itself."""
+    (args,) = case.arguments(1)
+    return lambda jit: jit(fresh(case.function))(*args)
+
+
+def batched(case: Case) -> Program | None:
+    """The case under vmap, on two draws of its arguments; None for a case without any."""
+    draws = case.arguments(2)
+    if not jax.tree.leaves(draws):
+        return None
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *draws)
+    return lambda jit: jax.vmap(jit(fresh(case.function)))(*stacked)
+
+
+def differentiated(case: Case) -> Program | None:
+    """The gradient of a weighted sum of the case's results; None where no float comes in or none goes out.
+
+    The weights differ, since a plain sum hides much: that of a softmax has no gradient at all.
+    """
+    (args,) = case.arguments(1)
+    leaves: list[Any]
+    tree: Any
+    leaves, tree = jax.tree.flatten(args)
+    variable = [is_inexact(jnp.result_type(leaf)) for leaf in leaves]
+    results = jax.tree.leaves(jax.eval_shape(case.function, *args))
+    if not any(variable) or not any(is_inexact(result.dtype) for result in results):
+        return None
+
+    def loss(variables: list[Any]) -> jax.Array:
+        rest = iter(variables)
+        arguments = tree.unflatten(
+            next(rest) if varies else leaf for leaf, varies in zip(leaves, variable, strict=True)
+        )
+        outputs = jax.tree.leaves(case.function(*arguments))
+        return sum((weighted_sum(output) for output in outputs if is_inexact(output.dtype)), jnp.zeros(()))
+
+    variables = [leaf for leaf, varies in zip(leaves, variable, strict=True) if varies]
+    return lambda jit: jax.grad(jit(fresh(loss)))(variables)
+
+
+def weighted_sum(x: jax.Array) -> jax.Array:
+    """A real scalar to which each element of `x`, real and imaginary part, counts with its own weight."""
+    parts = [x.real, x.imag] if jnp.iscomplexobj(x) else [x]
+    weights = jnp.linspace(0.5, 1.5, x.size).reshape(x.shape)
+    return sum(((part * weights.astype(part.dtype)).sum() for part in parts), jnp.zeros(()))
+
+
+def is_inexact(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.inexact))
+
+
+def fresh(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A new function object, so that no cache of JAX's takes what was compiled for another `jit`."""
+    return lambda *args: function(*args)
+
+
+def assert_same_bits(found: Any, expected: Any) -> None:
+    """Same tree, types, shapes and bits: NaN payloads and signs of zero count."""
+    structures: list[Any] = [jax.tree.structure(found), jax.tree.structure(expected)]
+    assert structures[0] == structures[1]
+    for index, (a, b) in enumerate(zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)):
+        assert description(a) == description(b), f"result {index}"
+        if bits(a) != bits(b):
+            raise AssertionError(
+                f"result {index}, {description(b)}, differs:\n{found}\nwhere jax.jit gives\n{expected}"
+            )
+
+
+def description(x: jax.Array) -> tuple[str, tuple[int, ...], bool]:
+    return str(x.dtype), x.shape, bool(x.aval.weak_type)
+
+
+def bits(x: jax.Array) -> bytes:
+    data = jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+    return np.asarray(data).tobytes()
