@@ -6,8 +6,8 @@
     def f(x): ...
 """
 
-from graphopt import ops as _ops  # registers the described operations before anything is traced
-from graphopt.api import jit, optimize
+import graphopt.ops  # registers the described operations before anything is traced
+from graphopt.api import explain, jit, optimize, trace
 from graphopt.errors import (
     GraphError,
     GraphoptError,

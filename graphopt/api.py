@@ -18,16 +18,12 @@ from jax.extend.core import unsafe_am_i_under_a_jit_DO_NOT_USE as is_staging
 from graphopt import advice
 from graphopt.backends.xla.region import RegionCall
 from graphopt.backends.xla.target import Rewrite
+from graphopt.compile import rewrite_jaxpr
 from graphopt.config import Options
 from graphopt.errors import UntriedJaxWarning
-
-try:
-    from graphopt.compile import rewrite_jaxpr
-except ImportError:
-
-    def rewrite_jaxpr(jaxpr, options, target):  # type: ignore[no-untyped-def, misc]
-        """Stand-in until the driver exists."""
-        return jaxpr
+from graphopt.explain import Report, report_of, traced_graph
+from graphopt.ir.graph import Graph
+from graphopt.passes.pipelines import resolve
 
 
 P = ParamSpec("P")
@@ -60,6 +56,9 @@ class Jitted(Protocol[P, R_co]):
 
     def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
         """The shapes and types of the results, without compiling; see `jax.eval_shape`."""
+
+    def explain(self, *args: Any, **kwargs: Any) -> Report:
+        """What the passes do to the function, and what runs in the end, for arguments of these types."""
 
     def clear_cache(self) -> None:
         """Forget the compiled programs."""
@@ -101,7 +100,10 @@ class _Traceable:
     """
 
     def __init__(self, function: Callable[..., Any], options: Options) -> None:
-        self._function = weakref.ref(function)
+        try:
+            self._function: Callable[[], Any] = weakref.ref(function)
+        except TypeError:  # such a function (a ufunc of NumPy, say) cannot be in the table either
+            self._function = lambda: function
         self._options = options
         # From these JAX takes the name of the program, the names of the arguments and the line in its messages.
         inner = advice.innermost(function)
@@ -109,6 +111,9 @@ class _Traceable:
         self.__signature__ = advice.signature(function)
         if hasattr(inner, "__code__"):
             self.__code__ = inner.__code__
+
+    def __repr__(self) -> str:
+        return repr(self._function())  # for JAX's messages
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         function = self._function()
@@ -136,7 +141,7 @@ def _options(backend: str, numerics: str, passes: Iterable[Any] | None, jax_opti
     if backend in PLATFORMS:
         jax_options["backend"] = backend
         backend = "auto"
-    return Options(backend=backend, numerics=numerics, passes=None if passes is None else tuple(passes))
+    return Options(backend=backend, numerics=numerics, passes=resolve(passes))
 
 
 def _guard(function: Callable[..., Any], target: Callable[P, R_co]) -> Callable[P, R_co]:
@@ -144,7 +149,8 @@ def _guard(function: Callable[..., Any], target: Callable[P, R_co]) -> Callable[
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R_co:
         try:
-            return target(*args, **kwargs)
+            # An empty dictionary of keywords costs a fiftieth of the whole call to pass on.
+            return target(*args, **kwargs) if kwargs else target(*args)  # type: ignore[call-arg]
         except Exception as error:
             advice.add_note(error, function)
             raise
@@ -211,7 +217,33 @@ def _jit(function: Callable[..., Any], options: Options, jax_options: dict[str, 
         setattr(call, name, functools.update_wrapper(_guard(function, method), method))
     call.clear_cache = jitted.clear_cache
     call._cache_size = jitted._cache_size
+
+    def explain(*args: Any, **kwargs: Any) -> Report:
+        """What graphopt makes of the function on arguments of these types: see `graphopt.explain.Report`."""
+        return report_of(call.__name__, jitted.trace(*args, **kwargs).jaxpr, options)
+
+    def graph(*args: Any, **kwargs: Any) -> Graph:
+        return traced_graph(jitted.trace(*args, **kwargs).jaxpr, options)[0]
+
+    call.explain = _guard(function, explain)
+    call._graph = _guard(function, graph)
     return call
+
+
+def trace(function: Callable[..., Any], /) -> Callable[..., Graph]:
+    """The graph of `function` before any pass: `graphopt.trace(f)(*args)`.
+
+    function: a function of arrays, or what `graphopt.jit` made of one (whose static arguments are then respected). The
+    graph's parameters are the leaves of the arguments in order. Arguments may be arrays or `jax.ShapeDtypeStruct`s.
+    """
+    jitted: Any = function if hasattr(function, "_graph") else jit(function)
+    return jitted._graph  # type: ignore[no-any-return]
+
+
+def explain(function: Callable[..., Any], /) -> Callable[..., Report]:
+    """What graphopt makes of `function`: `print(graphopt.explain(f)(*args))`, the same as `graphopt.jit(f).explain(*args)`."""
+    jitted: Any = function if hasattr(function, "explain") else jit(function)
+    return jitted.explain  # type: ignore[no-any-return]
 
 
 @overload
@@ -238,7 +270,7 @@ def optimize(
     one, calling the result compiles and runs it: every argument must then be an array or a pytree of arrays. The options are
     those of `jit`. Without `function`, returns a decorator. Raises OptionError where an option is not known.
     """
-    options = Options(backend=backend, numerics=numerics, passes=None if passes is None else tuple(passes))
+    options = Options(backend=backend, numerics=numerics, passes=resolve(passes))
     if function is None:
         return lambda function: _optimize(function, options)
     return _optimize(function, options)

@@ -1,4 +1,4 @@
-"""The command line: `graphopt demo`, `graphopt --version`."""
+"""The command line: `graphopt demo`, `graphopt bench`, `graphopt --version`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="graphopt", description="A graph optimizer and JIT compiler for JAX.")
     parser.add_argument("--version", action="version", version=f"graphopt {graphopt.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser(
-        "demo", add_help=False, help="train, serve and process images on real data, next to jax.jit (graphopt demo --help)"
-    )
+    commands.add_parser("demo", add_help=False, help="train, serve and process images on real data, next to jax.jit")
+    commands.add_parser("bench", add_help=False, help="measure graphopt against jax.jit")
     arguments, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
-    assert arguments.command == "demo"
     # Only the command that is run is imported: scikit-learn takes a second.
-    from graphopt.demo.run import main as demo
-
-    return demo(rest)
+    if arguments.command == "demo":
+        from graphopt.demo.run import main as run
+    else:
+        from graphopt.bench.run import main as run
+    return run(rest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,6 @@ import jax
 from jax.extend.core import ClosedJaxpr
 from rich.console import Console, Group
 from rich.table import Table
-from rich.text import Text
 
 from graphopt.analysis.cost import Cost, cost_of
 from graphopt.backends.xla.target import Target
@@ -65,14 +65,16 @@ class Report:
         return tuple(f"{record.name}: {note}" for record in self.passes for note in record.notes)
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=140, color_system=None, record=True)
-        console.print(self._renderable())
-        return console.export_text().rstrip()
+        return "\n".join([*self._tables().export_text().rstrip().splitlines(), *self._listing()])
 
     def _repr_html_(self) -> str:
-        console = Console(file=io.StringIO(), width=140, record=True)
+        tables = self._tables().export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+        return f"{tables}<pre>{html.escape(chr(10).join(self._listing()))}</pre>"
+
+    def _tables(self) -> Console:
+        console = Console(file=io.StringIO(), width=120, color_system=None, record=True)
         console.print(self._renderable())
-        return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+        return console
 
     def _renderable(self) -> Group:
         platforms = ", ".join(self.target.platforms)
@@ -90,7 +92,7 @@ class Report:
         for name, cost in (("before", self.cost_before), ("after", self.cost)):
             flops = f"{cost.flops:,}" + (" + each loop's iterations" if cost.unbounded else "")
             costs.add_row(name, flops, f"{cost.bytes:,}", str(cost.uncounted))
-        return Group(title, table, costs, Text("\n".join(self._listing()), no_wrap=True, overflow="ignore"))
+        return Group(title, table, costs)
 
     def _listing(self) -> list[str]:
         """The final graph's text with the source line of each node beside it."""

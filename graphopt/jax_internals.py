@@ -210,7 +210,7 @@ def register_experimental_rules(primitive: Primitive) -> None:
 
 
 def _jet(jet: Callable[..., Any], primals: Any, series: Any, *, call_jaxpr: ClosedJaxpr, **_: Any) -> Any:
-    return jet(jaxpr_as_fun(call_jaxpr), tuple(primals), tuple(map(tuple, series)))
+    return jet(jaxpr_as_fun(call_jaxpr), tuple(primals), tuple(map(tuple, series)), factorial_scaled=False)
 
 
 def _sparsify(evaluate: Callable[..., Any], env: Any, *values: Any, call_jaxpr: ClosedJaxpr, **_: Any) -> Any:

@@ -221,13 +221,13 @@ def final_key(output: Node, body: Graph) -> Any:
 def nested_infos(
     call: Node, call_infos: tuple[Any, ...], inner: Mapping[Node, tuple[Any, ...]]
 ) -> Mapping[Node, tuple[Any, ...]]:
-    """Source information of inlined nodes: their own lines, under the named scopes of the call, then the call's line."""
+    """Source information of inlined nodes: their own lines, under the named scopes of the call, then those of the call."""
     if not call_infos:
         return inner
     scope = call_infos[0].name_stack
     if call.op is JIT:
         scope = scope.extend(f"jit({call.attrs['name']})")
     return {
-        node: (*[info.replace(name_stack=scope + info.name_stack) for info in infos], call_infos[0])
+        node: (*[info.replace(name_stack=scope + info.name_stack) for info in infos], *call_infos)
         for node, infos in inner.items()
     }

@@ -23,7 +23,9 @@ LEVELS = (
     ("compile", "explain"),
     ("api",),
     ("graphopt",),  # what a user imports: graphopt/__init__.py
-    ("cli", "demo", "__main__"),
+    ("bench", "demo"),
+    ("cli",),
+    ("__main__",),
 )
 LEVEL_OF = {unit: level for level, units in enumerate(LEVELS) for unit in units}
 

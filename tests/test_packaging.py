@@ -116,6 +116,8 @@ def declared(requirements: list[str]) -> set[str]:
 def test_what_is_imported_is_declared(module: str) -> None:
     extras = PROJECT["optional-dependencies"]
     allowed = declared(PROJECT["dependencies"]) | declared(extras["draw"])
+    if module.startswith("graphopt/bench/"):
+        allowed |= declared(extras["bench"])
     if module.startswith("graphopt/demo/"):
         allowed |= declared(extras["demo"]) | declared(extras["notebooks"])
     assert third_party_imports(CHECKOUT / module) - allowed == set()

@@ -37,9 +37,8 @@ def optimized_call(rewrite: Rewrite) -> RegionCall:
     def call(function: Callable[..., Any], options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         internals.register_experimental_rules(primitive)
         region = Region(function, args, kwargs, internals.is_traced_here)
-        names = internals.argument_names(function, args, kwargs)
-        traced_names = [name for name, traced in zip(names, region.traced, strict=True) if traced]
-        closed = internals.trace_to_jaxpr(region.run, region.operands, function, traced_names, region.result_paths)
+        names = region.names(internals.argument_names)
+        closed = internals.trace_to_jaxpr(region.run, region.operands, function, names, region.result_paths)
         # Left inside, a captured tracer would lose its outer gradient and a Ref its identity.
         closed, captured = internals.lift_constants(closed, [_must_be_operand(c) for c in closed.consts])
         return region.results(primitive.bind(*captured, *region.operands, call_jaxpr=closed, options=options))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import NamedTuple
 
 import jax
@@ -67,7 +69,7 @@ def correlate(image: Array, weights: NDArray[np.float64], axis: int) -> Array:
     padding[axis] = (radius, radius)
     padded = jnp.pad(image, padding, mode="edge")
     slices = (jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(len(weights)))
-    return sum((float(w) * s for w, s in zip(weights, slices, strict=True)), jnp.zeros_like(image))
+    return functools.reduce(operator.add, (float(w) * s for w, s in zip(weights, slices, strict=True)))
 
 
 def blur(image: Array, sigma: float) -> Array:

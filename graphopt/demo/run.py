@@ -46,11 +46,15 @@ def main(argv: Sequence[str]) -> int:
     console = Console(highlight=False)
     missing = [package for package, module in PACKAGES.items() if find_spec(module) is None]
     if missing:
-        console.print(escape(f"The demo needs {', '.join(missing)}. Next: pip install 'graphopt[demo]'"), style="red")
+        console.print(
+            escape(f"The demo needs {', '.join(missing)}. Next: pip install 'graphopt[demo]'"),
+            style="red",
+            soft_wrap=True,
+        )
         return 1
     failures = demonstrate(console, QUICK if options.quick else FULL, options.seed, options.save)
     for failure in failures:
-        console.print(failure, style="red")
+        console.print(failure, style="red", soft_wrap=True)
     return 1 if failures else 0
 
 
@@ -85,7 +89,8 @@ def demonstrate(console: Console, effort: Effort, seed: int, directory: Path | N
     console.print(tables.times(rows, TOLERANCE))
     # The graph of a network is the same for every batch: one column for each function.
     last = {pair: (name, args) for name, (pair, args) in jobs.items()}
-    console.print(tables.passes({name: pair.ours.explain(*args).passes for pair, (name, args) in last.items()}))
+    reports = {name: graphopt.explain(pair.ours)(*args) for pair, (name, args) in last.items()}
+    console.print(tables.passes({name: report.passes for name, report in reports.items()}))
 
     if directory is not None:
         _save(console, directory, develop.ours(photographs), curve)
@@ -112,9 +117,8 @@ def failures(accuracy: float, rows: Sequence[tables.Row]) -> list[str]:
 def _save(console: Console, directory: Path, pictures: photograph.Pictures, curve: Sequence[training.Epoch]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for path in save.save_pictures(pictures, directory):
-        console.print(escape(f"saved {path}"))
+        console.print(escape(f"saved {path}"), soft_wrap=True)
     chart = directory / "training.png"
     drawn = save.save_curve(curve, chart)
-    console.print(
-        escape(f"saved {chart}" if drawn else "no training curve: it needs matplotlib (pip install matplotlib)")
-    )
+    said = f"saved {chart}" if drawn else "no training curve was drawn, for lack of matplotlib: pip install matplotlib"
+    console.print(escape(said), soft_wrap=True)

@@ -73,7 +73,7 @@ def train(
     random = np.random.default_rng(seed)
     rates = iter(cosine(rate, epochs * (len(data.train.labels) // batch)))
     curve: list[Epoch] = []
-    with tqdm(range(epochs), desc="training", unit="epoch") as progress:
+    with tqdm(range(epochs), desc="training", unit="epoch", disable=None) as progress:  # None: shown on terminals only
         for _ in progress:
             losses = []
             for images, labels in batches(data.train, batch, random):

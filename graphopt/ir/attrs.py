@@ -1,11 +1,12 @@
 """Attributes of a node: an immutable mapping with an exact notion of equality.
 
 JAX's parameters are arbitrary Python values. Two attributes are equal only if they mean the same in every case:
-`1`, `True` and `1.0` stay apart, and so do `0.0` and `-0.0`; an object without a hash is equal to itself alone.
+`1`, `True` and `1.0` stay apart, and so do `0.0`, `-0.0` and each NaN; an object without a hash is equal to itself alone.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,9 @@ class Attrs(Mapping[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
 
     def __len__(self) -> int:
         return len(self._values)
@@ -86,16 +90,16 @@ def freeze(value: Any) -> Hashable:
         return value  # type: ignore[no-any-return]
     if kind is int or kind is bool:
         return (kind, value)
-    if kind is float:
-        return (kind, value.hex())
-    if kind is complex:
-        return (kind, value.real.hex(), value.imag.hex())
     if isinstance(value, tuple | list):
         return (kind, *map(freeze, value))
     if kind is dict:
         return (kind, tuple((freeze(k), freeze(v)) for k, v in value.items()))
+    if kind is frozenset:
+        return (kind, frozenset(map(freeze, value)))
     if isinstance(value, np.ndarray | np.generic):
         return (kind, value.dtype, value.shape, value.tobytes())
+    if isinstance(value, float | complex):
+        return (kind, struct.pack("2d", value.real, value.imag))
     try:
         hash(value)
     except TypeError:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from weakref import WeakValueDictionary
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -99,8 +101,11 @@ def array_aval(shape: tuple[int, ...], dtype: Any, weak_type: bool = False) -> A
     return aval_of(jax.core.ShapedArray(shape, dtype, weak_type=weak_type))
 
 
+@cache
 def dtype_name(dtype: Any) -> str:
-    """Short name of a dtype: `f32`, `bf16`, `i8`, `u32`, `bool`, `c64`, `f8_e4m3fn`, `key<fry>`."""
+    """Short name of a dtype: `f32`, `bf16`, `i8`, `u32`, `bool`, `c64`, `f8_e4m3fn`, `float0`, `key<fry>`."""
+    if dtype == jax.dtypes.float0:
+        return "float0"
     name = str(np.dtype(dtype).name) if isinstance(dtype, np.dtype) else str(dtype)
     for long, short in _SHORT_PREFIXES:
         if name.startswith(long):
@@ -109,3 +114,18 @@ def dtype_name(dtype: Any) -> str:
 
 
 _SHORT_PREFIXES = (("bfloat", "bf"), ("float8", "f8"), ("float", "f"), ("uint", "u"), ("int", "i"), ("complex", "c"))
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    dtype_name(np.dtype(dtype)): np.dtype(dtype)
+    for dtype in (
+        *(getattr(jnp, name, None) for name in ("bool_", "bfloat16", "float16", "float32", "float64")),
+        *(getattr(jnp, f"{kind}{bits}", None) for kind in ("int", "uint") for bits in (1, 2, 4, 8, 16, 32, 64)),
+        *(getattr(jnp, f"complex{bits}", None) for bits in (64, 128)),
+        *(getattr(jnp, f"float8_{kind}", None) for kind in ("e3m4", "e4m3", "e4m3fn", "e5m2", "e8m0fnu")),
+        *(getattr(jnp, f"float8_{kind}", None) for kind in ("e4m3b11fnuz", "e4m3fnuz", "e5m2fnuz")),
+        *(getattr(jnp, name, None) for name in ("float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn")),
+        jax.dtypes.float0,
+    )
+    if dtype is not None
+}
+"""The dtypes that text names, by their short names."""

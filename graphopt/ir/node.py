@@ -121,16 +121,23 @@ def make_node(
 
 
 class Constant:
-    """An array as an attribute. Small arrays are equal if dtype, shape and bytes are, so `0.0`, `-0.0` and each NaN stay apart."""
+    """An array as an attribute; `array` is it, or for a small NumPy array a copy, which nobody can write to.
+
+    Two small arrays are equal if dtype, shape and bytes are, so `0.0`, `-0.0` and each NaN stay apart; NumPy's and JAX's
+    stay apart too, and JAX's on different devices. A larger array is equal to itself alone.
+    """
 
     __slots__ = ("_hash", "_key", "array")
 
     def __init__(self, array: Any) -> None:
         self.array = array
-        self._key: Any = ("identity", id(array))
+        self._key: Any = id(array)
         if is_comparable(array):
             host = np.asarray(array)
-            self._key = (type(array).__module__ == "numpy", host.dtype, host.shape, host.tobytes())
+            place = array.sharding if isinstance(array, jax.Array) else None
+            self._key = (place, host.dtype, host.shape, host.tobytes())
+            if place is None:
+                self.array = np.ndarray(host.shape, host.dtype, self._key[-1])
         self._hash = hash(self._key)
 
     def __hash__(self) -> int:

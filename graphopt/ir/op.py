@@ -56,6 +56,9 @@ OCCURRENCE = "occurrence"
 """Attribute that numbers the occurrences of a distinct operation in a graph, so that equal ones are not merged."""
 
 _ops: dict[Primitive, Op] = {}
+_own = {op.name: op for op in (PARAM, CONSTANT, PROJECT, STATE)}
+_public = {value.name: value for value in vars(primitives).values() if isinstance(value, Primitive)}
+_in_use: dict[str, Op] = {}
 
 
 def register(op: Op) -> Op:
@@ -63,7 +66,7 @@ def register(op: Op) -> Op:
     assert op.primitive is not None
     if op.primitive in _ops:
         raise ValueError(f"primitive {op.primitive} has an operation already")
-    _ops[op.primitive] = op
+    _ops[op.primitive] = _in_use[op.name] = op
     return op
 
 
@@ -74,6 +77,7 @@ def op_of(primitive: Primitive) -> Op:
         # Refs and the random bits of `rng_uniform` are new with each occurrence; a barrier keeps equal values apart.
         distinct = getattr(primitive, "ref_allocating", False) or primitive.name in _DISTINCT
         op = _ops.setdefault(primitive, Op(primitive.name, primitive, distinct=distinct))
+        _in_use.setdefault(op.name, op)
     return op
 
 
@@ -81,11 +85,7 @@ _DISTINCT = frozenset({"optimization_barrier", "rng_uniform", "new_ref", "empty_
 
 
 def op_named(name: str) -> Op | None:
-    """The operation that text calls `name`: one of the graph's own, one in use, or one of JAX's public primitives."""
-    for op in (PARAM, CONSTANT, PROJECT, STATE, *_ops.values()):
-        if op.name == name:
-            return op
-    for primitive in vars(primitives).values():
-        if isinstance(primitive, Primitive) and primitive.name == name:
-            return op_of(primitive)
-    return None
+    """The operation that text calls `name`: one of the graph's own, one of JAX's public primitives, or else the first in use."""
+    if name in _own:
+        return _own[name]
+    return op_of(_public[name]) if name in _public else _in_use.get(name)

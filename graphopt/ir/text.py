@@ -22,10 +22,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from graphopt.ir.attrs import SubGraph, freeze
-from graphopt.ir.aval import Aval, State, dtype_name
+from graphopt.ir.attrs import Attrs, SubGraph, freeze
+from graphopt.ir.aval import DTYPES, Aval, State, dtype_name
 from graphopt.ir.node import Constant, Node
-from graphopt.ir.op import CONSTANT
+from graphopt.ir.op import CONSTANT, Op, op_named
 
 PRINTED_ELEMENTS = 16
 """Constants of more elements are printed as references."""
@@ -51,6 +51,10 @@ class Printer:
         self.objects: list[Any] = []
         self._numbers: dict[Hashable, int] = {}
         self._graphs: dict[Any, str] = {}
+        # Many nodes share these.
+        self._ops: dict[Op, str] = {}
+        self._types: dict[tuple[Aval, ...], str] = {}
+        self._attrs: dict[Attrs, str] = {}
 
     def lines(self, graph: Any) -> Iterator[str]:
         """The lines of `graph`, those of its sub-graphs first."""
@@ -81,32 +85,43 @@ class Printer:
 
     def node(self, node: Node, names: dict[Node, str]) -> str:
         """The line of one node, its operands called by `names`."""
-        types = self.aval(node.avals[0]) if len(node.avals) == 1 else f"({', '.join(map(self.aval, node.avals))})"
-        head = f"{names[node]}: {types} = {self.op(node)}"
+        types = self._types.get(node.avals)
+        if types is None:
+            types = self._types[node.avals] = self.types(node.avals)
+        op = self._ops.get(node.op)
+        if op is None:
+            op = self._ops[node.op] = self.op(node.op)
         if node.op is CONSTANT:
-            return f"{head}({self.constant(node)})"
-        attrs = ", ".join(f"{name}={self.value(value)}" for name, value in node.attrs.items())
-        line = f"{head}{f'[{attrs}]' if attrs else ''}({', '.join(names[n] for n in node.inputs)})"
+            return f"{names[node]}: {types} = {op}({self.constant(node)})"
+        attrs = self._attrs.get(node.attrs)
+        if attrs is None:
+            attrs = self._attrs[node.attrs] = self.attrs(node.attrs)
+        line = f"{names[node]}: {types} = {op}{attrs}({', '.join([names[n] for n in node.inputs])})"
         if node.context is not None:
             line += f" context {self.reference(node.context)}"
         if node.effects:
-            listed = sorted(node.effects, key=lambda e: (type(e).__name__, getattr(e, "input", -1)))
+            listed = sorted(node.effects, key=lambda e: (type(e).__name__, getattr(e, "input", -1), str(e)))
             line += f" effects {', '.join(map(self.reference, listed))}"
         return line
 
-    def op(self, node: Node) -> str:
-        """The operation's name, with a reference where the name alone does not find JAX's primitive again."""
-        if node.op.name.isidentifier():
-            return node.op.name
-        return f'"{node.op.name}"'
+    def op(self, op: Op) -> str:
+        """The operation's name, in quotes where it is no identifier; a reference where the name means another operation."""
+        if op_named(op.name) is not op:
+            return self.reference(op)
+        return op.name if op.name.isidentifier() else repr(op.name)
+
+    def types(self, avals: tuple[Aval, ...]) -> str:
+        """The types of a node's results."""
+        return self.aval(avals[0]) if len(avals) == 1 else f"({', '.join(map(self.aval, avals))})"
+
+    def attrs(self, attrs: Attrs) -> str:
+        """`[name=value, …]`, or nothing."""
+        return f"[{', '.join(f'{name}={self.value(value)}' for name, value in attrs.items())}]" if attrs else ""
 
     def aval(self, aval: Aval) -> str:
         """A type: `f32[8,3]`, `f32[]~` (weak), or a reference."""
-        if aval.is_plain:
-            shape = ",".join(map(str, aval.shape))
-            extended = jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended)
-            if not extended:
-                return f"{dtype_name(aval.dtype)}[{shape}]{'~' if aval.weak_type else ''}"
+        if aval.is_plain and is_named(aval.dtype):
+            return f"{dtype_name(aval.dtype)}[{','.join(map(str, aval.shape))}]{'~' if aval.weak_type else ''}"
         if isinstance(aval.type, State) and aval.type.effect is None:
             return "state"
         return self.reference(aval.type)
@@ -115,21 +130,21 @@ class Printer:
         """The elements of a small constant in C order, or a reference to the array."""
         value: Constant = node.attrs["value"]
         array, aval = value.array, node.aval
-        if not (isinstance(array, np.ndarray | np.generic) and aval.is_plain and array.size <= PRINTED_ELEMENTS):
+        if not (isinstance(array, np.ndarray) and array.size <= PRINTED_ELEMENTS and is_named(array.dtype)):
             return self.reference(value)
-        if np.asarray(array).dtype != aval.dtype or np.shape(array) != aval.shape:
+        if array.dtype != aval.dtype or array.shape != aval.shape:
             return self.reference(value)
-        return ", ".join(element(x) for x in np.asarray(array).reshape(-1))
+        return ", ".join(element(x) for x in array.reshape(-1))
 
     def value(self, value: Any) -> str:
         """One attribute."""
         if value is None or isinstance(value, bool | int) and type(value) in (bool, int):
             return str(value)
-        if type(value) is float or type(value) is str:
+        if type(value) is str or type(value) is float and freeze(float(repr(value))) == freeze(value):
             return repr(value)
         if isinstance(value, SubGraph):
             return self._graphs[value.graph] + ("" if value.closed else f":open{value.constvars}")
-        if isinstance(value, np.dtype):
+        if isinstance(value, np.dtype) and is_named(value):
             return f"dtype({dtype_name(value)})"
         if type(value) is tuple:
             return f"({', '.join(map(self.value, value))}{',' if len(value) == 1 else ''})"
@@ -152,10 +167,17 @@ class Printer:
         return f"<&{self._numbers[key]} {describe(value)}>"
 
 
+def is_named(dtype: Any) -> bool:
+    """Whether the short name of a dtype means this dtype."""
+    return isinstance(dtype, np.dtype) and DTYPES.get(dtype_name(dtype)) == dtype
+
+
 def element(x: Any) -> str:
     """One array element as text from which its exact bits can be had again."""
     if x.dtype == np.bool_:
         return "true" if x else "false"
+    if x.dtype == jax.dtypes.float0:
+        return "false"  # as JAX writes its only value
     if x.dtype.kind in "iu":
         return str(int(x))
     if x.dtype.kind == "c":
@@ -171,14 +193,16 @@ def element(x: Any) -> str:
 def describe(value: Any) -> str:
     """A short description without addresses, for a reader; it says nothing to the parser."""
     if isinstance(value, Constant):
-        array = value.array
-        return f"array {array.dtype}{list(array.shape)}"
-    if isinstance(value, State):
-        return f"state of {describe(value.effect)}"
-    name = getattr(value, "__name__", None)
-    if callable(value) and name:
-        return f"function {name}"
-    text = " ".join(str(value).split())
+        text = f"array {value.array.dtype}{list(value.array.shape)}"
+    elif isinstance(value, State):
+        text = f"state of {describe(value.effect)}"
+    elif callable(value) and getattr(value, "__name__", None):
+        text = f"function {value.__name__}"
+    elif isinstance(value, frozenset | set):
+        text = f"{{{', '.join(sorted(map(describe, value)))}}}"  # sets have no order that two processes share
+    else:
+        text = str(value)
+    text = " ".join(text.split())
     if " object at 0x" in text or len(text) > 60:
         text = type(value).__name__ if " object at 0x" in text else text[:57] + "..."
     text = re.sub(r"0x[0-9a-f]{6,}|id=\d+", "", text)

@@ -1,0 +1,1 @@
+"""Measurements behind `python -m graphopt bench`: ratios side by side in one process."""
