@@ -1,9 +1,12 @@
-"""The reference: a graph evaluated one operation at a time, through JAX and without the passes. It is the oracle of tests."""
+"""The reference: a graph evaluated one operation at a time, through JAX and without the passes; the oracle of tests."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Var, jaxpr_as_fun
 
 from graphopt.backends.xla.staging import NO_DEBUG_INFO, equation_of
@@ -25,7 +28,7 @@ def evaluate(graph: Graph, *args: Any) -> list[Any]:
         if node.op is PARAM:
             continue
         if node.op is CONSTANT:
-            values[node] = node.value
+            values[node] = constant_value(node)
         elif node.op is STATE:
             values[node] = None
         elif node.op is PROJECT:
@@ -35,6 +38,14 @@ def evaluate(graph: Graph, *args: Any) -> list[Any]:
             # The state of an effect has no value: it is there to order the operations.
             values[node] = results[0] if len(node.avals) == 1 and results else [*results, *[None] * len(node.avals)]
     return [values[n] for n in graph.results]
+
+
+def constant_value(node: Node) -> Any:
+    """The array of a constant node, one of 64 bits also where JAX's default is 32."""
+    if not isinstance(node.value, np.ndarray) or node.aval.dtype == jax.dtypes.float0:
+        return node.value
+    with jax.enable_x64(True):
+        return jnp.asarray(node.value)
 
 
 def apply(node: Node, operands: list[Any]) -> list[Any]:

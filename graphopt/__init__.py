@@ -1,9 +1,9 @@
 """graphopt: a graph optimizer and JIT compiler for array programs written in JAX.
 
-    import graphopt
+import graphopt
 
-    @graphopt.jit
-    def f(x): ...
+@graphopt.jit
+def f(x): ...
 """
 
 import graphopt.ops  # registers the described operations before anything is traced

@@ -72,7 +72,8 @@ def _advice(error: BaseException, function: Callable[..., Any]) -> str | None:
             "an array was used after its memory had been given to an earlier call (donate_argnums= or donate_argnames=), "
             "or after its delete(). Use that call's result instead, pass a copy (x.copy()), or do not donate the argument."
         )
-    if isinstance(error, TypeError) and re.search(r"missing .*required|takes .* argument|unexpected keyword|too many pos|multiple values", message):
+    if isinstance(error, TypeError) and re.search(
+        r"missing .*required|takes .* argument|unexpected keyword|too many pos|multiple values", message
+    ):
         return f"its signature is {signature(function) or 'not known'}; call it with these arguments."
     return None
-

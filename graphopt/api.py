@@ -251,9 +251,7 @@ def optimize(function: F, /, *, backend: str = ..., numerics: str = ..., passes:
 
 
 @overload
-def optimize(
-    *, backend: str = ..., numerics: str = ..., passes: Iterable[Any] | None = ...
-) -> Callable[[F], F]: ...
+def optimize(*, backend: str = ..., numerics: str = ..., passes: Iterable[Any] | None = ...) -> Callable[[F], F]: ...
 
 
 def optimize(

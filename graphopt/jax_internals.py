@@ -246,7 +246,9 @@ def _jvp(primitive: Primitive, primals: Any, tangents: Any, *, call_jaxpr: Close
     return primals_out, _with_zeros(tangents_out, nonzero_out, call_jaxpr)
 
 
-def _linearize(primitive: Primitive, is_vjp: Any, nonzero: Any, *primals: Any, call_jaxpr: ClosedJaxpr, **params: Any) -> Any:
+def _linearize(
+    primitive: Primitive, is_vjp: Any, nonzero: Any, *primals: Any, call_jaxpr: ClosedJaxpr, **params: Any
+) -> Any:
     primal, n_residuals, nonzero_out, forwarded, tangent = ad.linearize_jaxpr(call_jaxpr, nonzero, is_vjp=is_vjp)
     outs = primitive.bind(*primals, call_jaxpr=primal, **params)
     primals_out, residuals = util.split_list(outs, [len(outs) - n_residuals])
@@ -331,9 +333,7 @@ def _remat(primitive: Primitive, policy: Any, *args: Any, call_jaxpr: ClosedJaxp
     return primals_out, partial(primitive.bind, *residuals, call_jaxpr=again, **params)
 
 
-def _discharge(
-    primitive: Primitive, in_avals: Any, _: Any, *args: Any, call_jaxpr: ClosedJaxpr, **params: Any
-) -> Any:
+def _discharge(primitive: Primitive, in_avals: Any, _: Any, *args: Any, call_jaxpr: ClosedJaxpr, **params: Any) -> Any:
     discharged = _discharged(call_jaxpr)
     outs = primitive.bind(*args, call_jaxpr=discharged, **params)
     results, finals = util.split_list(outs, [len(call_jaxpr.out_avals)])
@@ -411,6 +411,7 @@ def hide_frames(path: str) -> None:
     """Leave the frames of the files under `path` out of JAX's filtered tracebacks and source locations."""
     traceback_util.register_exclusion(path)
     source_info_util.register_exclusion(path)
+
 
 # ---- source lines -----------------------------------------------------------------------------------------------------
 

@@ -18,12 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 
-from graphopt.ir.graph import Graph, make_graph, with_params
-from graphopt.ir.node import Node, project
+from graphopt.ir.graph import Graph, make_graph
+from graphopt.ir.node import Node, project, results
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT
+from graphopt.ir.sources import Sources
 from graphopt.ops.control import COND, SCAN, WHILE, Cond, Scan, While
 from graphopt.rewrite.passes import Context, Pass
-from graphopt.rewrite.rebuild import with_bodies
+from graphopt.rewrite.rebuild import with_bodies, with_params
 
 Mask = tuple[bool, ...]
 
@@ -32,8 +33,8 @@ Mask = tuple[bool, ...]
 class Dead(Pass):
     """Drops unused results, carried values and operands of `scan`, `while` and `cond`.
 
-    A carried value is alive if the loop's result is, or if one that is alive (or the condition) is computed from it. Loops
-    and branches with effects stay as they are.
+    A carried value is alive if the loop's result is, or if one that is alive (or the condition) is computed from it.
+    Loops and branches with effects stay as they are.
     """
 
     name = "dead"
@@ -78,22 +79,23 @@ class _Dead:
             return
         # Operands that are dropped may not have been made; in their place any node will do, for it is not looked at.
         inputs = tuple([mapping.get(n, n) for n in node.inputs])
-        new = plan.apply(node, inputs)
+        new = plan.apply(node, inputs, self.context.sources)
         new = new.with_attrs(with_bodies(new, self.graph))
         mapping[node] = new
         kept = [i for i, keep in enumerate(plan.keep_out) if keep]
         mapping.update((project(node, old), project(new, i)) for i, old in enumerate(kept))
         dropped = len(plan.keep_out) - len(kept), len(plan.keep_in) - sum(plan.keep_in)
-        self.context.note(f"{node.op.name}: dropped {dropped[0]} of {len(plan.keep_out)} results, {dropped[1]} operands")
+        self.context.note(
+            f"{node.op.name}: dropped {dropped[0]} of {len(plan.keep_out)} results, {dropped[1]} operands"
+        )
 
     def plans(self, graph: Graph) -> dict[Node, _Plan]:
         """For each loop or branch of which something can be dropped, what stays. From the outputs backwards."""
         needed: set[Node] = set(graph.outputs)
         plans: dict[Node, _Plan] = {}
         for node in reversed(graph.nodes):
-            if node not in needed:
-                if not (len(node.avals) > 1 and any(project(node, i) in needed for i in range(len(node.avals)))):
-                    continue
+            if node not in needed and not any(result in needed for result in results(node)):
+                continue
             if node.op in (SCAN, WHILE, COND) and not node.effects:
                 used = tuple(project(node, i) in needed for i in range(len(node.avals)))
                 plan = _PLANNERS[node.op](node, used)
@@ -112,19 +114,20 @@ class _Plan:
     keep_in: Mask
     keep_out: Mask
 
-    def apply(self, node: Node, inputs: tuple[Node, ...]) -> Node:
+    def apply(self, node: Node, inputs: tuple[Node, ...], sources: Sources) -> Node:
+        """`node` with what stays of it, on those of `inputs` that stay."""
         if node.op is SCAN:
             scan = Scan.of(node)
-            body = restrict(scan.body, self.keep_in, self.keep_out)
+            body = restrict(scan.body, self.keep_in, self.keep_out, sources)
             return scan.prune(node, inputs, self.keep_in, self.keep_out, body)
         if node.op is WHILE:
             loop = While.of(node)
             split = loop.cond_consts
             carry = self.keep_out
-            cond = restrict(loop.cond, (*self.keep_in[:split], *carry), (True,))
-            body = restrict(loop.body, self.keep_in[split:], carry)
+            cond = restrict(loop.cond, (*self.keep_in[:split], *carry), (True,), sources)
+            body = restrict(loop.body, self.keep_in[split:], carry, sources)
             return loop.prune(node, inputs, self.keep_in, carry, cond, body)
-        branches = [restrict(b, self.keep_in[1:], self.keep_out) for b in Cond.of(node).branches]
+        branches = [restrict(b, self.keep_in[1:], self.keep_out, sources) for b in Cond.of(node).branches]
         return Cond.of(node).prune(node, inputs, self.keep_in[1:], self.keep_out, branches)
 
 
@@ -176,6 +179,8 @@ def reached(graph: Graph, outputs: Sequence[bool]) -> Mask:
     return tuple(p in seen for p in graph.params)
 
 
-def restrict(graph: Graph, keep_in: Sequence[bool], keep_out: Sequence[bool]) -> Graph:
+def restrict(graph: Graph, keep_in: Sequence[bool], keep_out: Sequence[bool], sources: Sources) -> Graph:
     """`graph` with only the chosen parameters and outputs."""
-    return with_params(make_graph(graph.params, compress(graph.outputs, keep_out)), tuple(keep_in))
+    fewer = make_graph(graph.params, compress(graph.outputs, keep_out))
+    sources.inherit(graph, fewer, {})
+    return with_params(fewer, sources, keep_in)

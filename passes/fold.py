@@ -51,11 +51,11 @@ class Fold(Pass):
 
     def value(self, node: Node, inputs: tuple[Node, ...]) -> Node | None:
         """The node's value as a constant; None where it is not known to the bit, or too large."""
-        plain = all(n.aval.is_plain and isinstance(n.value, np.ndarray | np.generic) for n in inputs)
+        plain = all(n.aval.is_plain and isinstance(n.value, np.ndarray) for n in inputs)
         if not plain or not node.aval.is_plain or node.aval.size > self.max_elements or node.context is not None:
             return None
         assert node.op.fold is not None
-        array = node.op.fold(node.attrs, *(np.asarray(n.value) for n in inputs))
+        array = node.op.fold(node.attrs, *(n.value for n in inputs))
         if array is NotImplemented:
             return None
         if array.dtype != node.aval.dtype or array.shape != node.aval.shape:

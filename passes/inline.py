@@ -29,8 +29,8 @@ from jax.extend.core import primitives
 
 from graphopt.ir.attrs import SubGraph
 from graphopt.ir.graph import Graph, make_graph, nested_graphs
-from graphopt.ir.node import Node, make_node, project, ref_state
-from graphopt.ir.op import CONSTANT, PARAM, PROJECT, STATE, op_of
+from graphopt.ir.node import Node, first_state, make_node, project, ref_state
+from graphopt.ir.op import CONSTANT, OCCURRENCE, PARAM, PROJECT, STATE, op_of
 from graphopt.ir.sources import merge
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import Occurrences, with_bodies
@@ -46,7 +46,7 @@ OPTIMIZED_CALL = "optimized_call"
 class Inline(Pass):
     """Inlines calls of jitted functions, nested optimized calls of equal options, custom derivatives and checkpoints.
 
-    shared_nodes: a jitted function of more nodes than this that is called from several places stays one shared sub-graph.
+    shared_nodes: a jitted function of more nodes than this, called from several places, stays one shared sub-graph.
     only: the name of the one operation to inline; None for all of them.
 
     What stays a call: a jit with shardings, layouts or compiler options of its own; a custom derivative or a checkpoint
@@ -133,7 +133,7 @@ class _Copy:
         self.infos: dict[Node, tuple[Any, ...]] = {}
 
     def nodes(self, graph: Graph, infos: Mapping[Node, tuple[Any, ...]], fresh: bool) -> None:
-        """Copies the nodes of `graph`. fresh: whether distinct operations get a new number, as in a body that is copied."""
+        """Copies the nodes of `graph`. fresh: whether distinct operations get new numbers, as in an inlined body."""
         mapping = self.mapping
         for node in graph.nodes:
             if node in mapping:
@@ -151,8 +151,8 @@ class _Copy:
                 self.splice(node, inputs, callee.graph, infos.get(node, ()))
                 continue
             attrs = with_bodies(node, self.inliner.graph) if node.subgraphs else node.attrs
-            if fresh and node.op.distinct:
-                attrs = self.occurrences.fresh(node)
+            if fresh and OCCURRENCE in attrs:
+                attrs = self.occurrences.fresh(attrs)
             new = node.with_inputs(inputs) if attrs is node.attrs else _with(node, inputs, attrs)
             mapping[node] = new
             if found := infos.get(node):
@@ -197,7 +197,9 @@ def _is_plain_jit(attrs: Any) -> bool:
     layouts = any(layout is not None for layout in (*attrs["in_layouts"], *attrs["out_layouts"]))
     mesh = attrs.get("ctx_mesh")
     automatic = str(getattr(attrs["inline"], "name", "AUTO")) in ("AUTO", "JAX_EARLY", "JAX_LATE")
-    return unspecified and not layouts and not attrs["compiler_options_kvs"] and automatic and (mesh is None or mesh.empty)
+    return (
+        unspecified and not layouts and not attrs["compiler_options_kvs"] and automatic and (mesh is None or mesh.empty)
+    )
 
 
 def state_keys(node: Node) -> list[Any]:
@@ -211,17 +213,13 @@ def final_key(output: Node, body: Graph) -> Any:
     """What a final state of `body` belongs to: the position of a Ref among its parameters, or an effect."""
     if output.aval.type.effect is not None:
         return output.aval.type.effect
-    while output.op is not STATE:
-        node = output.inputs[0] if output.op is PROJECT else output
-        number = output.attrs["index"] - len(node.data_avals) if output.op is PROJECT else 0
-        output = [n for n in node.inputs if n.aval.is_state][number]
-    return body.params.index(output.inputs[0])
+    return body.params.index(first_state(output).inputs[0])
 
 
 def nested_infos(
     call: Node, call_infos: tuple[Any, ...], inner: Mapping[Node, tuple[Any, ...]]
 ) -> Mapping[Node, tuple[Any, ...]]:
-    """Source information of inlined nodes: their own lines, under the named scopes of the call, then those of the call."""
+    """Source information of inlined nodes: their own lines, under the call's named scopes, then the call's lines."""
     if not call_infos:
         return inner
     scope = call_infos[0].name_stack

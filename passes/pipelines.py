@@ -22,7 +22,9 @@ def resolve(passes: Iterable[str | Pass] | None) -> tuple[Pass, ...] | None:
     if passes is None:
         return None
     if isinstance(passes, str):
-        raise OptionError(f"passes must be a sequence of names or passes, not the string {passes!r}: write ({passes!r},)")
+        raise OptionError(
+            f"passes must be a sequence of names or passes, not the string {passes!r}: write ({passes!r},)"
+        )
     known = {step.name: step for step in STANDARD}
     resolved = []
     for step in passes:

@@ -25,7 +25,9 @@ def inline_call(rewrite: Rewrite) -> RegionCall:
         closed = jax.make_jaxpr(region.run)(*region.operands)
         captured, closed = closed.consts, _with_constants_as_inputs(closed)
         # What is not known is assumed to be the case that allows least.
-        target = Target((jax.default_backend(),), jax.device_count(), for_export=True, symbolic=True, transformable=True)
+        target = Target(
+            (jax.default_backend(),), jax.device_count(), for_export=True, symbolic=True, transformable=True
+        )
         rewritten = rewrite(closed, options, target)
         return region.results(jaxpr_as_fun(rewritten)(*captured, *region.operands))
 

@@ -22,7 +22,7 @@ def jaxpr_of(graph: Graph, sources: Sources | None = None) -> ClosedJaxpr:
     sources: gives equations their source lines, and unchanged sub-graphs the jaxprs that they were read from.
     """
     ambient = new_jaxpr_eqn([], [], primitives.add_p, {}, frozenset()).ctx
-    return _Writer(sources or Sources(), ambient).write(SubGraph(graph))  # type: ignore[no-any-return]
+    return _Writer(sources or Sources(), ambient).write(SubGraph(graph), inner=False)  # type: ignore[no-any-return]
 
 
 def equation_of(node: Node, invars: list[Any], sources: Sources | None = None) -> JaxprEqn:
@@ -41,8 +41,8 @@ class _Writer:
         self.constvars: list[Var] = []
         self.consts: list[Any] = []
 
-    def write(self, sub: SubGraph) -> Any:
-        """A ClosedJaxpr, or the open Jaxpr that some primitives of jax 0.10 hold."""
+    def write(self, sub: SubGraph, inner: bool = True) -> Any:
+        """A ClosedJaxpr, or the open Jaxpr that some primitives of jax 0.10 hold. inner: for a parameter of an equation."""
         graph: Graph = sub.graph
         infos = self.sources.infos.get(graph, {})
         eqns = []
@@ -50,7 +50,7 @@ class _Writer:
             if node.op is PARAM:
                 self.env[node] = Var(node.aval.type)
             elif node.op is CONSTANT:
-                self.env[node] = self.constant(node, literal=not sub.closed)
+                self.env[node] = self.constant(node, inner)
             elif node.op is PROJECT:
                 self.project(node)
             elif node.op is not STATE:
@@ -93,9 +93,14 @@ class _Writer:
         found = self.sources.jaxprs.get(sub)
         return _Writer(self.sources, self.ambient).write(sub) if found is None else found
 
-    def constant(self, node: Node, literal: bool) -> Any:
+    def constant(self, node: Node, inner: bool) -> Any:
+        """A constant as a literal or as a constant variable.
+
+        Some primitives (checkpoint is one) hold a jaxpr that may have no constant variables: in a parameter of an
+        equation every constant is a literal.
+        """
         value = node.value
-        if literal or (isinstance(value, np.ndarray | np.generic) and value.ndim == 0):
+        if inner or (isinstance(value, np.ndarray | np.generic) and value.ndim == 0):
             return Literal(value, node.aval.type)
         var = Var(node.aval.type)
         self.constvars.append(var)

@@ -1,7 +1,7 @@
 """Measuring: contenders in turn in one process, and what can be said of their ratio.
 
-Machines are noisy and often shared, so a figure is never one contender's time: each round runs every contender once, in an
-order that alternates, and what is reported is the median over rounds of the ratio within a round.
+Machines are noisy and often shared, so a figure is never one contender's time: each round runs every contender once, in
+an order that alternates, and what is reported is the median over rounds of the ratio within a round.
 """
 
 from __future__ import annotations
@@ -12,24 +12,31 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from scipy import stats
+import jax
+from scipy import stats  # type: ignore[import-untyped]
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """The median of paired ratios, with a distribution-free 95% interval (order statistics of the sign test)."""
+    """The median of paired ratios, with a 95% interval that holds whatever the distribution (by the sign test).
+
+    low, high: its ends; None from fewer than six rounds, of which no interval is that sure.
+    """
 
     median: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.median:.3f} [too few rounds]"
         return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 def rounds(contenders: Mapping[str, Callable[[], float]], count: int) -> dict[str, list[float]]:
-    """Seconds of each contender in each of `count` rounds. A contender runs once when it is called and returns its seconds."""
+    """Seconds of each contender in each of `count` rounds. Calling a contender runs it and returns its seconds."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     order = list(contenders)
     for _ in range(count):
@@ -40,23 +47,29 @@ def rounds(contenders: Mapping[str, Callable[[], float]], count: int) -> dict[st
     return seconds
 
 
-def timed(function: Callable[[], object], calls: int = 1) -> Callable[[], float]:
-    """A contender that calls `function` `calls` times and returns seconds a call."""
+def timed(function: Callable[..., Any], *args: Any, calls: int = 1) -> Callable[[], float]:
+    """A contender that calls `function(*args)` `calls` times and returns seconds a call.
+
+    Arrays may still be computed when the clock stops, but not when the next contender starts.
+    """
 
     def run() -> float:
         start = time.perf_counter()
         for _ in range(calls):
-            function()
-        return (time.perf_counter() - start) / calls
+            result = function(*args)
+        seconds = (time.perf_counter() - start) / calls
+        jax.block_until_ready(result)
+        return seconds
 
     return run
 
 
 def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
-    """Median and 95% interval of the ratios within each round."""
-    ratios = sorted(n / d for n, d in zip(numerator, denominator, strict=True))
-    rank = int(stats.binom.ppf(0.025, len(ratios), 0.5))
-    return Ratio(statistics.median(ratios), ratios[max(0, rank - 1)], ratios[min(len(ratios) - 1, len(ratios) - rank)])
+    """Median and 95% interval of the ratios within each round. Raises ValueError where the lengths differ."""
+    ratios = [n / d for n, d in zip(numerator, denominator, strict=True)]
+    interval = stats.quantile_test(ratios, p=0.5).confidence_interval(0.95)
+    low, high = (None if math.isnan(end) else float(end) for end in (interval.low, interval.high))
+    return Ratio(statistics.median(ratios), low, high)
 
 
 def geometric_mean(values: Sequence[float]) -> float:

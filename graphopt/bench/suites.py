@@ -19,7 +19,8 @@ from graphopt.bench.programs import DEPTHS, Program
 class Row:
     """One measured case: equations of its jaxpr, median seconds under jax.jit and graphopt, and their ratio.
 
-    The ratio is graphopt's time over jax.jit's: below 1 graphopt is the faster one.
+    Equations are those at the top, without what calls and loops hold. The ratio is graphopt's time over jax.jit's:
+    below 1 graphopt is the faster one.
     """
 
     name: str
@@ -32,20 +33,18 @@ class Row:
 def row(name: str, equations: int, seconds: dict[str, list[float]]) -> Row:
     """The row of a case whose contenders are `jax` and `graphopt`."""
     medians = {contender: statistics.median(values) for contender, values in seconds.items()}
-    return Row(
-        name, equations, medians["jax"], medians["graphopt"], paired_ratio(seconds["graphopt"], seconds["jax"])
-    )
+    return Row(name, equations, medians["jax"], medians["graphopt"], paired_ratio(seconds["graphopt"], seconds["jax"]))
 
 
 def compile_suite(repeats: int, only: str) -> Iterator[Row]:
-    """First calls: tracing, passes, lowering and XLA's compilation of a function that was never seen, without running it."""
+    """First calls of functions never seen before: tracing, passes, lowering and XLA's compilation, without the run."""
     for make in DEPTHS:
         program = make()
         if only in program.name:
             equations = len(jax.make_jaxpr(program.make())(*program.args).eqns)
             contenders = {
-                "jax": timed(lambda program=program: first_call(jax.jit, program)),
-                "graphopt": timed(lambda program=program: first_call(graphopt.jit, program)),
+                "jax": timed(first_call, jax.jit, program),
+                "graphopt": timed(first_call, graphopt.jit, program),
             }
             rounds(contenders, 1)
             yield row(program.name, equations, rounds(contenders, repeats))
@@ -68,10 +67,9 @@ def call_suite(repeats: int, only: str) -> Iterator[Row]:
     )
     for name, function, args in cases:
         if only in name:
-            plain, optimized = jax.jit(function), graphopt.jit(function)
             contenders = {
-                "jax": timed(lambda f=plain, args=args: f(*args), calls=500),
-                "graphopt": timed(lambda f=optimized, args=args: f(*args), calls=500),
+                "jax": timed(jax.jit(function), *args, calls=500),
+                "graphopt": timed(graphopt.jit(function), *args, calls=500),
             }
             rounds(contenders, 2)
             yield row(name, len(jax.make_jaxpr(function)(*args).eqns), rounds(contenders, repeats * 10))

@@ -1,7 +1,7 @@
 """Attributes of a node: an immutable mapping with an exact notion of equality.
 
-JAX's parameters are arbitrary Python values. Two attributes are equal only if they mean the same in every case:
-`1`, `True` and `1.0` stay apart, and so do `0.0`, `-0.0` and each NaN; an object without a hash is equal to itself alone.
+JAX's parameters are arbitrary Python values. Two attributes are equal only if they mean the same in every case: `1`,
+`True` and `1.0` stay apart, and so do `0.0`, `-0.0` and each NaN; an object without a hash is equal to itself alone.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 from dataclasses import dataclass
 from functools import cache
@@ -115,17 +116,8 @@ def dtype_name(dtype: Any) -> str:
 
 _SHORT_PREFIXES = (("bfloat", "bf"), ("float8", "f8"), ("float", "f"), ("uint", "u"), ("int", "i"), ("complex", "c"))
 
-DTYPES: dict[str, np.dtype[Any]] = {
-    dtype_name(np.dtype(dtype)): np.dtype(dtype)
-    for dtype in (
-        *(getattr(jnp, name, None) for name in ("bool_", "bfloat16", "float16", "float32", "float64")),
-        *(getattr(jnp, f"{kind}{bits}", None) for kind in ("int", "uint") for bits in (1, 2, 4, 8, 16, 32, 64)),
-        *(getattr(jnp, f"complex{bits}", None) for bits in (64, 128)),
-        *(getattr(jnp, f"float8_{kind}", None) for kind in ("e3m4", "e4m3", "e4m3fn", "e5m2", "e8m0fnu")),
-        *(getattr(jnp, f"float8_{kind}", None) for kind in ("e4m3b11fnuz", "e4m3fnuz", "e5m2fnuz")),
-        *(getattr(jnp, name, None) for name in ("float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn")),
-        jax.dtypes.float0,
-    )
-    if dtype is not None
-}
+_SCALAR_TYPE = re.compile(r"bool_|u?int\d+|b?float\d+(_\w+)?|complex\d+")
+_NAMED = [np.dtype(getattr(jnp, name)) for name in dir(jnp) if _SCALAR_TYPE.fullmatch(name)]
+
+DTYPES = {dtype_name(dtype): dtype for dtype in (*_NAMED, np.dtype(jax.dtypes.float0))}
 """The dtypes that text names, by their short names."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+import numpy as np
+
 from graphopt.errors import GraphError
 from graphopt.ir.aval import aval_of
 from graphopt.ir.graph import Graph, nested_graphs
-from graphopt.ir.node import Node
+from graphopt.ir.node import Node, first_state
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, STATE
 
 
 def check(graph: Graph) -> None:
-    """Raises GraphError, with five lines of the graph around the place, unless `graph` and its sub-graphs keep these rules:
+    """Checks `graph` and its sub-graphs. Raises GraphError, with five lines of the graph, where one breaks these rules:
 
-    parameters are the graph's own; a projection takes a result that exists, with its type; a node of a JAX primitive has
-    the result types that JAX infers; each state of an effect is used at most once (an order has no branches), and the
-    last one of each is an output.
+    parameters are the graph's own; a projection takes a result that exists, with its type; a node of a JAX primitive
+    has the result types that JAX infers; each state of an effect or a Ref is used at most once (an order has no
+    branches), and the last one of each is an output, except of a Ref that the graph makes itself.
     """
     for current in nested_graphs(graph):
         _check_nodes(current)
@@ -30,8 +32,8 @@ def _check_nodes(graph: Graph) -> None:
             if node not in params:
                 _fail(graph, node, f"input {node.attrs['index']} is not an input of this graph")
         elif node.op is CONSTANT:
-            if node.aval.is_array and tuple(node.value.shape) != node.aval.shape:
-                _fail(graph, node, f"the constant has shape {tuple(node.value.shape)}, its type {node.aval.shape}")
+            if node.aval.is_array and np.shape(node.value) != node.aval.shape:
+                _fail(graph, node, f"the constant has shape {np.shape(node.value)}, its type {node.aval.shape}")
         elif node.op is PROJECT:
             source, index = node.inputs[0], node.attrs["index"]
             if len(source.avals) == 1 or not 0 <= index < len(source.avals):
@@ -54,17 +56,21 @@ def _check_operation(graph: Graph, node: Node) -> None:
     primitive = node.op.primitive
     if primitive is None:
         _fail(graph, node, "the operation has no primitive: it can be neither evaluated nor lowered")
-    # Operations with sub-graphs are typed by what holds them together, not by a rule on types; a mesh or another context
-    # would have to be entered first.
+    states_in = [n.aval for n in node.inputs if n.aval.is_state]
+    states_out = [aval for aval in node.avals if aval.is_state]
+    if states_in != states_out:
+        _fail(graph, node, f"it takes the states {states_in} and returns the states {states_out}")
+    # Operations with sub-graphs are typed by what holds them together, not by a rule on types; a mesh or another
+    # context would have to be entered first.
     plain = all(n.aval.is_plain for n in node.data_inputs)
     if node.subgraphs or node.effects or node.context is not None or not plain or node.op.distinct:
         return
     try:
         inferred, _ = primitive.abstract_eval(*(n.aval.type for n in node.inputs), **node.attrs)
-    except (NotImplementedError, AttributeError):
+    except NotImplementedError:
         return
-    except (TypeError, ValueError) as error:
-        _fail(graph, node, f"JAX rejects the operands: {str(error).splitlines()[0]}")
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:
+        _fail(graph, node, f"JAX rejects it: {' '.join([type(error).__name__, *str(error).splitlines()[:1]])}")
     found = tuple(inferred) if primitive.multiple_results else (inferred,)
     for index, (aval, stated) in enumerate(zip(found, node.avals, strict=False)):
         if aval_of(aval).shape != stated.shape or aval_of(aval).dtype != stated.dtype:
@@ -87,8 +93,10 @@ def _check_states(graph: Graph) -> None:
             _fail(graph, node, f"an output is a state that is not the last one: {used[node]!r} uses it")
         used[node] = None
     for node in graph.nodes:
-        if len(node.avals) == 1 and node.aval.is_state and node not in used and node.aval.type.effect is not None:
-            _fail(graph, node, "the last state of an effect is not among the outputs, so the effect would be lost")
+        if len(node.avals) == 1 and node.aval.is_state and node not in used:
+            first = first_state(node)
+            if not (first.inputs and first.inputs[0].op.distinct):
+                _fail(graph, node, "the last state of an effect is not among the outputs, so the effect would be lost")
 
 
 def _fail(graph: Graph, node: Node, reason: str) -> NoReturn:
@@ -96,5 +104,6 @@ def _fail(graph: Graph, node: Node, reason: str) -> NoReturn:
     here = [i for i, line in enumerate(lines) if line.startswith("graph @main")][-1]
     position = list(graph.nodes).index(node) - len(graph.params)
     at = here if position < 0 else here + 1 + position
-    shown = [f"{'>' if i == at else ' '} {lines[i]}" for i in range(max(0, at - 2), min(len(lines), at + 3))]
+    start = max(0, min(at - 2, len(lines) - 5))
+    shown = [f"{'>' if i == at else ' '} {lines[i]}" for i in range(start, min(start + 5, len(lines)))]
     raise GraphError(f"{node!r}: {reason}\n" + "\n".join(shown))

@@ -12,7 +12,7 @@ import networkx
 from graphopt.errors import GraphError
 from graphopt.ir.attrs import SubGraph
 from graphopt.ir.aval import Aval
-from graphopt.ir.node import Node, make_node
+from graphopt.ir.node import Node
 from graphopt.ir.op import PARAM
 from graphopt.ir.text import format_graph
 
@@ -128,7 +128,7 @@ def live_graphs() -> list[Graph]:
 
 
 def topological(params: tuple[Node, ...], outputs: tuple[Node, ...]) -> tuple[Node, ...]:
-    """`params` and all that `outputs` need, operands before users. Iterative: depth is not bounded by Python's stack."""
+    """`params` and all that `outputs` need, operands before users; depth is not bounded by Python's stack."""
     seen = set(params)
     order = list(params)
     stack: list[tuple[Node, bool]] = [(node, False) for node in reversed(outputs)]
@@ -157,20 +157,3 @@ def nested_graphs(graph: Graph) -> list[Graph]:
             stack.append((current, True))
             stack.extend((sub.graph, False) for sub in current.subgraphs if sub.graph not in seen)
     return order
-
-
-def with_params(graph: Graph, keep: tuple[bool, ...]) -> Graph:
-    """`graph` without the parameters that are not kept; raises GraphError if one of those is still used."""
-    kept = [p for p, k in zip(graph.params, keep, strict=True) if k]
-    renamed = {p: make_node(PARAM, (), p.attrs.replace(index=i), p.avals) for i, p in enumerate(kept)}
-    mapping: dict[Node, Node] = {}
-    for node in graph.nodes:
-        if node.op is PARAM:
-            if node in renamed:
-                mapping[node] = renamed[node]
-        else:
-            missing = [n for n in node.inputs if n not in mapping]
-            if missing:
-                raise GraphError(f"cannot drop {missing[0]!r}: {node!r} uses it")
-            mapping[node] = node.with_inputs(tuple(mapping[n] for n in node.inputs))
-    return make_graph(renamed.values(), (mapping[n] for n in graph.outputs))

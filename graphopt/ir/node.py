@@ -6,7 +6,6 @@ Common subexpressions fold by construction, equality is `is`, and what cannot be
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -28,8 +27,8 @@ class Node:
     """One operation applied to operands.
 
     op, inputs, attrs: the operation, its operands (data first, then states of effects) and its parameters.
-    avals: types of its results (data first, then states). With one result the node is that value; with several (or none),
-        `project(node, i)` is result i.
+    avals: types of its results (data first, then states). With one result the node is that value; with several (or
+        none), `project(node, i)` is result i.
     context: what a JAX equation carries besides its parameters (XLA metadata, `compute_on`, mesh), re-entered when the
         node is lowered; None for the context that surrounds the whole region.
     effects: JAX's effects of the equation, those on a Ref by the position of the operand.
@@ -123,8 +122,8 @@ def make_node(
 class Constant:
     """An array as an attribute; `array` is it, or for a small NumPy array a copy, which nobody can write to.
 
-    Two small arrays are equal if dtype, shape and bytes are, so `0.0`, `-0.0` and each NaN stay apart; NumPy's and JAX's
-    stay apart too, and JAX's on different devices. A larger array is equal to itself alone.
+    Two small arrays are equal if dtype, shape and bytes are, so `0.0`, `-0.0` and each NaN stay apart; NumPy's and
+    JAX's stay apart too, and JAX's on different devices. A larger array is equal to itself alone.
     """
 
     __slots__ = ("_hash", "_key", "array")
@@ -197,6 +196,9 @@ def ref_state(ref: Node) -> Node:
     return make_node(STATE, (ref,), EMPTY, (aval_of(State()),))
 
 
-def state_of(nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """Those of `nodes` that are states of effects."""
-    return tuple(n for n in nodes if n.aval.is_state)
+def first_state(state: Node) -> Node:
+    """The state of the same effect or Ref as the graph found it: the beginning of the order that `state` is in."""
+    while state.op is not STATE:
+        node, index = (state.inputs[0], state.attrs["index"]) if state.op is PROJECT else (state, 0)
+        state = [n for n in node.inputs if n.aval.is_state][index - len(node.data_avals)]
+    return state

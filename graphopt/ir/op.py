@@ -85,7 +85,7 @@ _DISTINCT = frozenset({"optimization_barrier", "rng_uniform", "new_ref", "empty_
 
 
 def op_named(name: str) -> Op | None:
-    """The operation that text calls `name`: one of the graph's own, one of JAX's public primitives, or else the first in use."""
+    """The operation that text calls `name`: one of the graph's own, of JAX's public primitives, or the first in use."""
     if name in _own:
         return _own[name]
     return op_of(_public[name]) if name in _public else _in_use.get(name)

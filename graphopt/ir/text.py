@@ -6,10 +6,11 @@
       return %2, %3
     }
 
-A node is `%name: type = op[attribute=value, ...](operands)`; one with several results has a tuple type, and its results
-are `project[index=i](%node)`. Sub-graphs are named `@1`, `@2`, … and stand before the graph that holds them; the last one is
-the graph itself, `@main`. What text cannot say (functions, shardings, large arrays) is `<&1 description>`: a reference to
-an object, numbered in the order of appearance; `graphopt.ir.parse.parse` finds the object in the graph that was printed.
+A node is `%name: type = op[attribute=value, ...](operands)`; one with several results has a tuple type, and its
+results are `project[index=i](%node)`. Sub-graphs are named `@1`, `@2`, … and stand before the graph that holds them;
+the last one is the graph itself, `@main`. What text cannot say (functions, shardings, large arrays) is
+`<&1 description>`: a reference to an object, numbered in the order of appearance; `graphopt.ir.parse.parse` finds the
+object in the graph that was printed.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class Printer:
         return line
 
     def op(self, op: Op) -> str:
-        """The operation's name, in quotes where it is no identifier; a reference where the name means another operation."""
+        """The operation's name, in quotes where it is no identifier; a reference where it means another operation."""
         if op_named(op.name) is not op:
             return self.reference(op)
         return op.name if op.name.isidentifier() else repr(op.name)
@@ -138,9 +139,9 @@ class Printer:
 
     def value(self, value: Any) -> str:
         """One attribute."""
-        if value is None or isinstance(value, bool | int) and type(value) in (bool, int):
+        if value is None or (isinstance(value, bool | int) and type(value) in (bool, int)):
             return str(value)
-        if type(value) is str or type(value) is float and freeze(float(repr(value))) == freeze(value):
+        if type(value) is str or (type(value) is float and freeze(float(repr(value))) == freeze(value)):
             return repr(value)
         if isinstance(value, SubGraph):
             return self._graphs[value.graph] + ("" if value.closed else f":open{value.constvars}")
@@ -178,15 +179,14 @@ def element(x: Any) -> str:
         return "true" if x else "false"
     if x.dtype == jax.dtypes.float0:
         return "false"  # as JAX writes its only value
-    if x.dtype.kind in "iu":
+    if jax.dtypes.issubdtype(x.dtype, np.integer):
         return str(int(x))
     if x.dtype.kind == "c":
         return f"{element(x.real)} + {element(x.imag)}j"
-    try:
-        text = repr(float(x))
-        again = np.asarray(float(text)).astype(x.dtype)
-    except (TypeError, ValueError):
-        return f"0x{x.tobytes()[::-1].hex()}"
+    text = str(x)
+    if text.lstrip("-").isdigit():
+        text += ".0"
+    again = np.asarray(float(text)).astype(x.dtype)
     return text if again.tobytes() == x.tobytes() else f"0x{x.tobytes()[::-1].hex()}"
 
 

@@ -1,6 +1,7 @@
 """Control flow: how the operands and results of loops and branches relate to the graphs that they hold.
 
-JAX's parameters for `scan` differ between versions (counts on 0.10, flat trees from 0.11 on); nothing else needs to know.
+JAX's parameters for `scan` differ between versions: counts on 0.10, flat trees from 0.11 on; nothing else needs to
+know.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Scan:
             xs = len(node.data_inputs) - consts - carry
         return Scan(consts, carry, xs, attrs["jaxpr"].graph, attrs["length"])
 
-    def prune(self, node: Node, inputs: tuple[Node, ...], keep_in: Sequence[bool], keep_out: Sequence[bool], body: Graph) -> Node:
+    def prune(
+        self, node: Node, inputs: tuple[Node, ...], keep_in: Sequence[bool], keep_out: Sequence[bool], body: Graph
+    ) -> Node:
         """The scan with only the kept operands and results, and `body` for its body."""
         attrs = dict(node.attrs, jaxpr=SubGraph(body))
         if "ft_in" in attrs:
@@ -73,12 +76,16 @@ class While:
     def of(node: Node) -> While:
         """The view of a while node."""
         attrs = node.attrs
-        return While(
-            attrs["cond_nconsts"], attrs["body_nconsts"], attrs["cond_jaxpr"].graph, attrs["body_jaxpr"].graph
-        )
+        return While(attrs["cond_nconsts"], attrs["body_nconsts"], attrs["cond_jaxpr"].graph, attrs["body_jaxpr"].graph)
 
     def prune(
-        self, node: Node, inputs: tuple[Node, ...], keep_in: Sequence[bool], keep_carry: Sequence[bool], cond: Graph, body: Graph
+        self,
+        node: Node,
+        inputs: tuple[Node, ...],
+        keep_in: Sequence[bool],
+        keep_carry: Sequence[bool],
+        cond: Graph,
+        body: Graph,
     ) -> Node:
         """The loop with only the kept operands and carried values."""
         consts = self.cond_consts + self.body_consts
@@ -104,7 +111,12 @@ class Cond:
         return Cond(tuple(b.graph for b in node.attrs["branches"]))
 
     def prune(
-        self, node: Node, inputs: tuple[Node, ...], keep_in: Sequence[bool], keep_out: Sequence[bool], branches: Sequence[Graph]
+        self,
+        node: Node,
+        inputs: tuple[Node, ...],
+        keep_in: Sequence[bool],
+        keep_out: Sequence[bool],
+        branches: Sequence[Graph],
     ) -> Node:
         """The choice with only the kept operands (the index not counted) and results."""
         attrs = dict(node.attrs, branches=tuple(SubGraph(b) for b in branches))

@@ -1,7 +1,8 @@
 """Elementwise operations: one result element from the elements at the same position.
 
 `fold` is given only where NumPy's result has the same bits as XLA's: integers, booleans, comparisons and data movement.
-Floating-point arithmetic is left to XLA, which on some platforms flushes denormals that NumPy keeps.
+Floating-point arithmetic, and comparison of denormals, is left to XLA, which on some platforms flushes denormals that
+NumPy keeps.
 """
 
 from __future__ import annotations
@@ -38,16 +39,24 @@ def _integer_only(function: Callable[..., Any]) -> Callable[..., Array]:
 
 def _compare(function: Callable[..., Any]) -> Callable[..., Array]:
     def fold(attrs: Attrs, x: Array, y: Array) -> Any:
-        return np.asarray(function(x, y)) if x.dtype.kind in "biuf" else NotImplemented
+        if x.dtype.kind not in "biuf" or _has_denormal(x) or _has_denormal(y):
+            return NotImplemented
+        return np.asarray(function(x, y))
 
     return fold
 
 
+def _has_denormal(x: Array) -> bool:
+    return x.dtype.kind == "f" and bool(np.any((x != 0) & (np.abs(x) < np.finfo(x.dtype).tiny)))
+
+
 def _select(attrs: Attrs, which: Array, *cases: Array) -> Any:
     index = which.astype(np.int64)
-    if index.size and not (0 <= index.min() and index.max() < len(cases)):
+    if index.size and not (index.min() >= 0 and index.max() < len(cases)):
         return NotImplemented
-    return np.choose(index, cases) if cases[0].shape == index.shape else cases[int(index)]
+    if cases[0].shape != index.shape:
+        return cases[int(index)]
+    return np.take_along_axis(np.stack(cases), index[np.newaxis], axis=0)[0]
 
 
 def _convert(attrs: Attrs, x: Array) -> Any:
@@ -57,12 +66,15 @@ def _convert(attrs: Attrs, x: Array) -> Any:
     return x != 0 if dtype == np.bool_ else x.astype(dtype)
 
 
+# fmt: off
 _COUNTED = [
-    *("abs exp exp2 expm1 log log1p sqrt rsqrt cbrt sin cos tan tanh sinh cosh asin acos atan asinh acosh atanh").split(),
-    *("erf erfc erf_inv logistic lgamma digamma floor ceil round sign is_finite square population_count clz").split(),
-    *("div rem pow atan2 nextafter igamma igammac integer_pow clamp reduce_precision real imag complex conj").split(),
-    *("shift_left shift_right_logical shift_right_arithmetic").split(),
+    "abs", "exp", "exp2", "expm1", "log", "log1p", "sqrt", "rsqrt", "cbrt", "square", "sign", "floor", "ceil", "round",
+    "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "logistic", "erf",
+    "erfc", "erf_inv", "lgamma", "digamma", "igamma", "igammac", "div", "rem", "pow", "integer_pow", "atan2", "clamp",
+    "nextafter", "is_finite", "reduce_precision", "real", "imag", "complex", "conj", "population_count", "clz",
+    "shift_left", "shift_right_logical", "shift_right_arithmetic",
 ]
+# fmt: on
 _FOLDED: dict[str, Callable[..., Array]] = {
     "add": _integer_only(np.add),
     "sub": _integer_only(np.subtract),

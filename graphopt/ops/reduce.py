@@ -19,14 +19,17 @@ def one_per_operand_element(attrs: Attrs, ins: Sequence[Aval], outs: Sequence[Av
 
 def one_per_window_element(attrs: Attrs, ins: Sequence[Aval], outs: Sequence[Aval]) -> int:
     """One operation for each element of each window."""
-    return outs[0].size * math.prod(attrs["window_dimensions"])
+    return outs[0].size * int(math.prod(attrs["window_dimensions"]))
 
 
-_NAMES = (
-    *("reduce_sum reduce_prod reduce_max reduce_min reduce_and reduce_or reduce_xor argmax argmin").split(),
-    *("cumsum cumprod cummax cummin cumlogsumexp scatter_add scatter_mul scatter_min scatter_max").split(),
-)
-_WINDOWED = "reduce_window_sum reduce_window_max reduce_window_min".split()
+# fmt: off
+_NAMES = [
+    "reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "reduce_and", "reduce_or", "reduce_xor", "argmax",
+    "argmin", "cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "scatter_add", "scatter_mul", "scatter_min",
+    "scatter_max",
+]
+_WINDOWED = ["reduce_window_sum", "reduce_window_max", "reduce_window_min"]
+# fmt: on
 
 OPS = tuple(
     register(Op(primitive.name, primitive, flops=flops))

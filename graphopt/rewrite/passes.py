@@ -63,8 +63,8 @@ class PassRecord:
 def run_pipeline(graph: Graph, passes: Sequence[Pass], context: Context) -> tuple[Graph, tuple[PassRecord, ...]]:
     """The graph after all passes, in order, and a record of each.
 
-    Raises PassError if a pass raises or changes the types of inputs or outputs; with GRAPHOPT_CHECK=1 the graph is
-    checked after every pass.
+    What a pass raises keeps its type and gets a note. Raises PassError if a pass changes the types of inputs or
+    outputs; with GRAPHOPT_CHECK=1 the graph is checked after every pass.
     """
     records = []
     count = graph.count()
@@ -87,7 +87,7 @@ def run_pipeline(graph: Graph, passes: Sequence[Pass], context: Context) -> tupl
 
 
 def same_interface(name: str, before: Graph, after: Graph) -> None:
-    """Raises PassError unless both graphs have the same types of parameters and outputs, the states of effects included."""
+    """Raises PassError unless both graphs have the same types of parameters and outputs, states of effects included."""
     for what, old, new in (
         ("inputs", before.in_avals, after.in_avals),
         ("outputs", tuple(n.aval for n in before.outputs), tuple(n.aval for n in after.outputs)),

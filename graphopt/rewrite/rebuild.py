@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import compress
 
+from graphopt.errors import GraphError
 from graphopt.ir.attrs import Attrs, SubGraph, map_subgraphs
 from graphopt.ir.graph import Graph, make_graph
-from graphopt.ir.node import Node, project
+from graphopt.ir.node import Node, param, project
 from graphopt.ir.op import CONSTANT, OCCURRENCE, PARAM, PROJECT
 from graphopt.ir.sources import Sources
 
@@ -34,6 +36,21 @@ def rebuild(graph: Graph, sources: Sources, visit: Visit) -> Graph:
     return new
 
 
+def with_params(graph: Graph, sources: Sources, keep: Sequence[bool]) -> Graph:
+    """`graph` without the parameters that are not kept; raises GraphError if one of those is still used."""
+    kept = compress(graph.params, keep)
+    mapping = {old: param(index, old.aval) for index, old in enumerate(kept)}
+    params = tuple(mapping.values())
+    for node in graph.nodes[len(graph.params) :]:
+        missing = [n for n in node.inputs if n not in mapping]
+        if missing:
+            raise GraphError(f"cannot drop {missing[0]!r}: {node!r} uses it")
+        mapping[node] = node.with_inputs(tuple([mapping[n] for n in node.inputs]))
+    new = make_graph(params, [mapping[n] for n in graph.outputs])
+    sources.inherit(graph, new, mapping)
+    return new
+
+
 def with_bodies(node: Node, function: Callable[[Graph], Graph]) -> Attrs:
     """The attributes of a node with every sub-graph replaced by `function` of it."""
 
@@ -49,11 +66,9 @@ class Occurrences:
     """Numbers for distinct operations that are copied into a graph: none is used twice."""
 
     def __init__(self, graph: Graph) -> None:
-        self.next = 1 + max((n.attrs.get(OCCURRENCE, -1) for n in graph.nodes if n.op.distinct), default=-1)
+        self.next = 1 + max((n.attrs[OCCURRENCE] for n in graph.nodes if OCCURRENCE in n.attrs), default=-1)
 
-    def fresh(self, node: Node) -> Attrs:
-        """The attributes for a copy of `node`."""
+    def fresh(self, attrs: Attrs) -> Attrs:
+        """The attributes for a copy of a node that has these."""
         self.next += 1
-        return node.attrs.replace(**{OCCURRENCE: self.next - 1})
-
-
+        return attrs.replace(**{OCCURRENCE: self.next - 1})

@@ -15,17 +15,18 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, new_jaxpr_eqn, primitives
 
-from graphopt.ir.attrs import EMPTY, Attrs, SubGraph
+from graphopt.ir.attrs import EMPTY, Attrs, SubGraph, subgraphs_in
 from graphopt.ir.aval import aval_of
 from graphopt.ir.graph import Graph, make_graph
 from graphopt.ir.node import NO_EFFECTS, Node, constant, effect_state, make_node, param, project, ref_state
 from graphopt.ir.op import OCCURRENCE, op_of
 from graphopt.ir.sources import Sources, merge
 
+
 def trace_function(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Graph, Sources]:
     """The graph of `function` on arguments like these, and where its nodes come from.
 
-    args, kwargs: arrays, or anything with shape and dtype, in pytrees. The graph's parameters are their leaves in order.
+    args, kwargs: arrays, or anything with shape and dtype, in pytrees. The graph's parameters are their leaves.
     """
     return graph_of(jax.make_jaxpr(function)(*args, **kwargs))
 
@@ -34,15 +35,16 @@ def graph_of(closed: ClosedJaxpr) -> tuple[Graph, Sources]:
     """The graph of a closed jaxpr, and where its nodes come from. Constants of the jaxpr become constant nodes."""
     sources = Sources()
     ambient = new_jaxpr_eqn([], [], primitives.add_p, {}, frozenset()).ctx
-    return _Reader(sources, ambient, {}).read(closed.jaxpr, closed.consts), sources
+    return _Reader(sources, ambient, {}, set()).read(closed.jaxpr, closed.consts), sources
 
 
 class _Reader:
     """Reads one jaxpr and, each with a reader of its own, the jaxprs inside it."""
 
-    def __init__(self, sources: Sources, ambient: Any, known: dict[int, SubGraph]) -> None:
+    def __init__(self, sources: Sources, ambient: Any, known: dict[int, SubGraph], distinct: set[SubGraph]) -> None:
         self.sources = sources
         self.known = known  # jaxprs that were read, by identity: the outermost one keeps them alive
+        self.distinct = distinct  # what holds a distinct operation: two calls of it are two values too
         self.ambient = ambient
         self.env: dict[Any, Node] = {}
         self.states: dict[Any, Node] = {}
@@ -118,9 +120,9 @@ class _Reader:
             if type(value) in _JAXPRS:
                 values = {**values, name: self.subgraph(value)}
             elif isinstance(value, tuple) and any(type(v) in _JAXPRS for v in value):
-                mapped = [self.subgraph(v) if type(v) in _JAXPRS else v for v in value]
+                mapped: list[Any] = [self.subgraph(v) if type(v) in _JAXPRS else v for v in value]
                 values = {**values, name: type(value)(*mapped) if hasattr(value, "_fields") else tuple(mapped)}
-        if distinct:
+        if distinct or any(sub in self.distinct for sub in subgraphs_in(values.values())):
             values = {**values, OCCURRENCE: self.occurrences}
             self.occurrences += 1
         return Attrs(values)
@@ -129,11 +131,13 @@ class _Reader:
         if id(jaxpr) in self.known:
             return self.known[id(jaxpr)]
         closed = hasattr(jaxpr, "consts")
-        reader = _Reader(self.sources, self.ambient, self.known)
+        reader = _Reader(self.sources, self.ambient, self.known, self.distinct)
         graph = reader.read(jaxpr.jaxpr if closed else jaxpr, jaxpr.consts if closed else None)
         found = SubGraph(graph, closed, 0 if closed else len(jaxpr.constvars))
         self.sources.jaxprs.setdefault(found, jaxpr)
         self.known[id(jaxpr)] = found
+        if reader.occurrences:
+            self.distinct.add(found)
         return found
 
 
@@ -145,7 +149,7 @@ _WITHOUT_STATE = frozenset({"NamedAxisEffect", "InternalMutableArrayEffect"})
 
 def effect_name(effect: Any) -> str:
     """A name to sort effects by."""
-    return type(effect).__name__
+    return f"{type(effect).__name__} {effect}"
 
 
 def positional(effect: Any, invars: Any) -> Any:

@@ -4,6 +4,7 @@ import copy
 import functools
 import gc
 import inspect
+import operator
 import pickle
 import weakref
 from collections import namedtuple
@@ -130,7 +131,7 @@ def test_partials_and_builtins() -> None:
     close(jit(jax.jit(jnp.cos))(X), jnp.cos(X))
     close(jit(jit(jnp.cos))(X), jnp.cos(X))
     close(jit(abs)(-X), X)
-    close(jit(np.add)(X, 1), X + 1)
+    close(jit(operator.add)(X, 1), X + 1)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def test_what_is_returned_as_it_came_does_not_go_through_the_call() -> None:
     f = lambda x, y: (y, x * 2, X, (y, 1.0))
     jaxpr = jax.make_jaxpr(optimize(f))(X, 2 * X)
     (call,) = jaxpr.eqns
-    assert len(call.invars) == len(call.outvars) == 1
+    assert len(call.outvars) == 1
     assert jaxpr.jaxpr.outvars[0] is jaxpr.jaxpr.outvars[3] is jaxpr.jaxpr.invars[1]
     assert not jax.make_jaxpr(optimize(lambda x: x))(X).eqns
     assert jit(f).lower(X, X).as_text() == jax.jit(f).lower(X, X).as_text()

@@ -23,7 +23,9 @@ def test_an_example_prints_what_the_readme_says(code: str, printed: str, tmp_pat
     program = tmp_path / "example.py"
     program.write_text(code)
     # As a user runs it: none of the settings that the tests make for themselves.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GRAPHOPT_", "JAX_", "XLA_"))}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("GRAPHOPT_", "JAX_", "XLA_"))
+    }
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     run = subprocess.run([sys.executable, program], capture_output=True, text=True, env=environment, check=False)
     assert run.returncode == 0, run.stderr
