@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Var, jaxpr_as_fun
 
-from graphopt.backends.xla.staging import NO_DEBUG_INFO, equation_of
+from graphopt.backends.xla.staging import NO_DEBUG_INFO, constant_value, equation_of
 from graphopt.errors import GraphError
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
@@ -38,14 +35,6 @@ def evaluate(graph: Graph, *args: Any) -> list[Any]:
             # The state of an effect has no value: it is there to order the operations.
             values[node] = results[0] if len(node.avals) == 1 and results else [*results, *[None] * len(node.avals)]
     return [values[n] for n in graph.results]
-
-
-def constant_value(node: Node) -> Any:
-    """The array of a constant node, one of 64 bits also where JAX's default is 32."""
-    if not isinstance(node.value, np.ndarray) or node.aval.dtype == jax.dtypes.float0:
-        return node.value
-    with jax.enable_x64(True):
-        return jnp.asarray(node.value)
 
 
 def apply(node: Node, operands: list[Any]) -> list[Any]:

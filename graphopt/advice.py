@@ -30,7 +30,7 @@ def describe(function: Callable[..., Any]) -> str:
     """The name of `function` and the file and line where it is defined, as far as they can be found."""
     inner = innermost(function)
     name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
-    code = getattr(inner, "__code__", None) or getattr(getattr(type(inner), "__call__", None), "__code__", None)
+    code = _code(inner)
     return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code is not None else name
 
 
@@ -57,23 +57,37 @@ def _advice(error: BaseException, function: Callable[..., Any]) -> str | None:
             "a value of an earlier trace was kept (in a global, an attribute or a list) and used after that trace had ended. "
             "Return it as a result instead of storing it, and pass it in as an argument where it is needed."
         )
-    if isinstance(error, ValueError | TypeError) and "Non-hashable static argument" in message:
-        return (
-            "a static argument is part of the key under which the compiled program is kept, so it must be hashable. "
-            "Pass a tuple for a list, a frozen dataclass for a dict, or, for an array, leave it out of the static arguments."
-        )
-    if isinstance(error, TypeError) and "as an abstract array" in message:
-        return (
-            "every argument that is not static must be an array, a number or a pytree of them. Name this one in "
-            "static_argnames= (it must then be hashable), or bind it before: graphopt.jit(functools.partial(f, it))."
-        )
     if isinstance(error, RuntimeError | ValueError) and re.search(r"has been deleted|deleted or donated", message):
         return (
             "an array was used after its memory had been given to an earlier call (donate_argnums= or donate_argnames=), "
             "or after its delete(). Use that call's result instead, pass a copy (x.copy()), or do not donate the argument."
         )
-    if isinstance(error, TypeError) and re.search(
-        r"missing .*required|takes .* argument|unexpected keyword|too many pos|multiple values", message
-    ):
+    if not isinstance(error, TypeError | ValueError) or _was_entered(function, error):
+        return None
+    if "Non-hashable static argument" in message:
+        return (
+            "a static argument is part of the key under which the compiled program is kept, so it must be hashable. "
+            "Pass a tuple for a list, a frozen dataclass for a dict, or, for an array, leave it out of the static arguments."
+        )
+    if "as an abstract array" in message:
+        return (
+            "every argument that is not static must be an array, a number or a pytree of them. Name this one in "
+            "static_argnames= (it must then be hashable), or bind it before: graphopt.jit(functools.partial(f, it))."
+        )
+    if re.search(r"required (positional|keyword-only) argument|positional arguments? but|keyword argument|too many positional|multiple values", message):
         return f"its signature is {signature(function) or 'not known'}; call it with these arguments."
     return None
+
+
+def _was_entered(function: Callable[..., Any], error: BaseException) -> bool:
+    """Whether `error` was raised while the body of `function` ran: then it is not about the arguments of this call."""
+    code, trace = _code(innermost(function)), error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is code:
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _code(function: Any) -> Any:
+    return getattr(function, "__code__", None) or getattr(getattr(type(function), "__call__", None), "__code__", None)

@@ -5,12 +5,22 @@ An error says what was found, where (the user's own file and line when there is 
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import FrameType
+
+import jax
+
 
 class GraphoptError(Exception):
-    """Base of all errors that graphopt itself raises.
+    """Base of all errors that graphopt itself raises. The message ends with the user's file and line.
 
-    Errors that JAX raises while it traces or runs the user's function keep their own type; graphopt adds a note to them.
+    Errors that JAX raises while it traces or runs the user's function keep their type; graphopt adds a note to them.
     """
+
+    def __init__(self, message: str) -> None:
+        place = user_place()
+        super().__init__(f"{message}\n  at {place}" if place else message)
 
 
 class OptionError(GraphoptError, ValueError):
@@ -40,3 +50,17 @@ class TraceError(GraphoptError, TypeError):
 
 class UntriedJaxWarning(RuntimeWarning):
     """The installed JAX is of a series that graphopt was not tried on; only JAX's public interface is used."""
+
+
+def user_place() -> str:
+    """The innermost line that runs now outside graphopt and JAX, as `file:line (function)`; empty if there is none."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith(("<frozen", "<string>", *_INTERNAL)):
+            return f"{file}:{frame.f_lineno} ({frame.f_code.co_name})"
+        frame = frame.f_back
+    return ""
+
+
+_INTERNAL = (f"{Path(__file__).parent}/", f"{Path(jax.__file__).parent}/")

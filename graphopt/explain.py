@@ -39,9 +39,9 @@ SHOWN_LINES = 60
 class Report:
     """What graphopt makes of a function on arguments of given types. `str()` is text; notebooks show HTML.
 
-    function: its name. options: what was asked for. target: the platform. passes: a record of each pass, with node counts
-    (sub-graphs included), seconds and notes. traced, graph: the graph before and after. cost_before, cost: operations and
-    bytes before and after. sources: where nodes come from (see `lines`).
+    function: its name. options: what was asked for. target: the platform. passes: a record of each pass, with node
+    counts (sub-graphs included), seconds and notes. traced, graph: the graph before and after. cost_before, cost:
+    operations and bytes before and after. sources: where nodes come from (see `lines`).
     """
 
     function: str
@@ -55,7 +55,7 @@ class Report:
     sources: Sources
 
     def lines(self, node: Node, graph: Graph | None = None) -> tuple[str, ...]:
-        """The user's source lines that a node of the final graph (or of `graph`) stands for, as `file:line (function)`."""
+        """The user's lines that a node of the final graph (or of `graph`) stands for, as `file:line:column (function)`."""
         found = (user_line(info) for info in self.sources.of(graph or self.graph, node))
         return tuple(dict.fromkeys(line for line in found if line))
 

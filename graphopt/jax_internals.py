@@ -8,6 +8,7 @@ imported at all: see `graphopt.api`.
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
 import weakref
@@ -195,10 +196,10 @@ def _check_errors(primitive: Primitive, *given: Any, call_jaxpr: ClosedJaxpr, **
 
 
 def register_experimental_rules(primitive: Primitive) -> None:
-    """Give `primitive` its rules for `jax.experimental.jet` and `.sparse`, which keep tables of their own, if they are loaded.
+    """Give `primitive` its rules in the modules of `jax.experimental` that keep tables of their own, if they are in use.
 
-    Importing them costs more than importing graphopt, so this is called again at each trace; whoever applies them to a
-    program traced before has to import them first.
+    Importing them takes longer than importing graphopt, so this is called again at each trace: who applies `jet` or
+    `sparsify` to an optimized function has to have imported it before the function's first call.
     """
     jet = sys.modules.get("jax.experimental.jet")
     if jet is not None:
@@ -207,6 +208,15 @@ def register_experimental_rules(primitive: Primitive) -> None:
     if sparse is not None:
         for rules in (sparse.sparse_rules_bcoo, sparse.sparse_rules_bcsr):
             rules[primitive] = partial(_sparsify, sparse.eval_sparse)
+
+
+    if jax.config.jax_debug_key_reuse:
+        keys = importlib.import_module("jax.experimental.key_reuse._core")
+        keys.key_reuse_signatures[primitive] = keys.DynamicKeyReuseSignature(partial(_key_reuse, keys))
+
+
+def _key_reuse(keys: Any, equation: Any) -> Any:
+    return keys.jaxpr_type_signature(equation.params["call_jaxpr"].jaxpr)
 
 
 def _jet(jet: Callable[..., Any], primals: Any, series: Any, *, call_jaxpr: ClosedJaxpr, **_: Any) -> Any:
@@ -226,7 +236,7 @@ def _register_call_rules_010(primitive: Primitive) -> None:
         lambda *_, call_jaxpr, **__: (call_jaxpr.out_avals, core.positional_effects(call_jaxpr))
     )
     primitive.to_lojax = partial(_to_lojax, primitive)
-    core.custom_typechecks[primitive] = core.custom_typechecks[core.closed_call_p]
+    core.custom_typechecks[primitive] = _typecheck
     ad.primitive_jvps[primitive] = partial(_jvp, primitive)
     ad.primitive_linearizations[primitive] = partial(_linearize, primitive)
     ad.fancy_transposes[primitive] = partial(_transpose, primitive)
@@ -236,6 +246,10 @@ def _register_call_rules_010(primitive: Primitive) -> None:
     pe.dce_rules[primitive] = pe.dce_rules[core.closed_call_p]
     remat.rules[primitive] = partial(_remat, primitive)
     discharge.register_discharge_rule(primitive)(partial(_discharge, primitive))
+
+
+def _typecheck(context: Any, *operands: Any, call_jaxpr: ClosedJaxpr, **_: Any) -> Any:
+    return core.custom_typechecks[core.closed_call_p](context, *operands, call_jaxpr=call_jaxpr)
 
 
 def _jvp(primitive: Primitive, primals: Any, tangents: Any, *, call_jaxpr: ClosedJaxpr, **params: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, JaxprEqn, Literal, Var, new_jaxpr_eqn, primitives
 
@@ -99,13 +101,22 @@ class _Writer:
         Some primitives (checkpoint is one) hold a jaxpr that may have no constant variables: in a parameter of an
         equation every constant is a literal.
         """
-        value = node.value
-        if inner or (isinstance(value, np.ndarray | np.generic) and value.ndim == 0):
+        value = constant_value(node)
+        if inner or (isinstance(node.value, np.ndarray) and node.value.ndim == 0):
             return Literal(value, node.aval.type)
         var = Var(node.aval.type)
         self.constvars.append(var)
         self.consts.append(value)
         return var
+
+
+def constant_value(node: Node) -> Any:
+    """The array of a constant node; where JAX's default is 32 bits it would take one of 64 for one of 32."""
+    value = node.value
+    if not isinstance(value, np.ndarray) or jax.dtypes.canonicalize_dtype(value.dtype) == value.dtype:
+        return value
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        return jnp.asarray(value)
 
 
 def jaxpr_effects(invars: list[Any], eqns: list[JaxprEqn]) -> set[Any]:

@@ -40,6 +40,12 @@ class Aval:
     weak_type: bool
 
     @property
+    def sharding(self) -> Any:
+        """The sharding that the type itself states (in a mesh with explicit axes); None where it states none."""
+        sharding = getattr(self.type, "sharding", None)
+        return None if sharding is None or sharding.mesh.empty else sharding
+
+    @property
     def is_state(self) -> bool:
         """Whether this is the state of an effect and not a value of the program."""
         return isinstance(self.type, State)

@@ -9,8 +9,8 @@ import pytest
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from numpy.typing import NDArray
-from scipy.signal import correlate2d  # type: ignore[import-untyped]
-from scipy.special import softmax  # type: ignore[import-untyped]
+from scipy.signal import correlate2d
+from scipy.special import softmax
 
 from graphopt.demo import network
 

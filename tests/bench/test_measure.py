@@ -1,0 +1,127 @@
+"""What is said of measured times: against tables, by simulation, and with a clock that is set by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from graphopt.bench import measure
+from graphopt.bench.measure import Ratio, geometric_mean, paired_ratio, rounds, timed
+
+# Which of n ordered values bound the median with at least 95%, and how surely they do: the tables of the sign test.
+INTERVALS = {
+    6: (1, 6, 0.96875),
+    7: (1, 7, 0.984375),
+    10: (2, 9, 0.978515625),
+    20: (6, 15, 0.95861053),
+    25: (8, 18, 0.95671463),
+}
+
+
+def test_the_ratio_is_taken_within_a_round() -> None:
+    """Each round is ten times as slow as the one before it: what they share falls out."""
+    jax_seconds = [1.0, 10.0, 100.0, 1000.0]
+    assert paired_ratio([2.0, 30.0, 300.0, 8000.0], jax_seconds).median == 3.0
+    assert paired_ratio([2.0, 30.0, 400.0, 8000.0], jax_seconds).median == 3.5
+
+
+@pytest.mark.parametrize("count", INTERVALS)
+def test_the_interval_is_that_of_the_tables(count: int) -> None:
+    low, high, _ = INTERVALS[count]
+    values = np.random.default_rng(0).permutation(np.arange(1.0, count + 1))
+    ratio = paired_ratio((4 * values).tolist(), [4.0] * count)
+    assert ratio == Ratio((count + 1) / 2, low, high)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_rounds_give_no_interval(count: int) -> None:
+    ratio = paired_ratio([3.0] * count, [2.0] * count)
+    assert ratio == Ratio(1.5, None, None)
+    assert str(ratio) == "1.500 [too few rounds]"
+
+
+def test_a_ratio_prints_its_interval() -> None:
+    assert str(paired_ratio([1.0] * 6, [4.0, 4.0, 4.0, 4.0, 4.0, 2.0])) == "0.250 [0.250, 0.500]"
+
+
+def test_rounds_that_do_not_pair_are_refused() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        paired_ratio([1.0, 2.0], [1.0])
+
+
+@pytest.mark.parametrize("count", [7, 20])
+def test_the_interval_holds_the_median_as_often_as_it_says(count: int) -> None:
+    """Skewed times, with a load that both contenders of a round share and that changes from round to round."""
+    random = np.random.default_rng(count)
+    trials, truth = 1000, 1.25
+    held = 0
+    for _ in range(trials):
+        load = random.exponential(size=count) + 0.1
+        theirs = load
+        ours = truth * load * np.exp(random.gumbel(size=count) + np.log(np.log(2.0)))  # the median of the factor is 1
+        ratio = paired_ratio(ours.tolist(), theirs.tolist())
+        assert ratio.low is not None
+        assert ratio.high is not None
+        held += ratio.low <= truth <= ratio.high
+    surely = INTERVALS[count][2]
+    assert surely >= 0.95
+    assert abs(held / trials - surely) < 4 * np.sqrt(surely * (1 - surely) / trials)
+
+
+def test_rounds_run_every_contender_once_and_turn_the_order_around() -> None:
+    order: list[str] = []
+
+    def contender(name: str, seconds: float) -> float:
+        order.append(name)
+        return seconds + len(order)
+
+    seconds = rounds({"a": lambda: contender("a", 0.1), "b": lambda: contender("b", 0.2)}, 3)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert seconds == {"a": [1.1, 4.1, 5.1], "b": [2.2, 3.2, 6.2]}
+
+
+class Clock:
+    """A clock that stands still until it is told how many seconds pass."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: self.now))
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Unfinished:
+    """A result whose computation takes five seconds more."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def block_until_ready(self) -> None:
+        self.clock.passes(5.0)
+
+
+def test_a_contender_returns_the_seconds_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    assert timed(clock.passes, 3.0)() == 3.0
+    assert timed(clock.passes, 0.25, calls=8)() == 0.25
+    assert clock.now == 105.0
+
+
+def test_what_is_still_computed_is_awaited_but_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+
+    def dispatch() -> list[Unfinished]:
+        clock.passes(1.0)
+        return [Unfinished(clock)]
+
+    assert timed(dispatch, calls=2)() == 1.0
+    assert clock.now == 107.0
+
+
+def test_the_geometric_mean() -> None:
+    assert geometric_mean([1.0, 4.0, 16.0]) == pytest.approx(4.0, rel=1e-15)
+    assert geometric_mean([0.5, 2.0]) == pytest.approx(1.0, rel=1e-15)
+    assert geometric_mean([0.3]) == pytest.approx(0.3, rel=1e-15)
+    with pytest.raises(ValueError, match=r"math domain error|positive"):
+        geometric_mean([1.0, 0.0])
