@@ -1,7 +1,7 @@
 """Notes on the errors that JAX raises when an optimized function is called: where, why, and what to do next.
 
-The error keeps JAX's type and message; what is added is a note (`BaseException.add_note`), so that programs that catch these
-errors go on working.
+The error keeps JAX's type and message; what is added is a note (`BaseException.add_note`), so that programs that catch
+these errors go on working.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MARK = "graphopt: "
 
 
 def add_note(error: BaseException, function: Callable[..., Any]) -> None:
-    """Add to `error`, raised by calling the optimized `function`, a note that explains it; known errors only, and once."""
+    """Add a note that explains `error`, raised by calling the optimized `function`; known errors only, and once."""
     if any(note.startswith(_MARK) for note in getattr(error, "__notes__", ())):
         return
     advice = _advice(error, function)
@@ -54,27 +54,29 @@ def _advice(error: BaseException, function: Callable[..., Any]) -> str | None:
     message = str(error)
     if isinstance(error, jax.errors.UnexpectedTracerError):
         return (
-            "a value of an earlier trace was kept (in a global, an attribute or a list) and used after that trace had ended. "
-            "Return it as a result instead of storing it, and pass it in as an argument where it is needed."
+            "a value of an earlier trace was kept (in a global, an attribute or a list) and used after that trace had "
+            "ended. Return it as a result instead of storing it, and pass it in as an argument where it is needed."
         )
     if isinstance(error, RuntimeError | ValueError) and re.search(r"has been deleted|deleted or donated", message):
         return (
-            "an array was used after its memory had been given to an earlier call (donate_argnums= or donate_argnames=), "
-            "or after its delete(). Use that call's result instead, pass a copy (x.copy()), or do not donate the argument."
+            "an array was used after its memory had been given to an earlier call (donate_argnums=, donate_argnames=), "
+            "or after its delete(). Use that call's result, or pass a copy (x.copy()), or do not donate the argument."
         )
     if not isinstance(error, TypeError | ValueError) or _was_entered(function, error):
         return None
     if "Non-hashable static argument" in message:
         return (
             "a static argument is part of the key under which the compiled program is kept, so it must be hashable. "
-            "Pass a tuple for a list, a frozen dataclass for a dict, or, for an array, leave it out of the static arguments."
+            "Pass a tuple for a list, a frozen dataclass for a dict; leave an array out of the static arguments."
         )
     if "as an abstract array" in message:
         return (
             "every argument that is not static must be an array, a number or a pytree of them. Name this one in "
             "static_argnames= (it must then be hashable), or bind it before: graphopt.jit(functools.partial(f, it))."
         )
-    if re.search(r"required (positional|keyword-only) argument|positional arguments? but|keyword argument|too many positional|multiple values", message):
+    if re.search(
+        r"required (positional|keyword-only) arg|positional arguments? but|keyword arg|multiple values", message
+    ):
         return f"its signature is {signature(function) or 'not known'}; call it with these arguments."
     return None
 
@@ -90,4 +92,6 @@ def _was_entered(function: Callable[..., Any], error: BaseException) -> bool:
 
 
 def _code(function: Any) -> Any:
-    return getattr(function, "__code__", None) or getattr(getattr(type(function), "__call__", None), "__code__", None)
+    if hasattr(function, "__code__"):
+        return function.__code__
+    return getattr(type(function).__call__, "__code__", None)  # of an object that can be called

@@ -1,7 +1,7 @@
 """`jit` and `optimize`: what a user calls.
 
-`jit(f, ...)` is `jax.jit(optimize(f), ...)`. `optimize(f)` behaves as `f`; while it is traced it becomes one call equation,
-whose program the passes rewrite when it is lowered.
+`jit(f, ...)` is `jax.jit(optimize(f), ...)`. `optimize(f)` behaves as `f`; while it is traced it becomes one call
+equation, whose program the passes rewrite when it is lowered.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 import jax
@@ -25,7 +25,6 @@ from graphopt.explain import Report, report_of, traced_graph
 from graphopt.ir.graph import Graph
 from graphopt.passes.pipelines import resolve
 
-
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,6 +34,10 @@ TRIED_JAX = ("0.10", "0.11", "0.12")
 
 PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")
 """What `backend=` means to `jax.jit`: a platform."""
+
+
+_DECORATOR: Any = object()
+"""In place of a function where there is none yet: None would hide a mistake of the caller."""
 
 
 class Jitted(Protocol[P, R_co]):
@@ -67,8 +70,8 @@ class Jitted(Protocol[P, R_co]):
 def choose_call(version: str, rewrite: Rewrite) -> RegionCall:
     """How a call is optimized under the JAX of this `version`, with `rewrite` as the passes.
 
-    On a series that was tried: by a call primitive, from JAX's internals. On any other, or where those internals cannot be
-    imported: by the public interface alone, with an UntriedJaxWarning.
+    On a series that was tried: by a call primitive, from JAX's internals. On any other, or where those internals cannot
+    be imported: by the public interface alone, with an UntriedJaxWarning.
     """
     reason = f"graphopt was tried on jax {', '.join(TRIED_JAX)}; this is jax {version}"
     if version.rpartition(".")[0] in TRIED_JAX or version in TRIED_JAX:
@@ -95,8 +98,8 @@ _call_region = choose_call(jax.__version__, rewrite_jaxpr)
 class _Traceable:
     """What `jax.jit` is given for a function: called while a program is traced, it makes the optimized call there.
 
-    JAX's caches are keyed by the identity of what was given to `jax.jit`, so there is one of these for a function and its
-    options as long as the function lives. It holds the function weakly: the table of all of them must not keep it alive.
+    JAX's caches are keyed by the identity of what was given to `jax.jit`, so there is one of these for a function and
+    its options as long as the function lives. It holds the function weakly, or the table of them would keep it alive.
     """
 
     def __init__(self, function: Callable[..., Any], options: Options) -> None:
@@ -107,10 +110,14 @@ class _Traceable:
         self._options = options
         # From these JAX takes the name of the program, the names of the arguments and the line in its messages.
         inner = advice.innermost(function)
-        self.__name__ = getattr(function, "__name__", None) or getattr(inner, "__name__", "<unnamed function>")
+        self.__name__ = str(getattr(function, "__name__", None) or getattr(inner, "__name__", "<unnamed function>"))
         self.__signature__ = advice.signature(function)
+        self.__qualname__ = getattr(function, "__qualname__", self.__name__)
         if hasattr(inner, "__code__"):
             self.__code__ = inner.__code__
+
+    def __reduce__(self) -> Any:
+        return _traceable, (self._function(), self._options)
 
     def __repr__(self) -> str:
         return repr(self._function())  # for JAX's messages
@@ -119,7 +126,7 @@ class _Traceable:
         function = self._function()
         assert function is not None, "whoever calls this holds the function"
         # Outside a trace, JAX asks for the function as it is written: under disable_jit, and to find where a NaN arose.
-        if jax.config.jax_disable_jit or not is_staging():
+        if jax.config.jax_disable_jit or not is_staging():  # type: ignore[attr-defined]
             return function(*args, **kwargs)
         return _call_region(function, self._options, args, kwargs)
 
@@ -137,11 +144,12 @@ def _traceable(function: Callable[..., Any], options: Options) -> _Traceable:
     return found if found._function() is function else _Traceable(function, options)
 
 
-def _options(backend: str, numerics: str, passes: Iterable[Any] | None, jax_options: dict[str, Any]) -> Options:
+def _options(backend: str | None, numerics: str, passes: Iterable[Any] | None, jax_options: dict[str, Any]) -> Options:
     if backend in PLATFORMS:
         jax_options["backend"] = backend
         backend = "auto"
-    return Options(backend=backend, numerics=numerics, passes=resolve(passes))
+    # None is what `jax.jit` has for its default, and what libraries that pass all keywords through give.
+    return Options(backend="auto" if backend is None else backend, numerics=numerics, passes=resolve(passes))
 
 
 def _guard(function: Callable[..., Any], target: Callable[P, R_co]) -> Callable[P, R_co]:
@@ -158,6 +166,34 @@ def _guard(function: Callable[..., Any], target: Callable[P, R_co]) -> Callable[
     return call
 
 
+class _Attributes(dict[str, Any]):
+    """The attributes of a jitted function, of which `functools.wraps` copies only those that it had from the user.
+
+    `jax.jit(graphopt.jit(f))` would otherwise have the methods of the inner one. JAX has its methods in a class, but a
+    call of an instance costs twice what a call of a function does.
+    """
+
+    OWN = ("lower", "trace", "eval_shape", "clear_cache", "_cache_size", "explain", "_graph")
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in super().keys() if name not in self.OWN)
+
+    def keys(self) -> Any:
+        """The names that may be copied."""
+        return tuple(self)
+
+
+def _method(function: Callable[..., Any], jitted: Any, name: str) -> Callable[..., Any]:
+    """A method of `jitted` by its name: the bound method itself could not be sent to another process."""
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        return getattr(jitted, name)(*args, **kwargs)
+
+    call = _guard(function, method)
+    call.__name__, call.__doc__ = name, getattr(jitted, name).__doc__
+    return call
+
+
 def _in_the_guise_of(function: Callable[..., Any], call: Any, name: str) -> Any:
     call.__name__ = call.__qualname__ = name
     return functools.update_wrapper(call, function)
@@ -168,7 +204,7 @@ def jit(
     function: Callable[P, R_co],
     /,
     *,
-    backend: str = ...,
+    backend: str | None = ...,
     numerics: str = ...,
     passes: Iterable[Any] | None = ...,
     **jax_options: Any,
@@ -177,50 +213,50 @@ def jit(
 
 @overload
 def jit(
-    *, backend: str = ..., numerics: str = ..., passes: Iterable[Any] | None = ..., **jax_options: Any
+    *, backend: str | None = ..., numerics: str = ..., passes: Iterable[Any] | None = ..., **jax_options: Any
 ) -> Callable[[Callable[P, R_co]], Jitted[P, R_co]]: ...
 
 
 def jit(
-    function: Callable[..., Any] | None = None,
+    function: Any = _DECORATOR,
     /,
     *,
-    backend: str = "auto",
+    backend: str | None = "auto",
     numerics: str = "standard",
     passes: Iterable[Any] | None = None,
     **jax_options: Any,
 ) -> Any:
     """Compile `function` as `jax.jit` does, with its graph rewritten first.
 
-    backend: "xla" lowers everything to XLA, "auto" may choose another engine where it is known to win. A platform's name
-        ("cpu", "gpu", "tpu" ...) has the deprecated meaning that `jax.jit` gives it.
+    backend: "xla" lowers everything to XLA, "auto" may choose another engine where it is known to win. A platform's
+        name ("cpu", "gpu", "tpu" ...) has the deprecated meaning that `jax.jit` gives it.
     numerics: "exact", "standard" or "fast": which rewrites may change rounding.
     passes: passes to run instead of the standard pipeline.
-    jax_options: every other keyword of the installed `jax.jit`, with its meaning there (static_argnames, donate_argnums,
-        in_shardings ...).
+    jax_options: every other keyword of the installed `jax.jit`, with its meaning there (static_argnames,
+        donate_argnums, in_shardings ...).
 
     Returns a function with the methods of what `jax.jit` returns. Without `function`, returns a decorator. Raises
     OptionError where an option is not known; errors of JAX keep their type and get a note that says what to do.
     """
     options = _options(backend, numerics, passes, jax_options)
-    if function is None:
+    if function is _DECORATOR:
         return lambda function: _jit(function, options, jax_options)
     return _jit(function, options, jax_options)
 
 
 def _jit(function: Callable[..., Any], options: Options, jax_options: dict[str, Any]) -> Any:
+    jax.jit(function)  # refuses what is no function, or a generator, in JAX's own words
     traceable = _traceable(function, options)
     jitted: Any = jax.jit(traceable, **jax_options)
     call = _in_the_guise_of(function, _guard(function, jitted), traceable.__name__)
-    for name in ("lower", "trace", "eval_shape"):
-        method = getattr(jitted, name)
-        setattr(call, name, functools.update_wrapper(_guard(function, method), method))
-    call.clear_cache = jitted.clear_cache
-    call._cache_size = jitted._cache_size
+    call.__dict__ = _Attributes(call.__dict__)
+    for name in _Attributes.OWN[:-2]:
+        setattr(call, name, _method(function, jitted, name))
 
     def explain(*args: Any, **kwargs: Any) -> Report:
         """What graphopt makes of the function on arguments of these types: see `graphopt.explain.Report`."""
-        return report_of(call.__name__, jitted.trace(*args, **kwargs).jaxpr, options)
+        # Not `call`: a cycle would keep the function, and what it has captured, alive until the collector runs.
+        return report_of(traceable.__name__, jitted.trace(*args, **kwargs).jaxpr, options)
 
     def graph(*args: Any, **kwargs: Any) -> Graph:
         return traced_graph(jitted.trace(*args, **kwargs).jaxpr, options)[0]
@@ -241,7 +277,7 @@ def trace(function: Callable[..., Any], /) -> Callable[..., Graph]:
 
 
 def explain(function: Callable[..., Any], /) -> Callable[..., Report]:
-    """What graphopt makes of `function`: `print(graphopt.explain(f)(*args))`, the same as `graphopt.jit(f).explain(*args)`."""
+    """What graphopt makes of `function`: `graphopt.explain(f)(*args)` is `graphopt.jit(f).explain(*args)`."""
     jitted: Any = function if hasattr(function, "explain") else jit(function)
     return jitted.explain  # type: ignore[no-any-return]
 
@@ -255,26 +291,27 @@ def optimize(*, backend: str = ..., numerics: str = ..., passes: Iterable[Any] |
 
 
 def optimize(
-    function: Callable[..., Any] | None = None,
+    function: Any = _DECORATOR,
     /,
     *,
     backend: str = "auto",
     numerics: str = "standard",
     passes: Iterable[Any] | None = None,
 ) -> Any:
-    """`function` as an optimized region: what it computes inside `jax.jit`, `jax.grad` and the others is rewritten as one graph.
+    """`function` as an optimized region: inside `jax.jit`, `jax.grad` and the others it is rewritten as one graph.
 
-    Inside a trace, arguments that are not traced (strings, Python numbers, concrete arrays) are left as they are. Outside of
-    one, calling the result compiles and runs it: every argument must then be an array or a pytree of arrays. The options are
-    those of `jit`. Without `function`, returns a decorator. Raises OptionError where an option is not known.
+    Inside a trace, arguments that are not traced (strings, Python numbers, concrete arrays) are left as they are.
+    Outside of one, calling the result compiles and runs it: every argument must then be an array or a pytree of arrays.
+    The options are those of `jit`. Without `function`, returns a decorator. Raises OptionError on an unknown option.
     """
     options = Options(backend=backend, numerics=numerics, passes=resolve(passes))
-    if function is None:
+    if function is _DECORATOR:
         return lambda function: _optimize(function, options)
     return _optimize(function, options)
 
 
 def _optimize(function: Callable[..., Any], options: Options) -> Any:
+    jax.jit(function)
     traceable = _traceable(function, options)
     compiled = jax.jit(traceable)
 

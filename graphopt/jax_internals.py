@@ -1,9 +1,8 @@
 """All that graphopt needs of JAX beyond its public interface: the one file that imports `jax._src`.
 
-Tried on jax 0.10.2 (Python 3.11), 0.11.2 (3.12) and 0.12.0 (3.13). Two things are version-dependent: how a primitive that
-carries a jaxpr gets its transformation rules (public from 0.11 on, written out here for 0.10), and how a program that
-works on `Ref`s is made pure before lowering. On a series that is not in `graphopt.config.TRIED_JAX` this module is not
-imported at all: see `graphopt.api`.
+Tried on jax 0.10.2 (Python 3.11), 0.11.2 (3.12) and 0.12.0 (3.13). What differs between them is how a primitive that
+carries a jaxpr gets its transformation rules: by a public function from 0.11 on, written out here for 0.10. On a series
+that is not in `graphopt.api.TRIED_JAX` the call primitive is not made: see `graphopt.api.choose_call`.
 """
 
 from __future__ import annotations
@@ -31,10 +30,9 @@ try:  # jax >= 0.11
 except ImportError:
     register_call_primitive_rules = None
 
-JVPRule = Callable[..., Any]
 LoweringRule = Callable[..., Sequence[Any]]
 
-# ---- tracing ----------------------------------------------------------------------------------------------------------
+# ---- tracing -------------------------------------------------------------------------------------------------------
 
 
 def is_traced_here(value: object) -> bool:
@@ -48,7 +46,7 @@ def is_ref(value: object) -> bool:
 
 
 def argument_names(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, ...]:
-    """The path of every leaf of `(args, kwargs)` in the words of `function`'s signature, as JAX's own errors print it."""
+    """The path of every leaf of `(args, kwargs)` in the words of `function`'s signature, as in JAX's own errors."""
     names = api_util.debug_info("jit", function, args, kwargs).arg_names
     return names if names is not None else ("",) * len(jax.tree.leaves((args, kwargs)))
 
@@ -100,12 +98,12 @@ def rebuild(
     return core.Jaxpr(constvars, invars, outvars, jaxpr.eqns, effects, debug_info, jaxpr.is_high)
 
 
-# ---- a call primitive that carries a jaxpr ------------------------------------------------------------------------------
+# ---- a call primitive that carries a jaxpr -------------------------------------------------------------------------
 
 
 @util.weakref_lru_cache
 def _forwarding(closed: ClosedJaxpr) -> tuple[ClosedJaxpr, tuple[tuple[str, int], ...]] | None:
-    """A jaxpr without the results that repeat an input, a constant or an earlier result, and where each result comes from."""
+    """A jaxpr without the results that repeat an input, a constant or an earlier one, and where all are to be found."""
     jaxpr = closed.jaxpr
     source: dict[int, tuple[str, int]] = {id(v): ("given", i) for i, v in enumerate([*jaxpr.constvars, *jaxpr.invars])}
     keep, sources = [], []
@@ -130,8 +128,8 @@ def _without_result_paths(debug_info: Any) -> Any:
 class CallPrimitive(Primitive):
     """A primitive whose parameter `call_jaxpr`, a closed jaxpr, is what it computes.
 
-    Results that are inputs, constants or repeats are never produced by the call: whoever binds it gets the operand itself,
-    so that JAX's own forwarding of inputs still avoids a copy and a residual that is also a result is stored once.
+    Results that are inputs, constants or repeats are never produced by the call: whoever binds it gets the operand
+    itself, so that JAX's own forwarding of inputs still avoids a copy and a residual that is a result is stored once.
     """
 
     multiple_results = True
@@ -144,7 +142,9 @@ class CallPrimitive(Primitive):
         if forwarding is None:
             return super().bind_with_trace(trace, args, avals, params)
         pruned, sources = forwarding
-        computed = super().bind_with_trace(trace, args, avals, {**params, "call_jaxpr": pruned})
+        computed = []
+        if pruned.out_avals or pruned.effects:
+            computed = super().bind_with_trace(trace, args, avals, {**params, "call_jaxpr": pruned})
         values = {"given": [*closed.consts, *args], "computed": computed}
         return [values[kind][i] for kind, i in sources]
 
@@ -152,8 +152,8 @@ class CallPrimitive(Primitive):
 def call_primitive(name: str, lowering: LoweringRule) -> CallPrimitive:
     """A new primitive over `call_jaxpr`, with every transformation rule; other parameters travel through all of them.
 
-    `lowering(ctx, *values, call_jaxpr, **params)` is its lowering rule for all platforms; it is run at each place where the
-    primitive stands, so that what it emits is inlined there.
+    `lowering(ctx, *values, call_jaxpr, **params)` is its lowering rule for all platforms; it is run at each place where
+    the primitive stands, so that what it emits is inlined there.
     """
     primitive = CallPrimitive(name)
     if register_call_primitive_rules is not None:
@@ -196,7 +196,7 @@ def _check_errors(primitive: Primitive, *given: Any, call_jaxpr: ClosedJaxpr, **
 
 
 def register_experimental_rules(primitive: Primitive) -> None:
-    """Give `primitive` its rules in the modules of `jax.experimental` that keep tables of their own, if they are in use.
+    """Give `primitive` its rules in those modules of `jax.experimental` in use that keep tables of their own.
 
     Importing them takes longer than importing graphopt, so this is called again at each trace: who applies `jet` or
     `sparsify` to an optimized function has to have imported it before the function's first call.
@@ -208,7 +208,6 @@ def register_experimental_rules(primitive: Primitive) -> None:
     if sparse is not None:
         for rules in (sparse.sparse_rules_bcoo, sparse.sparse_rules_bcsr):
             rules[primitive] = partial(_sparsify, sparse.eval_sparse)
-
 
     if jax.config.jax_debug_key_reuse:
         keys = importlib.import_module("jax.experimental.key_reuse._core")
@@ -227,7 +226,7 @@ def _sparsify(evaluate: Callable[..., Any], env: Any, *values: Any, call_jaxpr: 
     return evaluate(call_jaxpr.jaxpr, call_jaxpr.consts, values, env)
 
 
-# ---- the rules of such a primitive on jax 0.10 ---------------------------------------------------------------------------
+# ---- the rules of such a primitive on jax 0.10 ---------------------------------------------------------------------
 # Modelled on those that jax 0.11 registers for its own `eval_jaxpr_p`.
 
 
@@ -235,7 +234,7 @@ def _register_call_rules_010(primitive: Primitive) -> None:
     primitive.def_effectful_abstract_eval(
         lambda *_, call_jaxpr, **__: (call_jaxpr.out_avals, core.positional_effects(call_jaxpr))
     )
-    primitive.to_lojax = partial(_to_lojax, primitive)
+    primitive.to_lojax = partial(_to_lojax, primitive)  # type: ignore[method-assign]
     core.custom_typechecks[primitive] = _typecheck
     ad.primitive_jvps[primitive] = partial(_jvp, primitive)
     ad.primitive_linearizations[primitive] = partial(_linearize, primitive)
@@ -369,7 +368,7 @@ def _to_lojax(primitive: Primitive, *args: Any, call_jaxpr: ClosedJaxpr, **param
     return [aval.raise_val(*(next(outs) for _ in aval.lo_ty())) for aval in call_jaxpr.out_avals]
 
 
-# ---- lowering -----------------------------------------------------------------------------------------------------------
+# ---- lowering ------------------------------------------------------------------------------------------------------
 
 
 def lowering_platforms(ctx: Any) -> tuple[str, ...]:
@@ -395,11 +394,12 @@ def is_lowering_for_export(ctx: Any) -> bool:
 
 def has_symbolic_dimensions(ctx: Any) -> bool:
     """Whether a dimension of the module's arguments is a symbol rather than a number."""
-    return bool(ctx.module_context.shape_poly_state.dim_vars)
+    state = ctx.module_context.shape_poly_state
+    return len(state.dim_vars) > int(state.has_platform_index_argument)  # the index stands among the dimensions
 
 
 def lower_inline(ctx: Any, closed: ClosedJaxpr, *values: Any) -> Sequence[Any]:
-    """Lower the equations of `closed` at the place that `ctx` describes; references made inside become plain values first."""
+    """Lower the equations of `closed` at the place that `ctx` describes; references made inside become plain values."""
     if any(isinstance(effect, core.InternalMutableArrayEffect) for effect in closed.effects):
         closed = discharge.discharge_state(closed)
     module = ctx.module_context if ctx.platforms is None else ctx.module_context.replace(platforms=ctx.platforms)
@@ -418,7 +418,7 @@ def lower_inline(ctx: Any, closed: ClosedJaxpr, *values: Any) -> Sequence[Any]:
     return outs
 
 
-# ---- files ------------------------------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------------------------
 
 
 def hide_frames(path: str) -> None:
@@ -427,10 +427,10 @@ def hide_frames(path: str) -> None:
     source_info_util.register_exclusion(path)
 
 
-# ---- source lines -----------------------------------------------------------------------------------------------------
+# ---- source lines --------------------------------------------------------------------------------------------------
 
 
 def user_line(source_info: Any) -> str:
-    """The line of the user's own code that an equation comes from, as `file:line (function)`; empty if it is not known."""
+    """The line of the user's own code that an equation comes from, as `file:line (function)`; empty if not known."""
     summary = source_info_util.summarize(source_info)
     return "" if summary.startswith("unknown") else summary

@@ -31,7 +31,7 @@ from graphopt.ir.attrs import SubGraph
 from graphopt.ir.graph import Graph, make_graph, nested_graphs
 from graphopt.ir.node import Node, first_state, make_node, project, ref_state
 from graphopt.ir.op import CONSTANT, OCCURRENCE, PARAM, PROJECT, STATE, op_of
-from graphopt.ir.sources import merge
+from graphopt.ir.sources import KEPT, merge
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import Occurrences, with_bodies
 
@@ -64,7 +64,7 @@ class Inline(Pass):
             callers.update(sub.graph for sub in current.subgraphs)
         return _Inliner(self, context, callers).graph(graph)
 
-    def declines(self, node: Node, context: Context, callers: Counter[Graph]) -> str | None:
+    def declines(self, node: Node, context: Context, callers: Counter[Graph], large: bool) -> str | None:
         """Why a node that holds one sub-graph is not inlined; None if it is; empty if it is no call at all."""
         op, attrs = node.op, node.attrs
         if self.only is not None and op.name != self.only:
@@ -72,10 +72,10 @@ class Inline(Pass):
         if op is JIT:
             if not _is_plain_jit(attrs):
                 return f"jit {attrs['name']!r} has shardings, layouts or compiler options of its own"
-            body = attrs["jaxpr"].graph
-            if callers[body] > 1 and len(body.nodes) > self.shared_nodes:
-                return f"jit {attrs['name']!r} is called {callers[body]} times and stays shared"
-            return None
+            if getattr(node.context, "compute_type", None):
+                return f"jit {attrs['name']!r} is marked, as a whole, for {node.context.compute_type}"
+            times = callers[attrs["jaxpr"].graph]
+            return f"jit {attrs['name']!r} is called {times} times and stays shared" if times > 1 and large else None
         if op in CUSTOM_DERIVATIVES:
             return f"{op.name} stays, since JAX may still differentiate" if context.differentiable else None
         if op is REMAT:
@@ -103,7 +103,7 @@ class _Inliner:
         if any(node.subgraphs for node in graph.nodes):
             infos = self.context.sources.infos.get(graph, {})
             copy = _Copy(self, Occurrences(graph), {p: p for p in graph.params})
-            copy.nodes(graph, infos, fresh=False)
+            copy.nodes(graph, infos, body=False)
             new = make_graph(graph.params, [copy.mapping[n] for n in graph.outputs])
         if new is not graph:
             self.context.sources.record(new, copy.infos)
@@ -112,15 +112,17 @@ class _Inliner:
         self.done[graph] = new
         return new
 
-    def callee(self, node: Node) -> SubGraph | None:
-        """What to put in the place of a node; None if it stays."""
-        subgraphs = node.subgraphs
-        if len(subgraphs) != 1:
+    def callee(self, node: Node) -> Graph | None:
+        """What to put in the place of a node, the calls in it inlined; None if the node stays."""
+        if len(node.subgraphs) != 1:
             return None
-        reason = self.inline.declines(node, self.context, self.callers)
+        # What counts is the size with everything inside inlined: functions that call each other twice double each time.
+        body = self.graph(node.subgraphs[0].graph)
+        large = len(body.nodes) > self.inline.shared_nodes
+        reason = self.inline.declines(node, self.context, self.callers, large)
         if reason:
             self.context.note(reason)
-        return subgraphs[0] if reason is None else None
+        return body if reason is None else None
 
 
 class _Copy:
@@ -132,8 +134,8 @@ class _Copy:
         self.mapping = mapping
         self.infos: dict[Node, tuple[Any, ...]] = {}
 
-    def nodes(self, graph: Graph, infos: Mapping[Node, tuple[Any, ...]], fresh: bool) -> None:
-        """Copies the nodes of `graph`. fresh: whether distinct operations get new numbers, as in an inlined body."""
+    def nodes(self, graph: Graph, infos: Mapping[Node, tuple[Any, ...]], body: bool) -> None:
+        """Copies the nodes of `graph`. body: it takes the place of a call, and what is in it was inlined already."""
         mapping = self.mapping
         for node in graph.nodes:
             if node in mapping:
@@ -146,12 +148,13 @@ class _Copy:
                 # A call's results were entered when the call was inlined.
                 mapping[node] = project(inputs[0], node.attrs["index"])
                 continue
-            callee = self.inliner.callee(node) if node.op.primitive is not None else None
+            callee = self.inliner.callee(node) if node.op.primitive is not None and not body else None
             if callee is not None:
-                self.splice(node, inputs, callee.graph, infos.get(node, ()))
+                self.splice(node, inputs, callee, infos.get(node, ()))
                 continue
-            attrs = with_bodies(node, self.inliner.graph) if node.subgraphs else node.attrs
-            if fresh and OCCURRENCE in attrs:
+            attrs = with_bodies(node, self.inliner.graph) if node.subgraphs and not body else node.attrs
+            if body and OCCURRENCE in attrs:
+                # Each copy of a distinct operation is one of its own.
                 attrs = self.occurrences.fresh(attrs)
             new = node.with_inputs(inputs) if attrs is node.attrs else _with(node, inputs, attrs)
             mapping[node] = new
@@ -176,7 +179,7 @@ class _Copy:
                 elif node.inputs and node.inputs[0] in inner.mapping:
                     inner.mapping[node] = ref_state(inner.mapping[node.inputs[0]])
         own = self.inliner.context.sources.infos.get(body, {})
-        inner.nodes(body, nested_infos(call, call_infos, own), fresh=True)
+        inner.nodes(body, nested_infos(call, call_infos, own), body=True)
         outgoing = dict(incoming)
         for output in body.outputs[len(body.results) :]:
             outgoing[final_key(output, body)] = inner.mapping[output]
@@ -226,6 +229,6 @@ def nested_infos(
     if call.op is JIT:
         scope = scope.extend(f"jit({call.attrs['name']})")
     return {
-        node: (*[info.replace(name_stack=scope + info.name_stack) for info in infos], *call_infos)
+        node: (*[info.replace(name_stack=scope + info.name_stack) for info in infos[:KEPT]], *call_infos)[:KEPT]
         for node, infos in inner.items()
     }

@@ -115,7 +115,7 @@ def declared(requirements: list[str]) -> set[str]:
 @pytest.mark.parametrize("module", sorted(name for name in package_files() if name.endswith(".py")))
 def test_what_is_imported_is_declared(module: str) -> None:
     extras = PROJECT["optional-dependencies"]
-    allowed = declared(PROJECT["dependencies"]) | declared(extras["draw"])
+    allowed = declared(PROJECT["dependencies"])
     if module.startswith("graphopt/bench/"):
         allowed |= declared(extras["bench"])
     if module.startswith("graphopt/demo/"):

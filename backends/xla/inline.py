@@ -1,7 +1,7 @@
 """An optimized call by JAX's public interface alone, for a JAX whose internals are not known here.
 
-The function is traced, rewritten and evaluated equation by equation in the trace that runs, so there is no call primitive:
-the passes run before differentiation and batching rather than after, and do not know the platform for certain.
+The function is traced, rewritten and evaluated equation by equation in the trace that runs, so there is no call
+primitive: the passes run before differentiation and batching rather than after, and cannot be sure of the platform.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ def inline_call(rewrite: Rewrite) -> RegionCall:
 
     def call(function: Callable[..., Any], options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         region = Region(function, args, kwargs, lambda leaf: isinstance(leaf, jax.core.Tracer))
-        closed = jax.make_jaxpr(region.run)(*region.operands)
+        operands = region.operands
+        closed = jax.make_jaxpr(region.run)(*operands)
+        region.forget_arguments()
         captured, closed = closed.consts, _with_constants_as_inputs(closed)
         # What is not known is assumed to be the case that allows least.
         target = Target(
             (jax.default_backend(),), jax.device_count(), for_export=True, symbolic=True, transformable=True
         )
         rewritten = rewrite(closed, options, target)
-        return region.results(jaxpr_as_fun(rewritten)(*captured, *region.operands))
+        return region.results(jaxpr_as_fun(rewritten)(*captured, *operands))
 
     return call
 

@@ -7,6 +7,7 @@ written; its lowering rule runs the passes on what is finally lowered, knowing t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +19,11 @@ from graphopt.backends.xla.target import Rewrite, Target
 from graphopt.config import Options
 from graphopt.errors import PassError
 
+# The user's own frames are what tracebacks and source locations should show.
+_PACKAGE = Path(__file__).parents[2]
+for _path in ("api.py", "jax_internals.py", "backends"):
+    internals.hide_frames(str(_PACKAGE / _path))
+
 NAME = "optimized_call"
 
 SMALL_CONSTANT = 1024
@@ -25,7 +31,7 @@ SMALL_CONSTANT = 1024
 
 
 def optimized_call(rewrite: Rewrite) -> RegionCall:
-    """A call whose program is rewritten by `rewrite` when it is lowered; to be made once a process for each `rewrite`."""
+    """A call whose program `rewrite` rewrites when it is lowered; to be made once a process for each `rewrite`."""
 
     def lower(ctx: Any, *values: Any, call_jaxpr: ClosedJaxpr, options: Options) -> Sequence[Any]:
         rewritten = rewrite(call_jaxpr, options, _target(ctx))
@@ -38,10 +44,13 @@ def optimized_call(rewrite: Rewrite) -> RegionCall:
         internals.register_experimental_rules(primitive)
         region = Region(function, args, kwargs, internals.is_traced_here)
         names = region.names(internals.argument_names)
-        closed = internals.trace_to_jaxpr(region.run, region.operands, function, names, region.result_paths)
+        operands = region.operands
+        closed = internals.trace_to_jaxpr(region.run, operands, function, names, region.result_paths)
+        region.forget_arguments()
         # Left inside, a captured tracer would lose its outer gradient and a Ref its identity.
         closed, captured = internals.lift_constants(closed, [_must_be_operand(c) for c in closed.consts])
-        return region.results(primitive.bind(*captured, *region.operands, call_jaxpr=closed, options=options))
+        computed = primitive.bind(*captured, *operands, call_jaxpr=closed, options=options)  # type: ignore[no-untyped-call]
+        return region.results(computed)
 
     return call
 

@@ -1,4 +1,4 @@
-"""One call of a function that is being traced: which of its arguments and results are traced, and which stay as they are.
+"""One call of a function that is being traced: which of its arguments and results are traced, and which are not.
 
 Inside a trace the arguments that matter are tracers. Everything else (strings, Python numbers, concrete arrays) is left
 alone, as a call of the plain function would leave it, and so is every result that is not computed from a tracer.
@@ -13,14 +13,14 @@ from typing import Any
 import jax
 
 RegionCall = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
-"""`call(function, options, args, kwargs)`: what `function(*args, **kwargs)` returns, computed by the optimized program."""
+"""`call(function, options, args, kwargs)`: what `function(*args, **kwargs)` returns, by the optimized program."""
 
 
 class Region:
     """The call `function(*args, **kwargs)`, as a function from its tracers to its traced results.
 
-    `operands` are the tracers among the leaves of the arguments. `run` may be called once; `results` then puts the values
-    computed for the traced results back into what `function` returned. `is_result` says which results are traced.
+    `operands` are the tracers among the leaves of the arguments. `run` may be called once; `results` then puts the
+    values computed for the traced results back into what `function` returned. `is_result` says which those are.
     """
 
     def __init__(
@@ -56,6 +56,12 @@ class Region:
         self._out_leaves = [None if c else leaf for (_, leaf), c in zip(with_paths, self._computed, strict=True)]
         self._out_paths = [f"result{jax.tree_util.keystr(path)}" for path, _ in computed]
         return [leaf for _, leaf in computed]
+
+    def forget_arguments(self) -> None:
+        """To be called after `run`: what JAX keeps of the trace (rules of custom derivatives) must not hold the callers'
+        tracers through it."""
+        self.operands = []
+        self._arguments = []
 
     def result_paths(self) -> tuple[str, ...]:
         """Where each traced result stands in what the function returned."""

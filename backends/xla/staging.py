@@ -92,8 +92,11 @@ class _Writer:
             self.env[node] = self.env[node.inputs[0]][node.attrs["index"]]
 
     def subgraph(self, sub: SubGraph) -> Any:
+        # One jaxpr for one graph: a function that is called twice is then lowered once.
         found = self.sources.jaxprs.get(sub)
-        return _Writer(self.sources, self.ambient).write(sub) if found is None else found
+        if found is None:
+            found = self.sources.jaxprs[sub] = _Writer(self.sources, self.ambient).write(sub)
+        return found
 
     def constant(self, node: Node, inner: bool) -> Any:
         """A constant as a literal or as a constant variable.

@@ -9,7 +9,7 @@ import numpy as np
 from graphopt.errors import GraphError
 from graphopt.ir.aval import aval_of
 from graphopt.ir.graph import Graph, nested_graphs
-from graphopt.ir.node import Node, first_state
+from graphopt.ir.node import Node, first_state, results
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, STATE
 
 
@@ -42,11 +42,13 @@ def _check_nodes(graph: Graph) -> None:
                 _fail(graph, node, f"result {index} has the type {source.avals[index]}")
         elif node.op is not STATE:
             _check_operation(graph, node)
+    states = False
     for position, node in enumerate(graph.outputs):
         if len(node.avals) != 1:
             _fail(graph, node, f"output {position} has {len(node.avals)} results; an output is one value")
-        if node.aval.is_state != (position >= len(graph.results)):
+        if states and not node.aval.is_state:
             _fail(graph, node, f"output {position}: states of effects come after all other outputs")
+        states = node.aval.is_state
 
 
 def _check_operation(graph: Graph, node: Node) -> None:
@@ -93,10 +95,13 @@ def _check_states(graph: Graph) -> None:
             _fail(graph, node, f"an output is a state that is not the last one: {used[node]!r} uses it")
         used[node] = None
     for node in graph.nodes:
-        if len(node.avals) == 1 and node.aval.is_state and node not in used:
-            first = first_state(node)
-            if not (first.inputs and first.inputs[0].op.distinct):
-                _fail(graph, node, "the last state of an effect is not among the outputs, so the effect would be lost")
+        if node.op is PROJECT:
+            continue
+        for result in results(node):
+            if result.aval.is_state and result not in used:
+                first = first_state(result)
+                if not (first.inputs and first.inputs[0].op.distinct):
+                    _fail(graph, node, "its last state is not among the outputs, so an effect would be lost")
 
 
 def _fail(graph: Graph, node: Node, reason: str) -> NoReturn:

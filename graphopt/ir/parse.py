@@ -403,6 +403,6 @@ class _Parser:
         at += len(self.text[at:]) - len(self.text[at:].lstrip())
         line = self.text.count("\n", 0, at) + 1
         column = at - (self.text.rfind("\n", 0, at) + 1) + 1
-        shown = (self.text.splitlines() or [""])[min(line, len(self.text.splitlines() or [""])) - 1]
+        shown = self.text.split("\n")[line - 1]
         pointer = " " * (column - 1) + "^"
         raise ParseError(f"graph text, line {line}, column {column}: {reason}\n  {shown}\n  {pointer}", line, column)

@@ -202,8 +202,6 @@ def describe(value: Any) -> str:
         text = f"{{{', '.join(sorted(map(describe, value)))}}}"  # sets have no order that two processes share
     else:
         text = str(value)
-    text = " ".join(text.split())
-    if " object at 0x" in text or len(text) > 60:
-        text = type(value).__name__ if " object at 0x" in text else text[:57] + "..."
-    text = re.sub(r"0x[0-9a-f]{6,}|id=\d+", "", text)
+    text = re.sub(r"( at )?0x[0-9a-f]{6,}|id=\d+", "", " ".join(text.split()))
+    text = text if len(text) <= 60 else f"{text[:57]}..."
     return text.replace("<", "(").replace(">", ")") or type(value).__name__

@@ -22,7 +22,7 @@ def close(found: Any, expected: Any, rtol: float = 2e-5, atol: float = 1e-6) -> 
     """Both pytrees have the same structure, types and weak types, and nearly the same numbers."""
     found_leaves, found_tree = jax.tree.flatten(found)
     expected_leaves, expected_tree = jax.tree.flatten(expected)
-    assert found_tree == expected_tree
+    assert found_tree == expected_tree  # type: ignore[operator]
     for a, b in zip(found_leaves, expected_leaves, strict=True):
         assert jax.typeof(a) == jax.typeof(b)
         assert getattr(a, "weak_type", False) == getattr(b, "weak_type", False)

@@ -1,9 +1,10 @@
-"""What a function closes over (arrays, tracers of outer transformations, references) is seen by those transformations."""
+"""What a function closes over (arrays, references, tracers of outer transformations) is seen by those."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -58,9 +59,7 @@ def with_big(w: Any, wrap: Any) -> Any:
     return wrap(lambda x: jnp.tanh(x @ BIG * w.sum()).sum())(X)
 
 
-OUTER: dict[str, Outer] = {
-    f.__name__: f for f in (one, twice, without_arguments, in_scan, in_cond, in_while, with_big)
-}
+OUTER: dict[str, Outer] = {f.__name__: f for f in (one, twice, without_arguments, in_scan, in_cond, in_while, with_big)}
 
 CONTEXTS: dict[str, Callable[[Callable[[Any], Any]], Any]] = {
     "grad": lambda f: jax.grad(f)(X),
@@ -122,7 +121,7 @@ def call_equations(jaxpr: Any) -> list[Any]:
 
 
 def test_what_becomes_an_operand() -> None:
-    """Tracers, references, large arrays and arrays on several devices are operands; a small array stays in the program."""
+    """Tracers, references and large arrays are operands; a small array stays in the program."""
     reference = jax.new_ref(jnp.zeros(3))
     small = jnp.ones(4)
 
@@ -145,5 +144,7 @@ def test_captured_key() -> None:
     key = jax.random.key(7)
     f = lambda x: jax.random.normal(key, (3,)) + x
     close(jit(f)(X), jax.jit(f)(X))
-    close(jax.vmap(lambda k: jit(lambda x: jax.random.normal(k, (3,)) + x)(X))(jax.random.split(key, 2)),
-          jax.vmap(lambda k: jax.random.normal(k, (3,)) + X)(jax.random.split(key, 2)))
+    close(
+        jax.vmap(lambda k: jit(lambda x: jax.random.normal(k, (3,)) + x)(X))(jax.random.split(key, 2)),
+        jax.vmap(lambda k: jax.random.normal(k, (3,)) + X)(jax.random.split(key, 2)),
+    )

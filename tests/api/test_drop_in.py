@@ -7,9 +7,8 @@ import inspect
 import operator
 import pickle
 import weakref
-from collections import namedtuple
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,13 +53,17 @@ def test_decorators() -> None:
 def test_static_arguments_stay_as_they_are() -> None:
     seen = []
 
+    class Settings(NamedTuple):
+        depth: int
+        name: str
+
     def f(x: Any, n: Any, options: Any, *rest: Any, flag: Any = None) -> Any:
         seen.append((n, options, rest, flag))
         for _ in range(n):
             x = x * 2
         return x if flag else -x
 
-    options = namedtuple("options", "depth name")(2, "a")
+    options = Settings(2, "a")
     for wrap in (jit, jax.jit):
         g = wrap(f, static_argnums=(1, 2, 3), static_argnames=("n", "options", "flag"))
         close(g(X, 3, options, "more", flag=True), X * 8)
@@ -126,7 +129,7 @@ def test_methods() -> None:
 def test_partials_and_builtins() -> None:
     f = functools.partial(lambda a, b, c: a * b + c, 2.0, c=X)
     close(jit(f)(X), 2 * X + X)
-    close(functools.partial(jit(lambda a, b: a - b), 1.0)(X), 1 - X)
+    close(functools.partial(jit(operator.sub), 1.0)(X), 1 - X)
     close(jit(jnp.sin)(X), jnp.sin(X))
     close(jit(jax.jit(jnp.cos))(X), jnp.cos(X))
     close(jit(jit(jnp.cos))(X), jnp.cos(X))
@@ -175,7 +178,9 @@ def test_unknown_options(wrap: Any) -> None:
 def test_options_are_a_parameter_of_the_call() -> None:
     jaxpr = jax.make_jaxpr(optimize(jnp.sin, numerics="fast", backend="xla"))(X)
     assert jaxpr.eqns[0].params["options"] == Options(backend="xla", numerics="fast")
-    options = [jax.make_jaxpr(jax.grad(lambda x, n=n: optimize(jnp.sin, numerics=n)(x).sum()))(X) for n in ("exact", "fast")]
+    options = [
+        jax.make_jaxpr(jax.grad(lambda x, n=n: optimize(jnp.sin, numerics=n)(x).sum()))(X) for n in ("exact", "fast")
+    ]
     assert ["numerics='exact'" in str(o) for o in options] == [True, False]
 
 
@@ -187,16 +192,23 @@ class Pair:
         self.a, self.b, self.label = a, b, label
 
 
+def pair_of(label: Any, leaves: Any) -> Pair:
+    a, b = leaves
+    return Pair(a, b, label)
+
+
 jax.tree_util.register_pytree_with_keys(
     Pair,
     lambda p: (((jax.tree_util.GetAttrKey("a"), p.a), (jax.tree_util.GetAttrKey("b"), p.b)), p.label),
-    lambda label, leaves: Pair(*leaves, label),
+    pair_of,
 )
 
 
 @each_way
 def test_pytrees(way: Any) -> None:
-    Point = namedtuple("Point", "x y")
+    class Point(NamedTuple):
+        x: Any
+        y: Any
 
     def f(tree: Any, *rest: Any, **named: Any) -> Any:
         assert tree["pair"].label == "left"
@@ -218,7 +230,18 @@ def test_results_that_are_not_computed(way: Any) -> None:
 @each_way
 @pytest.mark.parametrize(
     "value",
-    [2.0, 3, True, 1j, np.float64(2), np.float32(2), np.int8(2), np.array([1, 2], np.uint8), jnp.float32(2), jnp.bfloat16(2)],
+    [
+        2.0,
+        3,
+        True,
+        1j,
+        np.float64(2),
+        np.float32(2),
+        np.int8(2),
+        np.array([1, 2], np.uint8),
+        jnp.float32(2),
+        jnp.bfloat16(2),
+    ],
     ids=lambda v: f"{type(v).__name__}{getattr(v, 'dtype', '')}",
 )
 def test_types_and_weak_types(way: Any, value: Any) -> None:
@@ -400,7 +423,7 @@ def test_a_wrapper_does_not_inherit_what_is_known_of_the_wrapped() -> None:
 def test_functions_are_let_go() -> None:
     f, _ = counted()
     g, h = jit(f), optimize(f)
-    g(X), h(X), jax.grad(lambda x: h(x).sum())(X)
+    g(X), h(X), jax.grad(h)(X[0])
     alive = weakref.ref(f)
     del f
     gc.collect()

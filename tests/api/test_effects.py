@@ -110,7 +110,9 @@ def under_vmap(wrap: Any, log: Log) -> Any:
 
 @each_way
 @pytest.mark.parametrize(
-    "program", [ordered, unordered, unused_results, pure, no_results_at_all, under_grad, under_vmap], ids=lambda p: p.__name__
+    "program",
+    [ordered, unordered, unused_results, pure, no_results_at_all, under_grad, under_vmap],
+    ids=lambda p: p.__name__,
 )
 def test_effects(way: Any, program: Any) -> None:
     found, found_log = effects_of(program, way)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -70,13 +71,18 @@ def test_x64(way: Any) -> None:
 
 @each_way
 def test_other_settings_in_force_while_tracing(way: Any) -> None:
-    f = lambda x: x @ x
+    f: Any = lambda x: x @ x
     square = jnp.arange(9.0).reshape(3, 3)
     with jax.default_matmul_precision("float32"):
         assert "HIGHEST" in str(jax.make_jaxpr(way(f))(square))
     with jax.numpy_rank_promotion("raise"), pytest.raises(ValueError, match="rank_promotion"):
         way(lambda x: x + x[0])(square)
-    with jax.numpy_dtype_promotion("strict"), pytest.raises(jax.errors.TypePromotionError if hasattr(jax.errors, "TypePromotionError") else Exception, match="promotion"):
+    with (
+        jax.numpy_dtype_promotion("strict"),
+        pytest.raises(
+            jax.errors.TypePromotionError if hasattr(jax.errors, "TypePromotionError") else Exception, match="promotion"
+        ),
+    ):
         way(lambda x: x + jnp.arange(3))(square)
     with jax.check_tracer_leaks():
         close(way(f)(square), f(square))
@@ -122,12 +128,12 @@ def test_another_jax_runs_by_the_public_interface(version: str) -> None:
     def optimized(f: Any) -> Any:
         return jax.jit(lambda *args, **kwargs: call(f, Options(), args, kwargs))
 
-    f = lambda x, y=1.0: {"a": jnp.tanh(x @ x).sum() * y, "b": (x, None, "label"[:0] or 3)}
+    f: Any = lambda x, y=1.0: {"a": jnp.tanh(x @ x).sum() * y, "b": (x, None, "label"[:0] or 3)}
     square = jnp.arange(9.0).reshape(3, 3) / 9
     close(jax.tree.map(jnp.asarray, optimized(f)(square)), jax.tree.map(jnp.asarray, jax.jit(f)(square)))
     close(jax.grad(lambda x: optimized(f)(x, y=x[0, 0])["a"])(square), jax.grad(lambda x: f(x, y=x[0, 0])["a"])(square))
     assert "optimized_call" not in str(jax.make_jaxpr(optimized(f))(square))
-    captured = lambda wrap: jax.grad(lambda w: wrap(lambda x: (jnp.sin(w * x)).sum())(X))(2.0)
+    captured: Any = lambda wrap: jax.grad(lambda w: wrap(lambda x: (jnp.sin(w * x)).sum())(X))(2.0)
     close(captured(optimized), captured(lambda f: f))
     reference = jax.new_ref(X)
     optimized(lambda r: r.__setitem__(..., r[...] * 2))(reference)

@@ -100,7 +100,7 @@ def accumulated_gradient(wrap: Any, r: Any) -> Any:
         return wrap(lambda y: (jnp.sin(y) * y).sum())(x)
 
     value, pull = jax.vjp(loss, X)
-    pull.with_refs(r)(1.0)
+    pull.with_refs(r)(1.0)  # type: ignore[attr-defined]
     return value
 
 
@@ -115,7 +115,7 @@ def gradient_with_a_constant_reference(wrap: Any, r: Any) -> Any:
     return jax.grad(wrap(f))(X, r)
 
 
-PROGRAMS = {
+PROGRAMS: dict[Any, list[tuple[int, ...]]] = {
     argument: [(3,)],
     captured: [(3,)],
     inside: [],
@@ -161,7 +161,11 @@ def test_a_reference_cannot_be_returned(wrap: Any) -> None:
 
 def test_one_reference_given_twice_is_refused() -> None:
     r = jax.new_ref(X)
-    for program in (lambda wrap: wrap(lambda a, b: a[...] + b[...])(r, r), lambda wrap: wrap(lambda a: a[...] + r[...])(r)):
+    programs: list[Any] = [
+        lambda wrap: wrap(lambda a, b: a[...] + b[...])(r, r),
+        lambda wrap: wrap(lambda a: a[...] + r[...])(r),
+    ]
+    for program in programs:
         with pytest.raises(ValueError) as expected:
             program(jax.jit)
         with pytest.raises(ValueError) as found:

@@ -1,4 +1,4 @@
-"""Every transformation of JAX, over an optimized function and inside one, gives what it gives for the plain function."""
+"""Each transformation of JAX, over an optimized function and inside one, gives what it gives for the plain one."""
 
 import functools
 import re
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import pytest
 from jax import lax
@@ -52,8 +53,9 @@ def with_jit(x: Any) -> Any:
 
 
 def with_optimize(x: Any) -> Any:
-    inner = optimize(lambda y: jnp.exp(-y) * x)
-    return (inner(x) + jit(inner)(x * 2)).sum()
+    inner: Any = optimize(lambda y: jnp.exp(-y) * x)
+    wrapped: Any = jit(inner)
+    return (inner(x) + wrapped(x * 2)).sum()
 
 
 def with_checkpoint(x: Any) -> Any:
@@ -110,7 +112,9 @@ TRANSFORMATIONS: dict[str, Callable[[Function], Any]] = {
         jax.checkpoint(f, policy=jax.checkpoint_policies.everything_saveable)
     )(X),
     "scan": lambda f: lax.scan(lambda c, _: (c + f(c) * 0.1, f(c)), X, None, length=3),
-    "grad of scan": lambda f: jax.grad(lambda x: lax.scan(lambda c, _: (c + f(c), None), x, None, length=3)[0].sum())(X),
+    "grad of scan": lambda f: jax.grad(lambda x: lax.scan(lambda c, _: (c + f(c), None), x, None, length=3)[0].sum())(
+        X
+    ),
     "fori_loop": lambda f: lax.fori_loop(0, 3, lambda i, x: x + 0.1 * f(x), X),
     "while_loop": lambda f: lax.while_loop(lambda x: x.sum() < 3, lambda x: x + 0.5 + jnp.abs(f(x)), X),
     "cond": lambda f: lax.cond(True, f, lambda x: x.sum(), X),
@@ -181,7 +185,10 @@ def test_complex_gradient(way: Any) -> None:
 
     z = jnp.array([0.3 + 0.2j, -0.1j])
     close(jax.grad(way(f))(z), jax.grad(f)(z))
-    close(jax.grad(lambda z: way(jnp.exp)(z)[0], holomorphic=True)(z), jax.grad(lambda z: jnp.exp(z)[0], holomorphic=True)(z))
+    close(
+        jax.grad(lambda z: way(jnp.exp)(z)[0], holomorphic=True)(z),
+        jax.grad(lambda z: jnp.exp(z)[0], holomorphic=True)(z),
+    )
 
 
 @each_way

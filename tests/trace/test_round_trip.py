@@ -10,7 +10,7 @@ from graphopt.backends.xla.staging import jaxpr_of
 from graphopt.ir.check import check
 from graphopt.trace.jaxpr import graph_of
 
-from .outcomes import compiled, jitted, op_by_op, outcome, traced
+from .outcomes import compiled, op_by_op, outcome, traced
 from .programs import PROGRAMS, Program
 
 
