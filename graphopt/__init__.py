@@ -6,7 +6,7 @@ import graphopt
 def f(x): ...
 """
 
-import graphopt.ops  # registers the described operations before anything is traced
+import graphopt.ops  # noqa: F401  registers the described operations before anything is traced
 from graphopt.api import explain, jit, optimize, trace
 from graphopt.errors import (
     GraphError,

@@ -176,7 +176,7 @@ class _Attributes(dict[str, Any]):
     OWN = ("lower", "trace", "eval_shape", "clear_cache", "_cache_size", "explain", "_graph")
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in super().keys() if name not in self.OWN)
+        return (name for name in super().__iter__() if name not in self.OWN)
 
     def keys(self) -> Any:
         """The names that may be copied."""

@@ -55,7 +55,7 @@ class Report:
     sources: Sources
 
     def lines(self, node: Node, graph: Graph | None = None) -> tuple[str, ...]:
-        """The user's lines that a node of the final graph (or of `graph`) stands for, as `file:line:column (function)`."""
+        """The user's lines that a node of the final graph (or of `graph`) stands for: `file:line:column (function)`."""
         found = (user_line(info) for info in self.sources.of(graph or self.graph, node))
         return tuple(dict.fromkeys(line for line in found if line))
 

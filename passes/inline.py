@@ -27,7 +27,6 @@ from typing import Any
 
 from jax.extend.core import primitives
 
-from graphopt.ir.attrs import SubGraph
 from graphopt.ir.graph import Graph, make_graph, nested_graphs
 from graphopt.ir.node import Node, first_state, make_node, project, ref_state
 from graphopt.ir.op import CONSTANT, OCCURRENCE, PARAM, PROJECT, STATE, op_of

@@ -58,8 +58,7 @@ class Region:
         return [leaf for _, leaf in computed]
 
     def forget_arguments(self) -> None:
-        """To be called after `run`: what JAX keeps of the trace (rules of custom derivatives) must not hold the callers'
-        tracers through it."""
+        """To be called after `run`: what JAX keeps of the trace (a custom derivative's rule) must not hold tracers."""
         self.operands = []
         self._arguments = []
 

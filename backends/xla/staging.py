@@ -44,7 +44,7 @@ class _Writer:
         self.consts: list[Any] = []
 
     def write(self, sub: SubGraph, inner: bool = True) -> Any:
-        """A ClosedJaxpr, or the open Jaxpr that some primitives of jax 0.10 hold. inner: for a parameter of an equation."""
+        """A ClosedJaxpr, or the open Jaxpr that some primitives of jax 0.10 hold. inner: as an equation's parameter."""
         graph: Graph = sub.graph
         infos = self.sources.infos.get(graph, {})
         eqns = []

@@ -20,7 +20,8 @@ class Sources:
     """The source table of one traced program; passes extend it with the graphs that they make.
 
     infos: for each graph, JAX's source information of its nodes; the first of a node is the one it is lowered with.
-    jaxprs: for each sub-graph the jaxpr that it was read from, or written to. debug: for each graph the names of its arguments.
+    jaxprs: for each sub-graph the jaxpr that it was read from, or written to. debug: for each graph the names of its
+    arguments.
     """
 
     infos: dict[Graph, dict[Node, tuple[Any, ...]]] = field(default_factory=dict)
