@@ -137,7 +137,7 @@ _traceables: weakref.WeakKeyDictionary[Callable[..., Any], dict[Options, _Tracea
 def _traceable(function: Callable[..., Any], options: Options) -> _Traceable:
     try:
         known = _traceables.setdefault(function, {})
-    except TypeError:  # not hashable or not weakly referenceable: nothing to find it by the next time
+    except (TypeError, ValueError):  # cannot be hashed, compared or weakly referenced: it will not be found again
         return _Traceable(function, options)
     found = known.setdefault(options, _Traceable(function, options))
     # Another function that compares equal may be in the table, and it may go away while this one is still in use.

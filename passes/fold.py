@@ -11,7 +11,9 @@ After:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import jax
 import numpy as np
 
 from graphopt.ir.graph import Graph
@@ -54,6 +56,8 @@ class Fold(Pass):
         plain = all(n.aval.is_plain and isinstance(n.value, np.ndarray) for n in inputs)
         if not plain or not node.aval.is_plain or node.aval.size > self.max_elements or node.context is not None:
             return None
+        if any(_has_foreign_nan(n.value) for n in inputs):
+            return None
         assert node.op.fold is not None
         array = node.op.fold(node.attrs, *(n.value for n in inputs))
         if array is NotImplemented:
@@ -61,3 +65,10 @@ class Fold(Pass):
         if array.dtype != node.aval.dtype or array.shape != node.aval.shape:
             raise AssertionError(f"fold of {node!r} gave {array.dtype}{array.shape}")
         return constant(np.ascontiguousarray(array).reshape(array.shape), node.aval)
+
+
+def _has_foreign_nan(array: np.ndarray[Any, Any]) -> bool:
+    """Whether there is a NaN of a type that NumPy lacks (bfloat16, 8 bits): XLA moves these by way of float32, which
+    gives NaN other bits."""
+    foreign = array.dtype.isbuiltin != 1 and jax.dtypes.issubdtype(array.dtype, np.floating)
+    return bool(foreign and np.isnan(array).any())

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from graphopt.demo import photograph, training
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
@@ -108,6 +110,21 @@ def elementwise_chain(length: int) -> Program:
     return Program(f"elementwise chain, {length} links", make, (jnp.ones(64),))
 
 
+def demo_training_step() -> Program:
+    """The demo's training step: convolutional network, loss, gradient, Adam."""
+    args = (training.start(0), jnp.zeros((64, 8, 8, 1)), jnp.zeros(64, jnp.int32), jnp.float32(1e-3))
+    return Program("demo: training step", lambda: lambda *args: training.step(*args), args)
+
+
+def demo_photographs() -> Program:
+    """The demo's image pipeline on two photographs."""
+    return Program(
+        "demo: two photographs",
+        lambda: lambda images: jax.vmap(photograph.develop)(images),
+        (jnp.zeros((2, 427, 640, 3), jnp.uint8),),
+    )
+
+
 DEPTHS: tuple[Callable[[], Program], ...] = (
     lambda: perceptron_step(4),
     lambda: perceptron_step(32),
@@ -118,4 +135,6 @@ DEPTHS: tuple[Callable[[], Program], ...] = (
     lambda: integrator(20),
     lambda: elementwise_chain(20),
     lambda: elementwise_chain(300),
+    demo_training_step,
+    demo_photographs,
 )

@@ -39,7 +39,8 @@ def _integer_only(function: Callable[..., Any]) -> Callable[..., Array]:
 
 def _compare(function: Callable[..., Any]) -> Callable[..., Array]:
     def fold(attrs: Attrs, x: Array, y: Array) -> Any:
-        if x.dtype.kind not in "biuf" or _has_denormal(x) or _has_denormal(y):
+        # Of ml_dtypes' types some have the kind "f" too, without NumPy knowing what a denormal of them is.
+        if x.dtype.kind not in "biuf" or x.dtype.isbuiltin != 1 or _has_denormal(x) or _has_denormal(y):
             return NotImplemented
         return np.asarray(function(x, y))
 

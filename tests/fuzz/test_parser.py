@@ -23,6 +23,7 @@ from ..trace.programs import PROGRAMS
 NAMES = ("arithmetic", "booleans", "complex_numbers", "constants", "dynamic", "gather_and_scatter", "convolutions")
 NAMES += ("scans", "branches", "custom_derivatives", "ordered_effects", "reference_argument", "contexts", "sharded")
 
+REFERENCE = re.compile(r"<&\d+")
 TOKEN = re.compile(r"<&[^>]*>|'[^']*'|%\d+|@\w+|[-\w.]+|\s+|.")
 STRANGE = ("", "<&0 x>", "<&1 x>", "<&999999999999999999999 x>", "''", "'\\x'", '"', "0x", "0x0", "-1", "1e999", "nan")
 STRANGE += ("inf", "-0.0", "9" * 30, "%0", "%99999", "@1", "@main", "state", "f32[]", "i4[2]~", "key<fry>[]", "(", ")")
@@ -76,13 +77,9 @@ def mutilated(seed: int) -> tuple[str, Graph]:
 
 
 def kind(token: str) -> str:
-    return (
-        re.sub(r"\d+", "0", token[:2])
-        if token[0] in "<%@"
-        else re.sub(r"\d+", "0", token)
-        if token[0].isdigit()
-        else token[0].isalpha() * "a" or token
-    )
+    """The same for names, for numbers, for nodes, for references …"""
+    first = token[0]
+    return "a" if first.isalpha() else "0" if first.isdigit() else first
 
 
 def read(text: str, like: Graph) -> str:
@@ -94,10 +91,12 @@ def read(text: str, like: Graph) -> str:
         assert 1 <= error.column <= len(lines[error.line - 1]) + 1
         return "refused"
     assert parse(str(graph), like=graph) is graph
-    try:
-        check(graph)
-    except GraphError:
-        return "against the rules"
+    # With an object that means something else in its place, JAX's own rules may do anything.
+    if REFERENCE.findall(text) == REFERENCE.findall(str(like)):
+        try:
+            check(graph)
+        except GraphError:
+            return "against the rules"
     return "read"
 
 

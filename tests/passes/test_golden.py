@@ -1,0 +1,76 @@
+"""Graphs before and after each pass, as text in tests/golden; GRAPHOPT_TEST_UPDATE=1 writes the files anew."""
+
+import os
+from collections.abc import Sequence
+from inspect import cleandoc
+from pathlib import Path
+
+import pytest
+
+from graphopt.config import Options
+from graphopt.ir.check import check
+from graphopt.ir.graph import Graph
+from graphopt.ir.parse import parse
+from graphopt.ir.sources import Sources
+from graphopt.passes.dead import Dead
+from graphopt.passes.fold import Fold
+from graphopt.passes.inline import Inline
+from graphopt.rewrite.passes import Context, Pass
+from graphopt.trace.jaxpr import trace_function
+
+from ..golden.printing import golden_text
+from ..golden.programs import DEAD, FOLD, INLINE, Case
+
+FOLDER = Path(__file__).parents[1] / "golden"
+
+
+@pytest.mark.parametrize("name", INLINE)
+def test_inline(name: str) -> None:
+    graph, sources = traced(INLINE[name])
+    compare("inline", name, graph, sources, [(Inline(shared_nodes=3), False), (Inline(shared_nodes=3), True)])
+
+
+@pytest.mark.parametrize("name", FOLD)
+def test_fold(name: str) -> None:
+    compare("fold", name, parse(cleandoc(FOLD[name])), Sources(), [(Fold(), False)])
+
+
+@pytest.mark.parametrize("name", DEAD)
+def test_dead(name: str) -> None:
+    graph, sources = traced(DEAD[name])
+    compare("dead", name, graph, sources, [(Dead(), False)])
+
+
+def test_no_file_is_left_over() -> None:
+    expected = {path("inline", n) for n in INLINE} | {path("fold", n) for n in FOLD} | {path("dead", n) for n in DEAD}
+    assert set(FOLDER.glob("*-*.txt")) == expected
+
+
+def traced(case: Case) -> tuple[Graph, Sources]:
+    function, arguments = case
+    return trace_function(function, *arguments)
+
+
+def path(step: str, name: str) -> Path:
+    return FOLDER / f"{step}-{name.replace(' ', '-')}.txt"
+
+
+def compare(step: str, name: str, graph: Graph, sources: Sources, runs: Sequence[tuple[Pass, bool]]) -> None:
+    """The graph, then what each pass makes of it where that differs from what came before."""
+    text = f"# {step}: {name}\n\n# before\n{golden_text(graph)}"
+    last = graph
+    for run, differentiable in runs:
+        context = Context(Options(), sources, differentiable=differentiable)
+        after = run.run(graph, context)
+        check(after)
+        if after is not last or not differentiable:
+            title = "after, as long as JAX may differentiate" if differentiable else "after"
+            notes = "".join(f"# note: {line}\n" for line in context.notes)
+            text += f"\n# {title}{', unchanged' if after is graph else ''}\n{notes}"
+            text += golden_text(after) if after is not graph else ""
+        last = after
+    file = path(step, name)
+    if os.environ.get("GRAPHOPT_TEST_UPDATE") == "1":
+        file.write_text(text)
+    assert file.is_file(), f"{file} is missing; GRAPHOPT_TEST_UPDATE=1 writes it"
+    assert text == file.read_text()
