@@ -8,9 +8,32 @@ from graphopt.ir.graph import Graph
 from graphopt.ir.text import Printer
 
 _HIDDEN = frozenset(
-    "accuracy compiler_options_kvs ctx_mesh debug_info donated_invars inline in_layouts in_shardings out_layouts "
-    "jvp_jaxpr_fun keep_unused num_consts out_dtype out_shardings policy sharding symbolic_zeros weak_type "
-    "fwd_jaxpr_thunk bwd out_trees call callback result_avals".split()
+    [
+        "accuracy",
+        "compiler_options_kvs",
+        "ctx_mesh",
+        "debug_info",
+        "donated_invars",
+        "inline",
+        "in_layouts",
+        "in_shardings",
+        "out_layouts",
+        "jvp_jaxpr_fun",
+        "keep_unused",
+        "num_consts",
+        "out_dtype",
+        "out_shardings",
+        "policy",
+        "sharding",
+        "symbolic_zeros",
+        "weak_type",
+        "fwd_jaxpr_thunk",
+        "bwd",
+        "out_trees",
+        "call",
+        "callback",
+        "result_avals",
+    ]
 )
 """Attributes that differ between versions of JAX, or that say nothing of what the passes do."""
 

@@ -36,8 +36,12 @@ def special(dtype: str) -> Any:
         return np.array([False, True])
     if dtype in INTEGERS:
         low, high = int(jnp.iinfo(kind).min), int(jnp.iinfo(kind).max)
-        return np.array(sorted({low, low + 1, max(low, -1), 0, min(2, high), high // 2, high - 1, high}), object).astype(kind)
-    values = np.array([0.0, -0.0, 1.0, -1.0, 1.5, np.nan, -np.nan, 2.5, -3.25] + ["float8" in dtype or np.inf, -np.inf][:2])
+        return np.array(
+            sorted({low, low + 1, max(low, -1), 0, min(2, high), high // 2, high - 1, high}), object
+        ).astype(kind)
+    values = np.array(
+        [0.0, -0.0, 1.0, -1.0, 1.5, np.nan, -np.nan, 2.5, -3.25] + ["float8" in dtype or np.inf, -np.inf][:2]
+    )
     if dtype in COMPLEX:
         return np.array([complex(a, b) for a in values[:6] for b in values[3:8]], kind)
     if dtype == "float8_e4m3fn":
@@ -198,7 +202,9 @@ def test_select(dtype: str) -> None:
     assert folded_value(lax.select_n, np.True_, x, x[::-1].copy()) is not None
     assert folded_value(lax.select_n, which[:0], x[:0], x[:0]) is not None
     assert folded_value(lax.select_n, which[0], x[0], x[-1]) is not None
-    assert folded_value(lax.select_n, np.arange(x.size, dtype=np.int32) % 3, x, x[::-1].copy(), np.roll(x, 1)) is not None
+    assert (
+        folded_value(lax.select_n, np.arange(x.size, dtype=np.int32) % 3, x, x[::-1].copy(), np.roll(x, 1)) is not None
+    )
     assert folded_value(lax.select_n, np.int32(2), x, x[::-1].copy(), np.roll(x, 1)) is not None
 
 
@@ -214,7 +220,9 @@ MOVES = {
     "broadcast_in_dim to none": lambda x: lax.broadcast_in_dim(x, (0, *x.shape), range(1, 1 + x.ndim)),
     "reshape": lambda x: lax.reshape(x, (x.size, 1)),
     "squeeze": lambda x: lax.squeeze(lax.broadcast_in_dim(x, (1, *x.shape, 1), range(1, 1 + x.ndim)), (0, -1)),
-    "transpose": lambda x: lax.transpose(lax.broadcast_in_dim(x, (2, *x.shape), range(1, 1 + x.ndim)), range(x.ndim, -1, -1)),
+    "transpose": lambda x: lax.transpose(
+        lax.broadcast_in_dim(x, (2, *x.shape), range(1, 1 + x.ndim)), range(x.ndim, -1, -1)
+    ),
     "slice": lambda x: lax.slice(x, (0,) * x.ndim, tuple(min(d, 5) for d in x.shape), (2,) * x.ndim),
     "concatenate": lambda x: lax.concatenate([lax.reshape(x, (x.size,)), lax.reshape(x, (x.size,))], 0),
     "rev": lambda x: lax.rev(x, range(x.ndim)),
