@@ -14,7 +14,6 @@ from graphopt.errors import (
     OptionError,
     ParseError,
     PassError,
-    TraceError,
     UntriedJaxWarning,
 )
 
@@ -26,7 +25,6 @@ __all__ = [
     "OptionError",
     "ParseError",
     "PassError",
-    "TraceError",
     "UntriedJaxWarning",
     "explain",
     "jit",

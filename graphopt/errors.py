@@ -44,10 +44,6 @@ class PassError(GraphoptError):
     """A pass failed, or returned a graph with other inputs or outputs than it was given."""
 
 
-class TraceError(GraphoptError, TypeError):
-    """A function cannot be traced to a graph."""
-
-
 class UntriedJaxWarning(RuntimeWarning):
     """The installed JAX is of a series that graphopt was not tried on; only JAX's public interface is used."""
 

@@ -185,8 +185,9 @@ def _compiled(closed: ClosedJaxpr, primitive: Primitive, params: tuple[tuple[str
 
 
 def _check_errors(primitive: Primitive, *given: Any, call_jaxpr: ClosedJaxpr, **params: Any) -> Any:
-    *context, error, enabled = given[:3] if not isinstance(given[0], checkify.Error) else given[:2]
-    operands = given[len(context) + 2 :]
+    # From jax 0.11 on, a context comes first.
+    context, given = ((), given) if isinstance(given[0], checkify.Error) else (given[:1], given[1:])
+    error, enabled, *operands = given
     error_values, error_tree = jax.tree.flatten(error)
     values = [*error_values, *operands]
     checked, out_tree, _ = checkify.jaxpr_to_checkify_jaxpr(
@@ -208,7 +209,6 @@ def register_experimental_rules(primitive: Primitive) -> None:
     if sparse is not None:
         for rules in (sparse.sparse_rules_bcoo, sparse.sparse_rules_bcsr):
             rules[primitive] = partial(_sparsify, sparse.eval_sparse)
-
     if jax.config.jax_debug_key_reuse:
         keys = importlib.import_module("jax.experimental.key_reuse._core")
         keys.key_reuse_signatures[primitive] = keys.DynamicKeyReuseSignature(partial(_key_reuse, keys))

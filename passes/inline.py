@@ -61,7 +61,7 @@ class Inline(Pass):
         callers: Counter[Graph] = Counter()
         for current in nested_graphs(graph):
             callers.update(sub.graph for sub in current.subgraphs)
-        return _Inliner(self, context, callers).graph(graph)
+        return _Inliner(self, context, callers, graph).graph(graph)
 
     def declines(self, node: Node, context: Context, callers: Counter[Graph], large: bool) -> str | None:
         """Why a node that holds one sub-graph is not inlined; None if it is; empty if it is no call at all."""
@@ -89,10 +89,11 @@ class Inline(Pass):
 
 
 class _Inliner:
-    def __init__(self, inline: Inline, context: Context, callers: Counter[Graph]) -> None:
+    def __init__(self, inline: Inline, context: Context, callers: Counter[Graph], outermost: Graph) -> None:
         self.inline = inline
         self.context = context
         self.callers = callers
+        self.outermost = outermost
         self.done: dict[Graph, Graph] = {}
 
     def graph(self, graph: Graph) -> Graph:
@@ -105,9 +106,13 @@ class _Inliner:
             copy.nodes(graph, infos, body=False)
             new = make_graph(graph.params, [copy.mapping[n] for n in graph.outputs])
         if new is not graph:
-            self.context.sources.record(new, copy.infos)
-            if graph in self.context.sources.debug:
-                self.context.sources.debug.setdefault(new, self.context.sources.debug[graph])
+            sources = self.context.sources
+            # A graph that only calls another becomes that other one, which has sources already: its own come first.
+            inner = sources.infos.pop(new, {}) if graph is self.outermost else {}
+            sources.record(new, copy.infos)
+            sources.record(new, inner)
+            if graph in sources.debug and (graph is self.outermost or new not in sources.debug):
+                sources.debug[new] = sources.debug[graph]
         self.done[graph] = new
         return new
 

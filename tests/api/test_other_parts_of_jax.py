@@ -62,10 +62,7 @@ def functions_given_to_operations(w: Any) -> Any:
 
 def custom_vmap(w: Any) -> Any:
     def made(inner: Any) -> Any:
-        @jax.custom_batching.custom_vmap
-        def f(x: Any) -> Any:
-            return inner(jnp.sin)(x)
-
+        f: Any = jax.custom_batching.custom_vmap(lambda x: inner(jnp.sin)(x))
         f.def_vmap(lambda axis_size, in_batched, x: (inner(jnp.cos)(x), True))
         return f
 
@@ -224,7 +221,7 @@ def test_part(way: Any, part: Any) -> None:
 
 # ---- types that JAX lowers to arrays (hijax)
 
-HiPrimitive: Any = getattr(hijax, "VJPHiPrimitive", None) or hijax.HiPrim  # jax 0.10 has the former
+HiPrimitive: Any = getattr(hijax, "HiPrim", None) or hijax.VJPHiPrimitive  # jax 0.10 has the latter
 
 
 @dataclass(frozen=True)
@@ -234,7 +231,7 @@ class Quantized:
 
 
 @dataclass(frozen=True)
-class QuantizedType(hijax.HiType):  # type: ignore[misc]
+class QuantizedType(hijax.HiType):
     shape: tuple[int, ...]
 
     def to_tangent_aval(self) -> Any:
@@ -267,7 +264,7 @@ class Dequantize(HiPrimitive):  # type: ignore[misc]
 @each_way
 def test_values_of_a_type_of_the_user(way: Any) -> None:
     q = Quantized(jnp.arange(3, dtype=jnp.int8), jnp.float32(0.5))
-    dequantized = lambda q: Dequantize(jax.typeof(q))(q)
+    dequantized: Any = lambda q: Dequantize(jax.typeof(q))(q)
     close(way(lambda q, x: dequantized(q) + x)(q, X), jnp.arange(3) * 0.5 + X)
     close(way(lambda x: dequantized(q) + x)(X), jnp.arange(3) * 0.5 + X)
     close(jax.jit(lambda q, x: way(lambda x: dequantized(q) * x)(x))(q, X), jnp.arange(3) * 0.5 * X)
@@ -276,7 +273,7 @@ def test_values_of_a_type_of_the_user(way: Any) -> None:
 
 @pytest.mark.parametrize("wrap", [jit, optimize])
 def test_clearing_the_caches_of_jax(wrap: Any) -> None:
-    f = lambda x: jnp.sin(x) * 3
+    f: Any = lambda x: jnp.sin(x) * 3
     g = wrap(f)
     close(g(X), f(X))
     jax.clear_caches()

@@ -78,7 +78,7 @@ def mutilated(seed: int) -> tuple[str, Graph]:
 
 def kind(token: str) -> str:
     """The same for names, for numbers, for nodes, for references …"""
-    first = token[0]
+    first = token[:1]
     return "a" if first.isalpha() else "0" if first.isdigit() else first
 
 
@@ -100,6 +100,7 @@ def read(text: str, like: Graph) -> str:
     return "read"
 
 
+@pytest.mark.filterwarnings("ignore:divide by zero")  # by JAX's rules, given a nonsensical window
 @pytest.mark.parametrize("part", range(4))
 def test_mutilated_text(part: int) -> None:
     start = int(os.environ["GRAPHOPT_TEST_SEED"]) + part * 1000
@@ -108,6 +109,7 @@ def test_mutilated_text(part: int) -> None:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("part", range(10))
 def test_much_mutilated_text(part: int) -> None:
     for seed in range(part * 10_000, part * 10_000 + 5_000):

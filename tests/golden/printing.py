@@ -33,6 +33,9 @@ _HIDDEN = frozenset(
         "call",
         "callback",
         "result_avals",
+        "pin",
+        "kind",
+        "memory_space",
     ]
 )
 """Attributes that differ between versions of JAX, or that say nothing of what the passes do."""

@@ -40,7 +40,7 @@ def special(dtype: str) -> Any:
             sorted({low, low + 1, max(low, -1), 0, min(2, high), high // 2, high - 1, high}), object
         ).astype(kind)
     values = np.array(
-        [0.0, -0.0, 1.0, -1.0, 1.5, np.nan, -np.nan, 2.5, -3.25] + ["float8" in dtype or np.inf, -np.inf][:2]
+        [0.0, -0.0, 1.0, -1.0, 1.5, np.nan, -np.nan, 2.5, -3.25, *["float8" in dtype or np.inf, -np.inf][:2]]
     )
     if dtype in COMPLEX:
         return np.array([complex(a, b) for a in values[:6] for b in values[3:8]], kind)
