@@ -74,7 +74,7 @@ def choose_call(version: str, rewrite: Rewrite) -> RegionCall:
     be imported: by the public interface alone, with an UntriedJaxWarning.
     """
     reason = f"graphopt was tried on jax {', '.join(TRIED_JAX)}; this is jax {version}"
-    if version.rpartition(".")[0] in TRIED_JAX or version in TRIED_JAX:
+    if ".".join(version.split(".")[:2]) in TRIED_JAX:
         try:
             from graphopt.backends.xla.primitive import optimized_call
 
