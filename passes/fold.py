@@ -16,7 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from graphopt.ir.graph import Graph
+from graphopt.analysis.refs import uses_refs
+from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node, constant
 from graphopt.ir.op import CONSTANT
 from graphopt.rewrite.passes import Context, Pass
@@ -36,15 +37,22 @@ class Fold(Pass):
     def run(self, graph: Graph, context: Context) -> Graph:
         """The graph with constants folded, in sub-graphs too."""
         done: dict[Graph, Graph] = {}
+        scalars_only = set(nested_graphs(graph)) - {graph} if uses_refs(graph) else set()
+        if scalars_only:
+            context.note("in loops, branches and calls of a program with Refs only scalars are folded")
 
         def fold_graph(current: Graph) -> Graph:
             if current not in done:
+
+                def fold_node(node: Node, inputs: tuple[Node, ...]) -> Node | None:
+                    return visit(node, inputs, current in scalars_only)
+
                 done[current] = rebuild(current, context.sources, fold_node)
             return done[current]
 
-        def fold_node(node: Node, inputs: tuple[Node, ...]) -> Node | None:
+        def visit(node: Node, inputs: tuple[Node, ...], scalars: bool) -> Node | None:
             if node.op.fold is not None and inputs and all(n.op is CONSTANT for n in inputs):
-                return self.value(node, inputs)
+                return None if scalars and node.aval.shape else self.value(node, inputs)
             if node.subgraphs:
                 return node.with_attrs(with_bodies(node, fold_graph)).with_inputs(inputs)
             return None

@@ -27,6 +27,7 @@ from typing import Any
 
 from jax.extend.core import primitives
 
+from graphopt.analysis.refs import uses_refs
 from graphopt.ir.graph import Graph, make_graph, nested_graphs
 from graphopt.ir.node import Node, first_state, make_node, project, ref_state
 from graphopt.ir.op import CONSTANT, OCCURRENCE, PARAM, PROJECT, STATE, op_of
@@ -94,6 +95,7 @@ class _Inliner:
         self.context = context
         self.callers = callers
         self.outermost = outermost
+        self.refs = uses_refs(outermost)
         self.done: dict[Graph, Graph] = {}
 
     def graph(self, graph: Graph) -> Graph:
@@ -102,7 +104,7 @@ class _Inliner:
         new = graph
         if any(node.subgraphs for node in graph.nodes):
             infos = self.context.sources.infos.get(graph, {})
-            copy = _Copy(self, Occurrences(graph), {p: p for p in graph.params})
+            copy = _Copy(self, Occurrences(graph), {p: p for p in graph.params}, graph is self.outermost)
             copy.nodes(graph, infos, body=False)
             new = make_graph(graph.params, [copy.mapping[n] for n in graph.outputs])
         if new is not graph:
@@ -116,14 +118,24 @@ class _Inliner:
         self.done[graph] = new
         return new
 
-    def callee(self, node: Node) -> Graph | None:
-        """What to put in the place of a node, the calls in it inlined; None if the node stays."""
+    def callee(self, node: Node, outermost: bool) -> Graph | None:
+        """What to put in the place of a node, the calls in it inlined; None if the node stays.
+
+        outermost: whether that place is the outermost graph, or else a loop, a branch or a function.
+        """
         if len(node.subgraphs) != 1:
             return None
         # What counts is the size with everything inside inlined: functions that call each other twice double each time.
         body = self.graph(node.subgraphs[0].graph)
         large = len(body.nodes) > self.inline.shared_nodes
         reason = self.inline.declines(node, self.context, self.callers, large)
+        if (
+            reason is None
+            and self.refs
+            and not outermost
+            and any(n.op is CONSTANT and n.aval.shape for n in body.nodes)
+        ):
+            reason = f"{node.op.name} stays, for JAX compiles no loop with both Refs and arrays in its body"
         if reason:
             self.context.note(reason)
         return body if reason is None else None
@@ -132,8 +144,9 @@ class _Inliner:
 class _Copy:
     """Nodes copied into one graph, calls among them replaced by their bodies."""
 
-    def __init__(self, inliner: _Inliner, occurrences: Occurrences, mapping: dict[Node, Node]) -> None:
+    def __init__(self, inliner: _Inliner, occurrences: Occurrences, mapping: dict[Node, Node], outermost: bool) -> None:
         self.inliner = inliner
+        self.outermost = outermost
         self.occurrences = occurrences
         self.mapping = mapping
         self.infos: dict[Node, tuple[Any, ...]] = {}
@@ -152,7 +165,7 @@ class _Copy:
                 # A call's results were entered when the call was inlined.
                 mapping[node] = project(inputs[0], node.attrs["index"])
                 continue
-            callee = self.inliner.callee(node) if node.op.primitive is not None and not body else None
+            callee = self.inliner.callee(node, self.outermost) if node.op.primitive is not None and not body else None
             if callee is not None:
                 self.splice(node, inputs, callee, infos.get(node, ()))
                 continue
@@ -171,7 +184,7 @@ class _Copy:
         data = [n for n in inputs if not n.aval.is_state]
         states = [n for n in inputs if n.aval.is_state]
         keys = state_keys(call)
-        inner = _Copy(self.inliner, self.occurrences, dict(zip(body.params, data, strict=True)))
+        inner = _Copy(self.inliner, self.occurrences, dict(zip(body.params, data, strict=True)), self.outermost)
         inner.infos = self.infos
         incoming = dict(zip(keys, states, strict=True))
         for node in body.nodes:

@@ -57,8 +57,8 @@ def test_calls_count_what_they_call() -> None:
           return %1
         }
         graph @main(%0: f32[3]) {
-          %1: f32[3] = closed_call[call_jaxpr=@1](%0)
-          %2: f32[3] = closed_call[call_jaxpr=@1](%1)
+          %1: f32[3] = remat2[differentiated=False, jaxpr=@1, policy=None, prevent_cse=False](%0)
+          %2: f32[3] = remat2[differentiated=False, jaxpr=@1, policy=None, prevent_cse=False](%1)
           return %2
         }
     """)

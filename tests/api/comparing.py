@@ -16,6 +16,9 @@ WAYS: dict[str, Callable[..., Any]] = {
 }
 
 each_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
+jit_and_optimize = pytest.mark.parametrize(
+    "way", [jit, optimize], ids=["jit", "optimize"]
+)  # where there are many cases
 
 
 def close(found: Any, expected: Any, rtol: float = 2e-5, atol: float = 1e-6) -> None:

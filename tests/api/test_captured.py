@@ -12,7 +12,7 @@ from jax import lax
 
 from graphopt.api import jit, optimize
 
-from .comparing import close, each_way
+from .comparing import close, each_way, jit_and_optimize
 
 X = jnp.linspace(0.1, 1.0, 3)
 BIG = jnp.arange(3000.0).reshape(3, 1000)
@@ -75,7 +75,7 @@ CONTEXTS: dict[str, Callable[[Callable[[Any], Any]], Any]] = {
 }
 
 
-@each_way
+@jit_and_optimize
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("outer", OUTER)
 def test_captured_tracers(way: Any, context: str, outer: str) -> None:

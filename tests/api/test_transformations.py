@@ -13,7 +13,7 @@ from jax import lax
 
 from graphopt.api import jit, optimize
 
-from .comparing import close, each_way
+from .comparing import close, each_way, jit_and_optimize
 
 SMALL = jnp.linspace(-1.0, 1.0, 3)
 LARGE = jnp.sin(jnp.arange(3 * 2000.0)).reshape(3, 2000)  # becomes an operand
@@ -127,7 +127,7 @@ TRANSFORMATIONS: dict[str, Callable[[Function], Any]] = {
 }
 
 
-@each_way
+@jit_and_optimize
 @pytest.mark.parametrize("transformation", TRANSFORMATIONS)
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_transformation_over_an_optimized_function(way: Any, transformation: str, function: str) -> None:

@@ -243,7 +243,7 @@ class Run:
         x = jnp.asarray(operands[0])
         x = converted(x, jnp.dtype("int32"), True) if self.exact or x.dtype == jnp.bool_ else x
         (y,) = self.like([jnp.asarray(operands[1])], [x])
-        return [jnp.dot(x, y.T)]
+        return [jnp.inner(x, y)]
 
     # Calls
 

@@ -12,6 +12,7 @@ from jax import lax
 from jax.extend.core import primitives
 
 from graphopt.backends.reference import evaluate
+from graphopt.backends.xla.staging import jaxpr_of
 from graphopt.config import Options
 from graphopt.ir.check import check
 from graphopt.ir.graph import Graph, make_graph
@@ -322,3 +323,27 @@ def test_each_nan_both_zeros_and_denormals_keep_their_bits(dtype: str) -> None:
     assert folded_value(lambda v: lax.rev(v, (0,)), x).tobytes() == x[::-1].tobytes()
     assert folded_value(lambda v: lax.concatenate([v, v], 0), x).tobytes() == x.tobytes() * 2
     assert folded_value(lax.select_n, np.arange(6) % 2 == 0, x, x[::-1].copy()) is not None
+
+
+def test_a_loop_over_a_ref_holds_no_folded_array() -> None:
+    """JAX cannot compile one that does, and says no more than NotImplementedError."""
+
+    def function(x: Any) -> Any:
+        ref = jax.new_ref(x)
+
+        def body(i: Any, c: Any) -> Any:
+            ref[...] += lax.broadcast(lax.neg(np.int32(-2)), (3,))
+            return c + lax.neg(np.int32(-1))
+
+        return lax.fori_loop(0, x[0], body, 0), ref[...], lax.broadcast(lax.neg(np.int32(3)), (2,))
+
+    x = np.arange(2, 5, dtype=np.int32)
+    graph, sources = trace_function(function, x)
+    context = Context(Options(), sources)
+    after = Fold().run(graph, context)
+    check(after)
+    assert "neg(" not in str(after) and str(after).count("broadcast_in_dim") == 1
+    assert context.notes == ["in loops, branches and calls of a program with Refs only scalars are folded"]
+    found = jax.jit(jax.extend.core.jaxpr_as_fun(jaxpr_of(after, sources)))(x)
+    for a, b in zip(found, jax.jit(function)(x), strict=True):
+        assert a.dtype == b.dtype and np.array_equal(a, b)

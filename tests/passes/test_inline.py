@@ -298,6 +298,26 @@ def test_shardings_of_its_own() -> None:
     assert context.notes == ["jit 'sin' has shardings, layouts or compiler options of its own"]
 
 
+def test_a_function_with_an_array_stays_in_a_loop_over_a_ref() -> None:
+    """JAX keeps the array with the function; in the loop's own body it could not compile it."""
+    table = np.arange(3, dtype=np.float32)
+    inner = jax.jit(lambda v: v + table)
+
+    def function(x: Any) -> Any:
+        ref = jax.new_ref(x)
+
+        def body(c: Any) -> Any:
+            ref[...] = inner(ref[...])
+            return c + 1
+
+        return lax.while_loop(lambda c: c < 3, body, 0), inner(ref[...])
+
+    _, after, context = inlined(function, X)
+    assert context.notes == ["jit stays, for JAX compiles no loop with both Refs and arrays in its body"]
+    assert names(after).count("jit") == 1
+    assert "jit" not in [n.op.name for n in after.nodes]
+
+
 def test_only_one_kind() -> None:
     def function(x: Any) -> Any:
         return jax.checkpoint(lax.sin)(jax.jit(lax.cos)(x))

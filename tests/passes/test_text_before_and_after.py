@@ -21,7 +21,7 @@ CASES: dict[str, tuple[Pass, str, str]] = {
           return %1, %0
         }
         graph @main(%0: f32[3]) {
-          %1: (f32[3], f32[3]) = closed_call[call_jaxpr=@1](%0)
+          %1: (f32[3], f32[3]) = remat2[differentiated=False, jaxpr=@1, policy=None, prevent_cse=False](%0)
           %2: f32[3] = project[index=0](%1)
           %3: f32[3] = project[index=1](%1)
           %4: f32[3] = max(%2, %3)
@@ -44,7 +44,7 @@ CASES: dict[str, tuple[Pass, str, str]] = {
           return %1
         }
         graph @2(%0: f32[]) {
-          %1: f32[] = closed_call[call_jaxpr=@1](%0)
+          %1: f32[] = remat2[differentiated=False, jaxpr=@1, policy=None, prevent_cse=False](%0)
           return %1
         }
         graph @3(%0: f32[]) {
@@ -52,7 +52,7 @@ CASES: dict[str, tuple[Pass, str, str]] = {
         }
         graph @main(%0: i32[], %1: f32[]) {
           %2: f32[] = cond[branches=(@2, @3)](%0, %1)
-          %3: f32[] = closed_call[call_jaxpr=@2](%2)
+          %3: f32[] = remat2[differentiated=False, jaxpr=@2, policy=None, prevent_cse=False](%2)
           return %3
         }
         """,

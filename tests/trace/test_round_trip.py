@@ -29,11 +29,11 @@ def test_the_graph_keeps_the_rules(program: Program) -> None:
 def test_compiled_it_does_what_jit_does(program: Program) -> None:
     expected = outcome(jax.jit(program.function), program.arguments())
     graph, sources = graph_of(traced(program))
-    for found in (compiled(graph, sources, program.arguments()), compiled(graph, None, program.arguments())):
-        if program.random:
-            assert [bits[:2] for bits in found.results] == [bits[:2] for bits in expected.results]
-        else:
-            assert found == expected
+    found = compiled(graph, sources, program.arguments())
+    if program.random:
+        assert [bits[:2] for bits in found.results] == [bits[:2] for bits in expected.results]
+    else:
+        assert found == expected
 
 
 def test_op_by_op_it_does_what_jax_does_op_by_op(program: Program) -> None:
@@ -49,8 +49,9 @@ def test_op_by_op_it_does_what_jax_does_op_by_op(program: Program) -> None:
 
 def test_read_again_it_is_the_same_graph(program: Program) -> None:
     graph, sources = graph_of(traced(program))
-    assert graph_of(jaxpr_of(graph, sources))[0] is graph
-    assert graph_of(jaxpr_of(graph))[0] is graph
+    with jax.enable_x64(True):  # where the default is 32 bits, NumPy's constants of 64 bits go out as JAX's
+        assert graph_of(jaxpr_of(graph, sources))[0] is graph
+        assert graph_of(jaxpr_of(graph))[0] is graph
 
 
 def test_types_and_weak_types_stay(program: Program) -> None:

@@ -1,0 +1,55 @@
+"""A program of every kind after the standard passes: by the oracle the same bits, compiled the same effects."""
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import pytest
+
+from graphopt.config import Options
+from graphopt.ir.check import check
+from graphopt.ir.graph import Graph
+from graphopt.ir.parse import parse
+from graphopt.passes.pipelines import STANDARD
+from graphopt.rewrite.passes import Context, run_pipeline
+from graphopt.trace.jaxpr import graph_of
+
+from ..fuzz.interpreter import interpret
+from ..trace.outcomes import Outcome, compiled, outcome, traced
+from ..trace.programs import PROGRAMS, Program
+
+
+@pytest.fixture(params=PROGRAMS.values(), ids=PROGRAMS.keys())
+def program(request: pytest.FixtureRequest) -> Iterator[Program]:
+    chosen: Program = request.param
+    with jax.enable_x64(chosen.x64):
+        yield chosen
+
+
+def by_operation(graph: Graph, program: Program) -> Outcome:
+    return outcome(lambda *arguments: interpret(graph, arguments), jax.tree.leaves(program.arguments()))
+
+
+@pytest.mark.parametrize("differentiable", [False, True], ids=["lowered", "differentiable"])
+def test_after_the_standard_passes(program: Program, differentiable: bool) -> None:
+    graph, sources = graph_of(traced(program))
+    context = Context(Options(), sources, differentiable=differentiable)
+    optimized, _ = run_pipeline(graph, STANDARD, context)
+    check(optimized)
+    assert parse(str(optimized), like=optimized) is optimized
+    assert run_pipeline(optimized, STANDARD, context)[0] is optimized  # there is nothing left to do
+    if program.random:
+        return
+    assert by_operation(optimized, program) == by_operation(graph, program)
+    if not differentiable:
+        found = compiled(optimized, sources, program.arguments())
+        expected = compiled(graph, sources, program.arguments())
+        assert found.effects == expected.effects
+        # Compiled as a whole, what was fused may round otherwise.
+        for (dtype, shape, one), (dtype_too, shape_too, other) in zip(
+            found.results + found.references, expected.results + expected.references, strict=True
+        ):
+            assert (dtype, shape) == (dtype_too, shape_too)
+            if one != other:
+                left, right = (np.frombuffer(x, dtype) for x in (one, other))
+                np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
