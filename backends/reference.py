@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Var, jaxpr_as_fun
 
 from graphopt.backends.xla.staging import NO_DEBUG_INFO, constant_value, equation_of
@@ -11,15 +13,21 @@ from graphopt.errors import GraphError
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, STATE
+from graphopt.ops.control import COND, SCAN, WHILE, Cond, Scan, While
+
+Apply = Callable[[Node, list[Any]], list[Any]]
+"""The results of one operation on arrays."""
 
 
-def evaluate(graph: Graph, *args: Any) -> list[Any]:
+def evaluate(graph: Graph, *args: Any, apply: Apply | None = None) -> list[Any]:
     """The results of `graph` on arrays `args`, each operation run by itself and effects in the graph's order.
 
-    Raises GraphError if the number of arguments is not the number of parameters.
+    apply: runs one operation; by default a loop or a branch is one operation, and `apply_opened` runs what is inside
+    one operation at a time too. Raises GraphError if the number of arguments is not the number of parameters.
     """
     if len(args) != len(graph.params):
         raise GraphError(f"the graph has {len(graph.params)} inputs; evaluate got {len(args)}")
+    apply = apply or apply_whole
     values: dict[Node, Any] = dict(zip(graph.params, args, strict=True))
     for node in graph.nodes:
         if node.op is PARAM:
@@ -37,9 +45,67 @@ def evaluate(graph: Graph, *args: Any) -> list[Any]:
     return [values[n] for n in graph.results]
 
 
-def apply(node: Node, operands: list[Any]) -> list[Any]:
-    """The results of one operation on arrays."""
+def apply_whole(node: Node, operands: list[Any]) -> list[Any]:
+    """The results of one operation; a loop, a branch or a call is compiled as a whole."""
     invars = [Var(n.aval.type) for n in node.data_inputs]
     eqn = equation_of(node, invars)
     jaxpr = Jaxpr([], invars, eqn.outvars, [eqn], eqn.effects, NO_DEBUG_INFO)
     return list(jaxpr_as_fun(ClosedJaxpr(jaxpr, []))(*operands))
+
+
+def apply_opened(node: Node, operands: list[Any], apply: Apply = apply_whole) -> list[Any]:
+    """The results of one operation, with the operations in loops, branches and calls run one at a time by `apply`."""
+
+    def inner(node: Node, operands: list[Any]) -> list[Any]:
+        return apply_opened(node, operands, apply)
+
+    def run(graph: Graph, arguments: Sequence[Any]) -> list[Any]:
+        return evaluate(graph, *arguments, apply=inner)
+
+    if node.op is SCAN:
+        return _scan(node, operands, run)
+    if node.op is WHILE:
+        return _while(While.of(node), operands, run)
+    if node.op is COND:
+        branches = Cond.of(node).branches
+        return run(branches[min(max(int(operands[0]), 0), len(branches) - 1)], operands[1:])
+    if node.op.name in _CALLS:
+        return run(node.attrs[_CALLS[node.op.name]].graph, operands)
+    return apply(node, operands)
+
+
+_CALLS = {
+    "jit": "jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "closed_call": "call_jaxpr",
+}
+
+Run = Callable[[Graph, Sequence[Any]], list[Any]]
+
+
+def _scan(node: Node, operands: list[Any], run: Run) -> list[Any]:
+    view = Scan.of(node)
+    split = view.consts + view.carry
+    consts, carry, xs = operands[: view.consts], operands[view.consts : split], operands[split:]
+    order = range(view.length)
+    rows: dict[int, list[Any]] = {}
+    for i in reversed(order) if node.attrs["reverse"] else order:
+        results = run(view.body, [*consts, *carry, *[jnp.asarray(x)[i] for x in xs]])
+        carry, rows[i] = results[: view.carry], results[view.carry :]
+    stacked = node.data_avals[view.carry :]
+    ys = [
+        jnp.stack([jnp.asarray(rows[i][k]) for i in order]) if view.length else jnp.zeros(aval.shape, aval.dtype)
+        for k, aval in enumerate(stacked)
+    ]
+    return [*carry, *ys]
+
+
+def _while(view: While, operands: list[Any], run: Run) -> list[Any]:
+    split = view.cond_consts + view.body_consts
+    tested, consts, carry = operands[: view.cond_consts], operands[view.cond_consts : split], operands[split:]
+    while bool(run(view.cond, [*tested, *carry])[0]):
+        carry = run(view.body, [*consts, *carry])
+    return carry

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import jax
 
@@ -42,6 +43,22 @@ class ParseError(GraphoptError, ValueError):
 
 class PassError(GraphoptError):
     """A pass failed, or returned a graph with other inputs or outputs than it was given."""
+
+
+class RuleError(PassError):
+    """A rule made something that cannot take the place of the node it was given.
+
+    rule, file, line: its name and where it is written. node: what it was given.
+    """
+
+    def __init__(self, rule: str, file: str, line: int, node: Any, reason: object) -> None:
+        found = str(reason).splitlines()[0]
+        operands = ", ".join(map(repr, node.inputs))
+        super().__init__(
+            f"the rule {rule!r} ({file}:{line}) failed on {node!r} of ({operands}): {found}. Mend the rule, or leave "
+            "its pass out with jit(..., passes=...)"
+        )
+        self.rule, self.file, self.line, self.node = rule, file, line, node
 
 
 class UntriedJaxWarning(RuntimeWarning):

@@ -22,6 +22,7 @@ class Op:
     distinct: whether each occurrence is a value of its own, so that equal nodes must not be merged.
     flops: floating-point or integer operations, from attributes, operand types and result types; None: not counted.
     fold: its value on constant NumPy arrays, bit for bit what XLA computes; None where that is not known.
+    elementwise: whether each element of the result depends on the operands' elements at its position alone.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Op:
     distinct: bool = False
     flops: Callable[[Attrs, Sequence[Aval], Sequence[Aval]], int] | None = None
     fold: Callable[..., np.ndarray[Any, Any]] | None = None
+    elementwise: bool = False
 
     def __repr__(self) -> str:
         return f"Op({self.name})"

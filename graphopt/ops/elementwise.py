@@ -98,7 +98,7 @@ _FOLDED: dict[str, Callable[..., Array]] = {
 }
 
 OPS = tuple(
-    register(Op(primitive.name, primitive, flops=one_per_element, fold=_FOLDED.get(primitive.name)))
+    register(Op(primitive.name, primitive, flops=one_per_element, fold=_FOLDED.get(primitive.name), elementwise=True))
     for primitive in (getattr(p, f"{name}_p", None) for name in (*_COUNTED, *_FOLDED))
     if primitive is not None
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphopt.config import Options, settings
@@ -12,6 +12,8 @@ from graphopt.errors import PassError
 from graphopt.ir.check import check
 from graphopt.ir.graph import Graph
 from graphopt.ir.sources import Sources
+from graphopt.rewrite.driver import Endless, Firing
+from graphopt.rewrite.rule import AnyRule
 
 
 @dataclass(slots=True)
@@ -22,6 +24,8 @@ class Context:
     differentiable: whether JAX may still transform the result (differentiate, batch), so that custom derivatives and
         checkpoints must stay. portable: whether the program must not depend on shapes or on the number of devices.
     notes: what the running pass did and declined, in words; a pass adds with `note`.
+    limit: no more than so many firings of rules in the running pass, for bisection; None for any number.
+    firings, endless, rule_seconds: what the running pass's rules did, see `graphopt.rewrite.driver.Log`.
     """
 
     options: Options
@@ -29,6 +33,14 @@ class Context:
     differentiable: bool = False
     portable: bool = False
     notes: list[str] = field(default_factory=list)
+    limit: int | None = None
+    firings: list[Firing] = field(default_factory=list)
+    endless: list[Endless] = field(default_factory=list)
+    rule_seconds: dict[AnyRule, float] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Forgets what the pass before did."""
+        self.notes, self.firings, self.endless, self.rule_seconds = [], [], [], {}
 
     def note(self, text: str) -> None:
         """Adds a line to the report, once."""
@@ -49,7 +61,7 @@ class Pass(ABC):
 
 @dataclass(frozen=True, slots=True)
 class PassRecord:
-    """What one pass did: nodes before and after (sub-graphs included), seconds, and its notes."""
+    """What one pass did: nodes before and after (sub-graphs included), seconds, its notes, and what its rules did."""
 
     name: str
     nodes_before: int
@@ -58,6 +70,9 @@ class PassRecord:
     notes: tuple[str, ...]
     before: Graph
     after: Graph
+    firings: tuple[Firing, ...] = ()
+    endless: tuple[Endless, ...] = ()
+    rule_seconds: Mapping[AnyRule, float] = field(default_factory=dict)
 
 
 def run_pipeline(graph: Graph, passes: Sequence[Pass], context: Context) -> tuple[Graph, tuple[PassRecord, ...]]:
@@ -69,7 +84,7 @@ def run_pipeline(graph: Graph, passes: Sequence[Pass], context: Context) -> tupl
     records = []
     count = graph.count()
     for step in passes:
-        context.notes = []
+        context.start()
         start = time.perf_counter()
         try:
             after = step.run(graph, context)
@@ -81,7 +96,8 @@ def run_pipeline(graph: Graph, passes: Sequence[Pass], context: Context) -> tupl
         if settings().check:
             check(after)
         before_count, count = count, count if after is graph else after.count()
-        records.append(PassRecord(step.name, before_count, count, seconds, tuple(context.notes), graph, after))
+        did = tuple(context.firings), tuple(context.endless), context.rule_seconds
+        records.append(PassRecord(step.name, before_count, count, seconds, tuple(context.notes), graph, after, *did))
         graph = after
     return graph, tuple(records)
 

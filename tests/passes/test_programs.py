@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from graphopt.backends.reference import apply_opened, evaluate
 from graphopt.config import Options
 from graphopt.ir.check import check
 from graphopt.ir.graph import Graph
@@ -14,7 +15,6 @@ from graphopt.passes.pipelines import STANDARD
 from graphopt.rewrite.passes import Context, run_pipeline
 from graphopt.trace.jaxpr import graph_of
 
-from ..fuzz.interpreter import interpret
 from ..trace.outcomes import Outcome, compiled, outcome, traced
 from ..trace.programs import PROGRAMS, Program
 
@@ -27,7 +27,9 @@ def program(request: pytest.FixtureRequest) -> Iterator[Program]:
 
 
 def by_operation(graph: Graph, program: Program) -> Outcome:
-    return outcome(lambda *arguments: interpret(graph, arguments), jax.tree.leaves(program.arguments()))
+    return outcome(
+        lambda *arguments: evaluate(graph, *arguments, apply=apply_opened), jax.tree.leaves(program.arguments())
+    )
 
 
 @pytest.mark.parametrize("differentiable", [False, True], ids=["lowered", "differentiable"])

@@ -1,0 +1,168 @@
+"""Whether the results of two graphs agree, as far as the safety of a rewrite lets them differ.
+
+How far rounding may move a result depends on the program: a difference of two large sums may lose every digit. It is
+measured by Monte Carlo arithmetic (D. S. Parker, "Monte Carlo Arithmetic", UCLA CSD-970002, 1997): the program before
+the rewrite is run several times, each operand and each result of each operation moved at random by a few units in the
+last place. What these runs do not reach, rounding does not explain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from graphopt.backends.reference import apply_opened, apply_whole, evaluate
+from graphopt.ir.graph import Graph
+from graphopt.ir.node import Node
+from graphopt.rewrite.safety import SAFETIES
+
+Array = np.ndarray[Any, Any]
+
+RUNS = 6
+MOVED_BY = 2.0
+"""Units in the last place by which a value is moved at most."""
+MARGIN = 12.0
+"""How many times the reach of the runs a difference may be: they try few of the ways in which errors can add up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where two results disagree. output: its number. index: of the element. expected, found: its values. bound: by how
+    much they might have differed. count: how many elements of the output disagree."""
+
+    output: int
+    index: tuple[int, ...]
+    expected: Any
+    found: Any
+    bound: float
+    count: int
+
+    def __str__(self) -> str:
+        place = f"output {self.output}{list(self.index) if self.index else ''}"
+        more = f" ({self.count} elements differ)" if self.count > 1 else ""
+        return f"{place} is {self.found!r} and should be {self.expected!r}, give or take {self.bound:.3g}{more}"
+
+
+def disagreement(
+    before: Graph, after: Graph, args: Sequence[Any], safety: str = "exact", expected: Sequence[Any] | None = None
+) -> Difference | None:
+    """The first difference between the results of two graphs that rewrites of this safety do not explain, or None.
+
+    expected: the results of `before`, where they are known already. `exact`: every bit counts (a NaN is a NaN).
+    `reassociate`: within what Monte Carlo arithmetic reaches. `nonfinite`: the same where all values of `before`, moved
+    by rounding too, are finite. `approximate`: only results of a wrong order of magnitude are found, so results should
+    be compared in float64.
+    """
+    if expected is None:
+        expected = evaluate(before, *args, apply=apply_opened)
+    found = evaluate(after, *args, apply=apply_opened)
+    pairs = [(_host(e), _host(f)) for e, f in zip(expected, found, strict=True)]
+    differing = [i for i, (e, f) in enumerate(pairs) if not same_bits(e, f)]
+    if not differing:
+        return None
+    for i in differing:
+        e, f = pairs[i]
+        if e.dtype != f.dtype or e.shape != f.shape:
+            return Difference(i, (), f"{e.dtype}{list(e.shape)}", f"{f.dtype}{list(f.shape)}", 0.0, 1)
+    if safety == SAFETIES[0]:
+        i = differing[0]
+        return _first(i, *pairs[i], ~_equal_bits(*pairs[i]), np.zeros(()))
+    moved = [_moved(before, args, seed) for seed in range(RUNS)]
+    for i in differing:
+        runs = [_host(results[i]) for results, _ in moved]
+        overflowed = safety != "reassociate" and any(nonfinite for _, nonfinite in moved)
+        bound, unknown = _reach(pairs[i][0], runs)
+        if safety == "approximate":
+            bound = bound * 1e6 + 1e-6 * np.abs(np.nan_to_num(_numbers(pairs[i][0])))
+        wrong = ~_within(*pairs[i], bound) & ~unknown
+        if overflowed:
+            wrong &= False
+        if wrong.any():
+            return _first(i, *pairs[i], wrong, bound)
+    return None
+
+
+def same_bits(a: Array, b: Array) -> bool:
+    """Whether two arrays have one dtype, one shape and the same bits, NaNs of any payload being the same."""
+    return a.dtype == b.dtype and a.shape == b.shape and bool(_equal_bits(a, b).all())
+
+
+def _equal_bits(a: Array, b: Array) -> Array:
+    raw = [np.ascontiguousarray(x).reshape(-1).view(np.uint8).reshape(x.size, x.dtype.itemsize) for x in (a, b)]
+    equal = (raw[0] == raw[1]).all(axis=1).reshape(a.shape)
+    if a.dtype.kind in "fc" or a.dtype == jnp.bfloat16:
+        with np.errstate(invalid="ignore"):
+            equal |= np.isnan(a) & np.isnan(b)
+    result: Array = equal
+    return result
+
+
+def _first(output: int, expected: Array, found: Array, wrong: Array, bound: Array) -> Difference:
+    index = tuple(int(i) for i in np.argwhere(wrong)[0])
+    reach = float(np.broadcast_to(bound, expected.shape)[index])
+    return Difference(output, index, expected[index].item(), found[index].item(), reach, int(wrong.sum()))
+
+
+def _host(value: Any) -> Array:
+    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):
+        value = jax.random.key_data(value)
+    return np.asarray(value)
+
+
+def _numbers(x: Array) -> Array:
+    """Values as float64 or complex128, in which differences of narrower types neither round nor overflow."""
+    return x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
+
+
+def _reach(expected: Array, runs: Sequence[Array]) -> tuple[Array, Array]:
+    """How far rounding may move each element, and of which elements the runs do not tell (not finite, or discrete)."""
+    with np.errstate(all="ignore"):
+        if expected.dtype.kind in "biu":
+            unstable = np.any([run != expected for run in runs], axis=0)
+            return np.zeros(expected.shape), np.asarray(unstable)
+        numbers = _numbers(expected)
+        info = jnp.finfo(expected.dtype)
+        spread = np.max([np.abs(_numbers(run) - numbers) for run in runs], axis=0)
+        bound = MARGIN * spread + 4 * float(info.eps) * np.abs(numbers) + 4 * float(info.tiny)
+        unstable = np.any([np.isfinite(_numbers(run)) != np.isfinite(numbers) for run in runs], axis=0)
+        return bound, np.asarray(unstable)
+
+
+def _within(expected: Array, found: Array, bound: Array) -> Array:
+    with np.errstate(all="ignore"):
+        close = np.abs(_numbers(found) - _numbers(expected)) <= bound
+        same = (expected == found) | (np.isnan(_numbers(expected)) & np.isnan(_numbers(found)))
+        return np.asarray(close | same)
+
+
+def _moved(graph: Graph, args: Sequence[Any], seed: int) -> tuple[list[Any], bool]:
+    """The results of `graph` in Monte Carlo arithmetic, and whether a value on the way was not finite."""
+    random = np.random.default_rng(seed)
+    nonfinite = False
+
+    def move(x: Any) -> Any:
+        nonlocal nonfinite
+        if not jax.dtypes.issubdtype(x.dtype, np.inexact):
+            return x
+        host = np.asarray(x)
+        with np.errstate(all="ignore"):
+            nonfinite = nonfinite or not np.isfinite(host).all()
+            info = jnp.finfo(host.dtype)
+            factor = 1 + MOVED_BY * float(info.eps) * random.uniform(-1, 1, host.shape)
+            wide = _numbers(host)
+            # Near zero a value is moved across it, and a denormal to what a flush would leave.
+            moved = wide * factor + float(info.tiny) * random.uniform(-1, 1, host.shape)
+            return jnp.asarray(np.where(wide == 0, host, moved.astype(host.dtype)))
+
+    def apply(node: Node, operands: list[Any]) -> list[Any]:
+        return [move(r) for r in apply_whole(node, [move(operand) for operand in operands])]
+
+    def run(node: Node, operands: list[Any]) -> list[Any]:
+        return apply_opened(node, operands, apply)
+
+    return evaluate(graph, *args, apply=run), nonfinite
