@@ -7,14 +7,16 @@ def f(x): ...
 """
 
 import graphopt.ops  # noqa: F401  registers the described operations before anything is traced
-from graphopt.api import explain, jit, optimize, trace
+from graphopt.api import explain, jit, optimize, trace, verify
 from graphopt.errors import (
     GraphError,
     GraphoptError,
     OptionError,
     ParseError,
     PassError,
+    RuleError,
     UntriedJaxWarning,
+    VerificationError,
 )
 
 __version__ = "0.1.0"
@@ -25,9 +27,12 @@ __all__ = [
     "OptionError",
     "ParseError",
     "PassError",
+    "RuleError",
     "UntriedJaxWarning",
+    "VerificationError",
     "explain",
     "jit",
     "optimize",
     "trace",
+    "verify",
 ]

@@ -1,4 +1,4 @@
-"""`jit` and `optimize`: what a user calls.
+"""`jit`, `optimize`, `trace`, `explain` and `verify`: what a user calls.
 
 `jit(f, ...)` is `jax.jit(optimize(f), ...)`. `optimize(f)` behaves as `f`; while it is traced it becomes one call
 equation, whose program the passes rewrite when it is lowered.
@@ -24,6 +24,7 @@ from graphopt.errors import UntriedJaxWarning
 from graphopt.explain import Report, report_of, traced_graph
 from graphopt.ir.graph import Graph
 from graphopt.passes.pipelines import resolve
+from graphopt.verify import Verification, verify_graph
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -62,6 +63,9 @@ class Jitted(Protocol[P, R_co]):
 
     def explain(self, *args: Any, **kwargs: Any) -> Report:
         """What the passes do to the function, and what runs in the end, for arguments of these types."""
+
+    def verify(self, *args: Any, **kwargs: Any) -> Verification:
+        """Evaluate the program after every pass and compare; see `graphopt.verify`."""
 
     def clear_cache(self) -> None:
         """Forget the compiled programs."""
@@ -173,7 +177,8 @@ class _Attributes(dict[str, Any]):
     call of an instance costs twice what a call of a function does.
     """
 
-    OWN = ("lower", "trace", "eval_shape", "clear_cache", "_cache_size", "explain", "_graph")
+    OF_JAX = ("lower", "trace", "eval_shape", "clear_cache", "_cache_size")
+    OWN = (*OF_JAX, "explain", "verify", "_graph")
 
     def __iter__(self) -> Iterator[str]:
         return (name for name in super().__iter__() if name not in self.OWN)
@@ -250,7 +255,7 @@ def _jit(function: Callable[..., Any], options: Options, jax_options: dict[str, 
     jitted: Any = jax.jit(traceable, **jax_options)
     call = _in_the_guise_of(function, _guard(function, jitted), traceable.__name__)
     call.__dict__ = _Attributes(call.__dict__)
-    for name in _Attributes.OWN[:-2]:
+    for name in _Attributes.OF_JAX:
         setattr(call, name, _method(function, jitted, name))
 
     def explain(*args: Any, **kwargs: Any) -> Report:
@@ -261,7 +266,14 @@ def _jit(function: Callable[..., Any], options: Options, jax_options: dict[str, 
     def graph(*args: Any, **kwargs: Any) -> Graph:
         return traced_graph(jitted.trace(*args, **kwargs).jaxpr, options)[0]
 
+    def verify(*args: Any, **kwargs: Any) -> Verification:
+        """Evaluates the program after every pass: see `graphopt.verify`."""
+        traced, sources = traced_graph(jitted.trace(*args, **kwargs).jaxpr, options)
+        values = jax.tree.leaves(_without_static(function, jax_options, args, kwargs))
+        return verify_graph(traceable.__name__, traced, sources, options, values)
+
     call.explain = _guard(function, explain)
+    call.verify = _guard(function, verify)
     call._graph = _guard(function, graph)
     return call
 
@@ -280,6 +292,35 @@ def explain(function: Callable[..., Any], /) -> Callable[..., Report]:
     """What graphopt makes of `function`: `graphopt.explain(f)(*args)` is `graphopt.jit(f).explain(*args)`."""
     jitted: Any = function if hasattr(function, "explain") else jit(function)
     return jitted.explain  # type: ignore[no-any-return]
+
+
+def verify(function: Callable[..., Any], /) -> Callable[..., Verification]:
+    """Checks every pass on `function`: `graphopt.verify(f)(*args)`.
+
+    The program is evaluated on the arguments before the passes and after each of them, one operation at a time through
+    JAX. Returns what was done, by pass. Raises VerificationError where a pass changes the results by more than the
+    safety of its rules allows, fails, or does not come to an end: it names the rule, its file and line, and shows the
+    smallest graph on which it happens. Prints and callbacks of the program happen at each evaluation.
+    """
+    jitted: Any = function if hasattr(function, "verify") else jit(function)
+    return jitted.verify  # type: ignore[no-any-return]
+
+
+def _without_static(
+    function: Callable[..., Any], jax_options: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments that are traced: those that `jax_options` do not make static."""
+    numbers, names = jax_options.get("static_argnums"), jax_options.get("static_argnames")
+    numbers = (numbers,) if isinstance(numbers, int) else tuple(numbers or ())
+    names = (names,) if isinstance(names, str) else tuple(names or ())
+    parameters = list(getattr(advice.signature(function), "parameters", ()))
+    static = {number % max(len(parameters), len(args)) for number in numbers}
+    static |= {parameters.index(name) for name in names if name in parameters}
+    named = {*names, *(parameters[number] for number in static if number < len(parameters))}
+    return (
+        [value for position, value in enumerate(args) if position not in static],
+        {name: value for name, value in kwargs.items() if name not in named},
+    )
 
 
 @overload

@@ -12,10 +12,11 @@ from jax.extend.core import ClosedJaxpr
 from graphopt.backends.xla.staging import jaxpr_of
 from graphopt.backends.xla.target import Target
 from graphopt.config import Options, settings
+from graphopt.debug import show
 from graphopt.ir.graph import Graph
 from graphopt.ir.sources import Sources
 from graphopt.passes.pipelines import STANDARD
-from graphopt.rewrite.passes import Context, PassRecord, run_pipeline
+from graphopt.rewrite.passes import Context, Pass, PassRecord, run_pipeline
 from graphopt.trace.jaxpr import graph_of
 
 
@@ -23,19 +24,32 @@ def rewrite_jaxpr(jaxpr: ClosedJaxpr, options: Options, target: Target) -> Close
     """The program that computes what `jaxpr` computes, after the passes; the same inputs, results and effects."""
     graph, sources = graph_of(jaxpr)
     graph, records = optimize_graph(graph, sources, options, target)
+    lowered = jaxpr_of(graph, sources)
+    name = jaxpr.jaxpr.debug_info.func_name
     if settings().dump is not None:
-        dump(records, jaxpr.jaxpr.debug_info.func_name, target)
-    return jaxpr_of(graph, sources)
+        dump(records, name, target)
+    if settings().debug:
+        show(name, records, lowered, settings().debug)
+    return lowered
 
 
 def optimize_graph(
     graph: Graph, sources: Sources, options: Options, target: Target
 ) -> tuple[Graph, tuple[PassRecord, ...]]:
     """The graph after the passes that `options` name (the standard pipeline by default), and a record of each."""
-    passes = STANDARD if options.passes is None else options.passes
+    return run_pipeline(graph, passes_of(options), context_for(options, sources, target))
+
+
+def passes_of(options: Options) -> tuple[Pass, ...]:
+    """The passes that `options` name, or the standard pipeline."""
+    return STANDARD if options.passes is None else options.passes
+
+
+def context_for(options: Options, sources: Sources, target: Target | None = None) -> Context:
+    """What the passes may know of a program for `target`; by default one platform and one device."""
+    target = target or Target(())
     portable = target.for_export or target.symbolic or target.num_devices > 1 or len(target.platforms) > 1
-    context = Context(options, sources, differentiable=target.transformable, portable=portable)
-    return run_pipeline(graph, passes, context)
+    return Context(options, sources, differentiable=target.transformable, portable=portable)
 
 
 _dumped = itertools.count(1)

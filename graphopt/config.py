@@ -20,9 +20,13 @@ Numerics = Literal["exact", "standard", "fast"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 NUMERICS: tuple[str, ...] = get_args(Numerics)
 
+DEBUG = ("0", "1", "2", "3", "4")
+
 _ENVIRONMENT = {
     "GRAPHOPT_DUMP": "a directory that receives each region's graph before and after every pass",
     "GRAPHOPT_CHECK": "1 checks the graph after every pass, 0 does not",
+    "GRAPHOPT_DEBUG": "1 prints the times of passes, 2 also how each changed the graph, 3 also each rule that fired, "
+    "4 also the program that is lowered",
 }
 
 
@@ -30,11 +34,13 @@ _ENVIRONMENT = {
 class Settings:
     """What the environment asks of this process.
 
-    `dump`: directory for graph text, or None. `check`: whether graphs are checked after every pass.
+    `dump`: directory for graph text, or None. `check`: whether graphs are checked after every pass. `debug`: how much
+    is printed of each compilation, from 0 (nothing) to 4 (see `graphopt.debug`).
     """
 
     dump: Path | None = None
     check: bool = False
+    debug: int = 0
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -45,8 +51,11 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     check = environment.get("GRAPHOPT_CHECK", "0")
     if check not in ("0", "1"):
         raise OptionError(_unknown("GRAPHOPT_CHECK", check, ("0", "1")))
+    debug = environment.get("GRAPHOPT_DEBUG", "0")
+    if debug not in DEBUG:
+        raise OptionError(_unknown("GRAPHOPT_DEBUG", debug, DEBUG))
     dump = environment.get("GRAPHOPT_DUMP")
-    return Settings(dump=Path(dump) if dump else None, check=check == "1")
+    return Settings(dump=Path(dump) if dump else None, check=check == "1", debug=int(debug))
 
 
 @lru_cache(maxsize=1)

@@ -48,17 +48,28 @@ class PassError(GraphoptError):
 class RuleError(PassError):
     """A rule made something that cannot take the place of the node it was given.
 
-    rule, file, line: its name and where it is written. node: what it was given.
+    rule, file, line: its name and where it is written. node: what it was given. reason: what is wrong.
     """
 
     def __init__(self, rule: str, file: str, line: int, node: Any, reason: object) -> None:
-        found = str(reason).splitlines()[0]
+        self.reason = str(reason).splitlines()[0]
         operands = ", ".join(map(repr, node.inputs))
         super().__init__(
-            f"the rule {rule!r} ({file}:{line}) failed on {node!r} of ({operands}): {found}. Mend the rule, or leave "
-            "its pass out with jit(..., passes=...)"
+            f"the rule {rule!r} ({file}:{line}) failed on {node!r} of ({operands}): {self.reason}. Mend the rule, or "
+            "leave its pass out with jit(..., passes=...)"
         )
         self.rule, self.file, self.line, self.node = rule, file, line, node
+
+
+class VerificationError(GraphoptError):
+    """A pass changed what a program computes, failed, or did not come to an end; `finding` says which and where.
+
+    finding: a `graphopt.verify.Finding`.
+    """
+
+    def __init__(self, finding: Any) -> None:
+        super().__init__(str(finding))
+        self.finding = finding
 
 
 class UntriedJaxWarning(RuntimeWarning):

@@ -4,35 +4,52 @@ from __future__ import annotations
 
 import html
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.table import Table
 
 from graphopt.analysis.cost import Cost, cost_of
 from graphopt.backends.xla.target import Target
 from graphopt.compile import optimize_graph
 from graphopt.config import Options
+from graphopt.debug import user_lines
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
 from graphopt.ir.sources import Sources
 from graphopt.passes.inline import OPTIMIZED_CALL, Inline
+from graphopt.rewrite.driver import Firing
 from graphopt.rewrite.passes import Context, PassRecord
+from graphopt.rewrite.rule import AnyRule
+from graphopt.rewrite.safety import SAFETIES
 from graphopt.trace.jaxpr import graph_of
 
-try:
-    from graphopt.jax_internals import user_line
-except ImportError:  # a JAX that was not tried: the report goes without lines
-
-    def user_line(source_info: Any) -> str:
-        """Not known without JAX's internals."""
-        return ""
-
-
 SHOWN_LINES = 60
+
+
+@dataclass(frozen=True, slots=True)
+class RuleUse:
+    """What one rule did in one pass: how often it fired, the loosest safety of that, the seconds that it took with the
+    attempts in vain, and the user's lines that it rewrote."""
+
+    step: str
+    rule: AnyRule
+    times: int
+    safety: str
+    seconds: float
+    lines: tuple[str, ...]
+
+
+def _loosest(firings: Sequence[Firing]) -> str:
+    return max((firing.safety for firing in firings), key=SAFETIES.index)
+
+
+def _lines(firings: Sequence[Firing]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(line for firing in firings for line in user_lines(firing.infos)))
 
 
 @dataclass(frozen=True)
@@ -56,8 +73,21 @@ class Report:
 
     def lines(self, node: Node, graph: Graph | None = None) -> tuple[str, ...]:
         """The user's lines that a node of the final graph (or of `graph`) stands for: `file:line:column (function)`."""
-        found = (user_line(info) for info in self.sources.of(graph or self.graph, node))
-        return tuple(dict.fromkeys(line for line in found if line))
+        return user_lines(self.sources.of(graph or self.graph, node))
+
+    @property
+    def rules(self) -> tuple[RuleUse, ...]:
+        """The rules that fired, the most frequent first."""
+        uses: dict[tuple[str, AnyRule], list[Firing]] = {}
+        for record in self.passes:
+            for firing in record.firings:
+                uses.setdefault((record.name, firing.rule), []).append(firing)
+        seconds = {(record.name, rule): s for record in self.passes for rule, s in record.rule_seconds.items()}
+        found = [
+            RuleUse(step, rule, len(all_), _loosest(all_), seconds.get((step, rule), 0.0), _lines(all_))
+            for (step, rule), all_ in uses.items()
+        ]
+        return tuple(sorted(found, key=lambda use: -use.times))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -86,13 +116,20 @@ class Report:
         for record in self.passes:
             counts = (str(record.nodes_before), str(record.nodes_after), f"{record.seconds * 1e3:.2f}")
             table.add_row(record.name, *counts, "\n".join(record.notes))
+        rules = Table(title="rules that fired", title_justify="left")
+        for heading in ("rule", "times", "safety", "ms", "your lines"):
+            rules.add_column(heading, justify="right" if heading in ("times", "ms") else "left")
+        for use in self.rules:
+            more = [f"and {len(use.lines) - 3} more"] if len(use.lines) > 3 else []
+            shown = "\n".join([*(escape(line) for line in use.lines[:3]), *more])
+            rules.add_row(escape(use.rule.name), str(use.times), use.safety, f"{use.seconds * 1e3:.2f}", shown)
         costs = Table(title="one run", title_justify="left")
         for heading in ("", "operations", "bytes", "operations not counted"):
             costs.add_column(heading, justify="right")
         for name, cost in (("before", self.cost_before), ("after", self.cost)):
             flops = f"{cost.flops:,}" + (" + each loop's iterations" if cost.unbounded else "")
             costs.add_row(name, flops, f"{cost.bytes:,}", str(cost.uncounted))
-        return Group(title, table, costs)
+        return Group(title, table, rules, costs) if rules.row_count else Group(title, table, costs)
 
     def _listing(self) -> list[str]:
         """The final graph's text with the source line of each node beside it."""

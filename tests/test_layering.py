@@ -20,7 +20,9 @@ LEVELS = (
     ("rewrite", "analysis"),
     ("trace", "passes"),
     ("backends",),
-    ("compile", "explain"),
+    ("debug",),
+    ("compile",),
+    ("explain", "shrink", "verify"),
     ("api",),
     ("graphopt",),  # what a user imports: graphopt/__init__.py
     ("bench", "demo"),

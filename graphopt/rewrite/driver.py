@@ -95,8 +95,8 @@ class Rewriter:
     """Applies rules to a graph and to its sub-graphs.
 
     admitted: which safeties, see `graphopt.rewrite.safety`. also: names of rules that are admitted in any case.
-    limit: no more firings than this many, in all (for bisection). budget: how many firings for each node of a graph,
-    above a thousand, are taken for a sign that there is no end.
+    limit: no more firings than this many, in all (for bisection). budget, floor: more firings than `budget` for each
+    node of a graph and `floor` besides are taken for a sign that there is no end.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class Rewriter:
         also: frozenset[str] = frozenset(),
         limit: int | None = None,
         budget: int = 10,
+        floor: int = 1000,
     ) -> None:
         self.rules = rules
         self.sources = sources
@@ -114,6 +115,7 @@ class Rewriter:
         self.also = also
         self.limit = limit
         self.budget = budget
+        self.floor = floor
         self.log = Log()
         self.done: dict[Graph, Graph] = {}
 
@@ -160,7 +162,7 @@ class _Sweep:
             self.uses.update(node.inputs)
         self.uses.update(graph.outputs)
         self.waiting = False  # whether a rule declined because a node has several uses now
-        self.left = 1000 + rewriter.budget * len(graph.nodes)
+        self.left = rewriter.floor + rewriter.budget * len(graph.nodes)
         self.by: dict[Node, AnyRule] = {}  # which rule replaced a node
         self.open: set[Node] = set()  # nodes that wait for their operands
         self.recent: deque[AnyRule] = deque(maxlen=50)
@@ -186,7 +188,7 @@ class _Sweep:
     def settle(self, root: Node) -> None:
         """Enters the normal form of `root`, and of all that it needs, in `normal`."""
         normal, replaced = self.normal, self.replaced
-        stack = [root]
+        self.root, stack = root, [root]
         while stack:
             node = stack[-1]
             if node in normal:
@@ -259,7 +261,7 @@ class _Sweep:
             self.recent.append(rule)
             self.left -= 1
             if self.left < 0:
-                raise _NoEnd(self.recent, node)
+                raise _NoEnd(self.recent, self.root)
             self.inherit(found, new)
             infos = self.infos.get(node, ())
             rewriter.log.firings.append(Firing(rule, node, new, found.safety, infos))
