@@ -31,35 +31,84 @@ class Ratio:
 
     def __str__(self) -> str:
         if self.low is None or self.high is None:
-            return f"{self.median:.3f} [too few rounds]"
+            return f"{self.median:.3f} [?]"
         return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def rounds(contenders: Mapping[str, Callable[[], float]], count: int) -> dict[str, list[float]]:
-    """Seconds of each contender in each of `count` rounds. Calling a contender runs it and returns its seconds."""
+def rounds(
+    contenders: Mapping[str, Callable[[], float]], count: int, before: Callable[[], object] | None = None
+) -> dict[str, list[float]]:
+    """Seconds of each contender in each of `count` rounds. Calling a contender runs it and returns its seconds.
+
+    before: what to do at the start of each round.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     order = list(contenders)
     for _ in range(count):
+        if before is not None:
+            before()
         for name in order:
-            gc.collect()
             seconds[name].append(contenders[name]())
         order.reverse()
     return seconds
 
 
 def timed(function: Callable[..., Any], *args: Any, calls: int = 1) -> Callable[[], float]:
-    """A contender that calls `function(*args)` `calls` times and returns seconds a call.
+    """A contender that calls `function(*args)` `calls` times and returns seconds a call. It collects garbage first.
 
     Arrays may still be computed when the clock stops, but not when the next contender starts.
     """
 
     def run() -> float:
+        gc.collect()
         start = time.perf_counter()
         for _ in range(calls):
             result = function(*args)
         seconds = (time.perf_counter() - start) / calls
         jax.block_until_ready(result)
         return seconds
+
+    return run
+
+
+def repeated(
+    function: Callable[..., Any], args: tuple[Any, ...], calls: int, wait: Callable[[Any], Any] = jax.block_until_ready
+) -> Callable[[], float]:
+    """A contender that calls `function(*args)` `calls` times and returns seconds a call, results included.
+
+    wait: returns what it is given, when that is computed.
+    """
+
+    def run() -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            wait(function(*args))
+        return (time.perf_counter() - start) / calls
+
+    return run
+
+
+def one_each(
+    function: Callable[..., Any],
+    arguments: Sequence[tuple[Any, ...]],
+    held: list[Any],
+    wait: Callable[[Any], Any] = jax.block_until_ready,
+) -> Callable[[], float]:
+    """A contender that calls `function` with each of `arguments` and returns seconds a call, results included.
+
+    The first call is not counted: after others have filled the caches it fetches the code, whose time would be that of
+    whoever comes first. At least two arguments are needed.
+    held: receives the results, so that no later call gets their memory while it is still in a cache.
+    wait: returns what it is given, when that is computed.
+    """
+
+    def run() -> float:
+        first, *rest = arguments
+        held.append(wait(function(*first)))
+        start = time.perf_counter()
+        for args in rest:
+            held.append(wait(function(*args)))
+        return (time.perf_counter() - start) / len(rest)
 
     return run
 

@@ -14,11 +14,26 @@ from graphopt.demo import photograph, training
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A function and arguments for it. `make` returns a new function each time, which no cache of JAX's has seen."""
+    """A function and arguments for it.
+
+    make: returns a new function each time, which no cache of JAX's has seen.
+    arguments: returns the arguments, made when they are needed.
+    numpy: the same function of NumPy arrays, its results in the same order; None where NumPy has not what it takes.
+    """
 
     name: str
     make: Callable[[], Callable[..., Any]]
-    args: tuple[Any, ...]
+    arguments: Callable[[], tuple[Any, ...]]
+    numpy: Callable[..., Any] | None = None
+
+
+def renewed(function: Callable[..., Any]) -> Callable[[], Callable[..., Any]]:
+    """A `make` of `function`: what it returns calls `function`, but is another object each time."""
+
+    def make() -> Callable[..., Any]:
+        return lambda *args: function(*args)
+
+    return make
 
 
 def perceptron_step(depth: int, width: int = 32) -> Program:
@@ -39,9 +54,11 @@ def perceptron_step(depth: int, width: int = 32) -> Program:
 
         return step
 
-    weights = [jnp.eye(width)] * depth
-    x, labels = jnp.ones((16, width)), jnp.zeros(16, jnp.int32)
-    return Program(f"perceptron step, {depth} layers", make, (weights, weights, x, labels))
+    def arguments() -> tuple[Any, ...]:
+        weights = [jnp.eye(width)] * depth
+        return weights, weights, jnp.ones((16, width)), jnp.zeros(16, jnp.int32)
+
+    return Program(f"perceptron step, {depth} layers", make, arguments)
 
 
 def transformer(depth: int, length: int = 16, width: int = 32, heads: int = 4) -> Program:
@@ -65,13 +82,16 @@ def transformer(depth: int, length: int = 16, width: int = 32, heads: int = 4) -
 
         return forward
 
-    block = {
-        "qkv": jnp.ones((width, 3 * width)),
-        "out": jnp.eye(width),
-        "up": jnp.ones((width, 4 * width)),
-        "down": jnp.ones((4 * width, width)),
-    }
-    return Program(f"transformer, {depth} blocks", make, ([block] * depth, jnp.ones((length, width))))
+    def arguments() -> tuple[Any, ...]:
+        block = {
+            "qkv": jnp.ones((width, 3 * width)),
+            "out": jnp.eye(width),
+            "up": jnp.ones((width, 4 * width)),
+            "down": jnp.ones((4 * width, width)),
+        }
+        return [block] * depth, jnp.ones((length, width))
+
+    return Program(f"transformer, {depth} blocks", make, arguments)
 
 
 def integrator(steps: int) -> Program:
@@ -93,7 +113,7 @@ def integrator(steps: int) -> Program:
 
         return integrate
 
-    return Program(f"Runge-Kutta, {steps} steps", make, (jnp.ones(3),))
+    return Program(f"Runge-Kutta, {steps} steps", make, lambda: (jnp.ones(3),))
 
 
 def elementwise_chain(length: int) -> Program:
@@ -107,21 +127,24 @@ def elementwise_chain(length: int) -> Program:
 
         return chain
 
-    return Program(f"elementwise chain, {length} links", make, (jnp.ones(64),))
+    return Program(f"elementwise chain, {length} links", make, lambda: (jnp.ones(64),))
 
 
 def demo_training_step() -> Program:
     """The demo's training step: convolutional network, loss, gradient, Adam."""
-    args = (training.start(0), jnp.zeros((64, 8, 8, 1)), jnp.zeros(64, jnp.int32), jnp.float32(1e-3))
-    return Program("demo: training step", lambda: lambda *args: training.step(*args), args)
+    return Program(
+        "demo: training step",
+        renewed(training.step),
+        lambda: (training.start(0), jnp.zeros((64, 8, 8, 1)), jnp.zeros(64, jnp.int32), jnp.float32(1e-3)),
+    )
 
 
 def demo_photographs() -> Program:
     """The demo's image pipeline on two photographs."""
     return Program(
         "demo: two photographs",
-        lambda: lambda images: jax.vmap(photograph.develop)(images),
-        (jnp.zeros((2, 427, 640, 3), jnp.uint8),),
+        renewed(jax.vmap(photograph.develop)),
+        lambda: (jnp.zeros((2, 427, 640, 3), jnp.uint8),),
     )
 
 

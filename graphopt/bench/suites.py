@@ -1,9 +1,8 @@
-"""The suites: `compile` (first calls) and `call` (the cost of a call that computes next to nothing)."""
+"""The suites: what each measures, and of which programs."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,68 +10,74 @@ import jax
 import jax.numpy as jnp
 
 import graphopt
-from graphopt.bench.measure import Ratio, paired_ratio, rounds, timed
-from graphopt.bench.programs import DEPTHS, Program
+from graphopt.bench import models, numerics, operations, steady
+from graphopt.bench.measure import rounds, timed
+from graphopt.bench.programs import DEPTHS, Program, renewed
+from graphopt.bench.rows import Row, measure_of
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One measured case: equations of its jaxpr, median seconds under jax.jit and graphopt, and their ratio.
+class Suite:
+    """Programs and how they are measured.
 
-    Equations are those at the top, without what calls and loops hold. The ratio is graphopt's time over jax.jit's:
-    below 1 graphopt is the faster one.
+    subject: what is measured, in a few words.
+    programs: returns the programs; their arguments are not made before they are measured.
+    measure: measures one, in about as many rounds as it is given.
     """
 
-    name: str
-    equations: int
-    jax_seconds: float
-    graphopt_seconds: float
-    ratio: Ratio
+    subject: str
+    programs: Callable[[], Sequence[Program]]
+    measure: Callable[[Program, int], Row]
 
 
-def row(name: str, equations: int, seconds: dict[str, list[float]]) -> Row:
-    """The row of a case whose contenders are `jax` and `graphopt`."""
-    medians = {contender: statistics.median(values) for contender, values in seconds.items()}
-    return Row(name, equations, medians["jax"], medians["graphopt"], paired_ratio(seconds["graphopt"], seconds["jax"]))
-
-
-def compile_suite(repeats: int, only: str) -> Iterator[Row]:
+def measure_first_call(program: Program, repeats: int) -> Row:
     """First calls of functions never seen before: tracing, passes, lowering and XLA's compilation, without the run."""
-    for make in DEPTHS:
-        program = make()
-        if only in program.name:
-            equations = len(jax.make_jaxpr(program.make())(*program.args).eqns)
-            contenders = {
-                "jax": timed(first_call, jax.jit, program),
-                "graphopt": timed(first_call, graphopt.jit, program),
-            }
-            rounds(contenders, 1)
-            yield row(program.name, equations, rounds(contenders, repeats))
+    args = program.arguments()
+    contenders = {
+        "jax": timed(first_call, jax.jit, program, args),
+        "graphopt": timed(first_call, graphopt.jit, program, args),
+    }
+    rounds(contenders, 1)
+    measured = measure_of(rounds(contenders, repeats))
+    return Row(program.name, equations(program), {"first call": measured})
 
 
-def first_call(jit: Callable[..., Any], program: Program) -> None:
-    """What the first call of a function does before it runs."""
-    jit(program.make()).lower(*program.args).compile()
+def first_call(jit: Callable[..., Any], program: Program, args: tuple[Any, ...] | None = None) -> None:
+    """What the first call of a function does before it runs. Without `args`, the program's are made, in the time."""
+    jit(program.make()).lower(*(program.arguments() if args is None else args)).compile()
 
 
-def call_suite(repeats: int, only: str) -> Iterator[Row]:
+def measure_call(program: Program, repeats: int) -> Row:
     """Calls of a compiled function: dispatch alone."""
-    x = jnp.ones(4)
-    many = [x] * 100
-    tree = {"a": x, "b": [x, (x, x)]}
-    cases: tuple[tuple[str, Callable[..., Any], tuple[Any, ...]], ...] = (
-        ("add, 4 elements", lambda x: x + 1, (x,)),
-        ("100 arguments", lambda *xs: sum(xs), tuple(many)),
-        ("a tree of 4 arrays", lambda tree: jax.tree.map(lambda leaf: leaf * 2, tree), (tree,)),
-    )
-    for name, function, args in cases:
-        if only in name:
-            contenders = {
-                "jax": timed(jax.jit(function), *args, calls=500),
-                "graphopt": timed(graphopt.jit(function), *args, calls=500),
-            }
-            rounds(contenders, 2)
-            yield row(name, len(jax.make_jaxpr(function)(*args).eqns), rounds(contenders, repeats * 10))
+    function, args = program.make(), program.arguments()
+    contenders = {
+        "jax": timed(jax.jit(function), *args, calls=500),
+        "graphopt": timed(graphopt.jit(function), *args, calls=500),
+    }
+    rounds(contenders, 2)
+    return Row(program.name, equations(program), {"call": measure_of(rounds(contenders, repeats * 10))})
 
 
-SUITES: dict[str, Callable[[int, str], Iterator[Row]]] = {"compile": compile_suite, "call": call_suite}
+def equations(program: Program) -> int:
+    """How many equations the program's jaxpr has at the top."""
+    return len(jax.make_jaxpr(program.make())(*program.arguments()).eqns)
+
+
+CALLS = (
+    Program("add, 4 elements", renewed(lambda x: x + 1), lambda: (jnp.ones(4),)),
+    Program("100 arguments", renewed(lambda *xs: sum(xs)), lambda: (jnp.ones(4),) * 100),
+    Program(
+        "a tree of 4 arrays",
+        renewed(lambda tree: jax.tree.map(lambda leaf: leaf * 2, tree)),
+        lambda: ({"a": jnp.ones(4), "b": [jnp.ones(4), (jnp.ones(4), jnp.ones(4))]},),
+    ),
+)
+
+SUITES: dict[str, Suite] = {
+    "compile": Suite("first calls", lambda: [make() for make in DEPTHS], measure_first_call),
+    "call": Suite("calls that compute next to nothing", lambda: CALLS, measure_call),
+    "programs": Suite(
+        "whole programs", lambda: [make() for make in (*models.MODELS, *numerics.NUMERICS)], steady.measure
+    ),
+    "ops": Suite("single operations", operations.programs, steady.measure),
+}

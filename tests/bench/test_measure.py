@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graphopt.bench import measure
-from graphopt.bench.measure import Ratio, geometric_mean, paired_ratio, rounds, timed
+from graphopt.bench.measure import Ratio, geometric_mean, one_each, paired_ratio, repeated, rounds, timed
 
 # Which of n ordered values bound the median with at least 95%, and how surely they do: the tables of the sign test.
 INTERVALS = {
@@ -37,7 +37,7 @@ def test_the_interval_is_that_of_the_tables(count: int) -> None:
 def test_few_rounds_give_no_interval(count: int) -> None:
     ratio = paired_ratio([3.0] * count, [2.0] * count)
     assert ratio == Ratio(1.5, None, None)
-    assert str(ratio) == "1.500 [too few rounds]"
+    assert str(ratio) == "1.500 [?]"
 
 
 def test_a_ratio_prints_its_interval() -> None:
@@ -80,6 +80,17 @@ def test_rounds_run_every_contender_once_and_turn_the_order_around() -> None:
     assert seconds == {"a": [1.1, 4.1, 5.1], "b": [2.2, 3.2, 6.2]}
 
 
+def test_something_can_be_done_before_each_round() -> None:
+    order: list[str] = []
+
+    def contender(name: str) -> float:
+        order.append(name)
+        return 1.0
+
+    rounds({"a": lambda: contender("a"), "b": lambda: contender("b")}, 2, lambda: order.append("before"))
+    assert order == ["before", "a", "b", "before", "b", "a"]
+
+
 class Clock:
     """A clock that stands still until it is told how many seconds pass."""
 
@@ -117,6 +128,22 @@ def test_what_is_still_computed_is_awaited_but_not_counted(monkeypatch: pytest.M
 
     assert timed(dispatch, calls=2)() == 1.0
     assert clock.now == 107.0
+
+
+def test_results_can_be_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+
+    def dispatch(seconds: float) -> list[Unfinished]:
+        clock.passes(seconds)
+        return [Unfinished(clock)]
+
+    assert repeated(dispatch, (1.0,), calls=4)() == 6.0
+    assert repeated(dispatch, (1.0,), calls=4, wait=lambda result: result)() == 1.0
+    held: list[object] = []
+    assert one_each(dispatch, [(9.0,), (1.0,), (3.0,)], held)() == 7.0  # the first is not counted
+    assert len(held) == 3
+    assert one_each(dispatch, [(9.0,), (1.0,), (3.0,)], held, wait=lambda result: result)() == 2.0
+    assert len(held) == 6
 
 
 def test_the_geometric_mean() -> None:

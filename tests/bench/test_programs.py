@@ -13,7 +13,7 @@ each_program = pytest.mark.parametrize("program", SMALL, ids=lambda program: pro
 
 @each_program
 def test_graphopt_computes_what_jax_does(program: Program) -> None:
-    args = jax.tree.map(vary, program.args)
+    args = jax.tree.map(vary, program.arguments())
     found, expected = graphopt.jit(program.make())(*args), jax.jit(program.make())(*args)
     jax.tree.map(same, found, expected)
 
@@ -39,6 +39,6 @@ def test_each_function_is_new(program: Program) -> None:
 def test_depths_reach_from_a_hundred_equations_to_thousands() -> None:
     programs = [make() for make in DEPTHS]
     assert len({program.name for program in programs}) == len(programs)
-    equations = [len(jax.make_jaxpr(program.make())(*program.args).eqns) for program in programs]
+    equations = [len(jax.make_jaxpr(program.make())(*program.arguments()).eqns) for program in programs]
     assert 100 <= min(equations) < 150
     assert max(equations) > 3000

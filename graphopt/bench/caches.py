@@ -1,0 +1,41 @@
+"""Caches: how a round starts with arrays that lie in none of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+UNKNOWN = 64 << 20
+"""Bytes taken for the last cache where the system does not say how large it is."""
+
+LARGEST = 512 << 20
+"""Bytes beyond which the buffer does not grow: a virtual machine reports the host's cache, of which it has a part."""
+
+
+class Sweep:
+    """Called, it reads and writes a buffer as large as the largest cache, so that nothing else is left there.
+
+    XLA runs over the buffer with all its threads, which reaches the caches of each core, and of a GPU.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._buffer = jnp.zeros(max(size // 4, 1), jnp.int32)
+        self._touch = jax.jit(lambda buffer: buffer + 1, donate_argnums=0)
+        self()
+
+    def __call__(self) -> None:
+        """Return when the buffer has been run through."""
+        self._buffer = jax.block_until_ready(self._touch(self._buffer))
+
+
+def last_cache(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int:
+    """Bytes of the largest cache of the processor, as Linux describes it in `folder`; UNKNOWN where it does not."""
+    sizes = [_bytes(file.read_text().strip()) for file in folder.glob("index*/size")]
+    return min(max(sizes, default=UNKNOWN), LARGEST)
+
+
+def _bytes(size: str) -> int:
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    return int(size[:-1]) * units[size[-1]] if size[-1:] in units else int(size or 0)

@@ -1,0 +1,184 @@
+"""Programs that run again and again: first call, steady time in warm and in fresh caches, memory.
+
+Warm: every call gets the same arrays as the one before. Fresh: each contender has copies of the arrays that no call has
+used since the caches were swept.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+import graphopt
+from graphopt.bench.caches import Sweep, last_cache
+from graphopt.bench.measure import one_each, paired_ratio, repeated, rounds
+from graphopt.bench.programs import Program
+from graphopt.bench.rows import Measure, Row, measure_of
+from graphopt.errors import GraphoptError
+
+JITS: dict[str, Callable[..., Any]] = {"jax": jax.jit, "graphopt": graphopt.jit}
+
+WAIT: dict[str, Callable[[Any], Any]] = dict.fromkeys(JITS, jax.block_until_ready) | {"numpy": lambda result: result}
+"""How each contender's result is awaited. NumPy's is there when the call returns."""
+
+TURN = 1e-3
+"""Seconds that a contender runs in one round at least: shorter calls are repeated. The clock counts in nanoseconds."""
+
+MOST_CALLS = 1000
+COPIES = 4 << 20
+"""Bytes of fresh arguments that a contender gets in one round at least, in at most MOST_COPIES copies."""
+
+MOST_COPIES = 32
+FREE, MOST_ROUNDS = 0.05, 5
+"""Seconds for each repeat asked for, in which short rounds are repeated, up to MOST_ROUNDS times as often as asked."""
+
+LIMIT = 10.0
+"""Seconds of rounds, beyond which there are fewer of them than asked for."""
+
+Functions = Mapping[str, Callable[..., Any]]
+
+
+class Disagreement(ValueError):
+    """The results of graphopt and of jax.jit are not the same."""
+
+
+def measure(program: Program, repeats: int) -> Row:
+    """Measure a program; a row with an error where it cannot be compiled or the results differ."""
+    try:
+        return _measure(program, repeats)
+    except (GraphoptError, jax.errors.JaxRuntimeError, NotImplementedError, TypeError, ValueError) as error:
+        return Row(program.name, error=f"{type(error).__name__}: {error}")
+
+
+def _measure(program: Program, repeats: int) -> Row:
+    gc.collect()
+    args = program.arguments()
+    # JAX keeps the traces of functions inside (jax.nn.relu, say): without this, who comes first pays for both.
+    equations = len(jax.make_jaxpr(program.make())(*args).eqns)
+    first, functions, memory = compiled(program, args)
+    agree(functions["graphopt"](*args), functions["jax"](*args))
+    arguments = dict.fromkeys(functions, args)
+    if program.numpy is not None:
+        functions["numpy"] = program.numpy
+        arguments["numpy"] = jax.tree.map(np.asarray, args)
+    measures = {"warm": warm(functions, arguments, repeats), "fresh": fresh(functions, arguments, repeats)}
+    ratio = paired_ratio([first["graphopt"]], [first["jax"]])
+    return Row(program.name, equations, measures | {"first call": Measure(first, ratio)}, memory)
+
+
+def compiled(
+    program: Program, args: tuple[Any, ...]
+) -> tuple[dict[str, float], dict[str, Callable[..., Any]], dict[str, int] | None]:
+    """The program under each jit: seconds of tracing, lowering and compiling, the function, and bytes of memory."""
+    first: dict[str, float] = {}
+    functions: dict[str, Callable[..., Any]] = {}
+    memory: dict[str, int] = {}
+    for name, jit in JITS.items():
+        functions[name] = jit(program.make())
+        start = time.perf_counter()
+        executable = functions[name].lower(*args).compile()  # type: ignore[attr-defined]
+        first[name] = time.perf_counter() - start
+        size = needed_bytes(executable)
+        if size is not None:
+            memory[name] = size
+    return first, functions, memory if len(memory) == len(JITS) else None
+
+
+def needed_bytes(executable: Any) -> int | None:
+    """Bytes of the arguments, results and intermediate values of a compiled program; None where XLA does not say."""
+    stats = executable.memory_analysis()
+    if stats is None:
+        return None
+    total = stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes
+    return int(total - stats.alias_size_in_bytes)
+
+
+def agree(ours: Any, theirs: Any, tolerance: float = 1e-4) -> None:
+    """Raise Disagreement unless two results have the same structure, types and values.
+
+    Integers and booleans must be equal. Other numbers may differ by `tolerance`, relative to themselves or, a tenth of
+    it, to the largest of their array: sums in another order are allowed.
+    """
+    ours_tree: Any = jax.tree.structure(ours)
+    theirs_tree: Any = jax.tree.structure(theirs)
+    if ours_tree != theirs_tree:
+        raise Disagreement(f"graphopt gives {ours_tree}, jax.jit gives {theirs_tree}")
+    for ours_leaf, theirs_leaf in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        a, b = np.asarray(ours_leaf), np.asarray(theirs_leaf)
+        if (a.dtype, a.shape) != (b.dtype, b.shape):
+            raise Disagreement(f"graphopt gives {a.dtype}{a.shape}, jax.jit gives {b.dtype}{b.shape}")
+        if np.array_equal(a, b):
+            continue
+        if a.dtype.kind in "biu":
+            close = a == b
+        else:
+            scale = np.abs(b[np.isfinite(b)]).max(initial=0.0)
+            close = np.isclose(a, b, rtol=tolerance, atol=0.1 * tolerance * float(scale), equal_nan=True)
+        if not close.all():
+            count, where = int((~close).sum()), np.unravel_index(int(np.argmin(close)), close.shape)
+            raise Disagreement(
+                f"{count} of {a.size} elements differ; at {[int(i) for i in where]} graphopt gives {a[where]}, "
+                f"jax.jit gives {b[where]}"
+            )
+
+
+def warm(functions: Functions, arguments: Mapping[str, tuple[Any, ...]], repeats: int) -> Measure:
+    """Calls with the same arguments again and again."""
+    contenders = {}
+    duration = 0.0
+    for name, function in functions.items():
+        once = repeated(function, arguments[name], 1, WAIT[name])
+        once()
+        seconds = once()
+        calls = min(math.ceil(TURN / seconds), MOST_CALLS)
+        contenders[name] = repeated(function, arguments[name], calls, WAIT[name])
+        duration += calls * seconds
+    return measure_of(rounds(contenders, count(repeats, duration)))
+
+
+def fresh(functions: Functions, arguments: Mapping[str, tuple[Any, ...]], repeats: int) -> Measure:
+    """Calls with arguments that lie in no cache."""
+    held: list[Any] = []
+    sweep = swept()
+    contenders = {}
+    for name, function in functions.items():
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(arguments[name]))
+        copies = min(max(COPIES // max(size, 1), 1), MOST_COPIES)
+        fresh_arguments = [_copy(arguments[name]) for _ in range(1 + copies)]
+        contenders[name] = one_each(function, fresh_arguments, held, WAIT[name])
+
+    def before() -> None:
+        held.clear()
+        sweep()
+
+    start = time.perf_counter()
+    rounds(contenders, 1, before)
+    duration = time.perf_counter() - start
+    # Of an even number of rounds each contender begins one half.
+    pairs = math.ceil(min(repeats, count(repeats, duration)) / 2)
+    return measure_of(rounds(contenders, 2 * pairs, before))
+
+
+@functools.cache
+def swept() -> Sweep:
+    """The one buffer of this process."""
+    return Sweep(last_cache())
+
+
+def _copy(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    copied: tuple[Any, ...] = jax.block_until_ready(jax.tree.map(lambda leaf: leaf.copy(), args))
+    return copied
+
+
+def count(repeats: int, seconds: float) -> int:
+    """How many rounds of so many seconds to run where `repeats` are asked for: more short ones, fewer long ones."""
+    if repeats * seconds > LIMIT:
+        return max(int(LIMIT / seconds), 1)
+    return min(max(int(FREE * repeats / seconds), repeats), MOST_ROUNDS * repeats)

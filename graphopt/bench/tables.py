@@ -1,0 +1,91 @@
+"""The tables that are printed: a suite's rows, and what changed since an earlier run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+from rich.markup import escape
+from rich.table import Table
+
+from graphopt.bench.figures import Change
+from graphopt.bench.measure import Ratio, geometric_mean
+from graphopt.bench.rows import Row
+
+
+def suite_table(name: str, subject: str, rows: Sequence[Row]) -> Table:
+    """The rows of a suite, and the geometric means of their ratios.
+
+    Times are those of the first thing measured. A column is left out where no row has anything for it.
+    """
+    measured = list(dict.fromkeys(measure for row in rows for measure in row.measures))
+    numpy = any(m.numpy_ratio is not None for row in rows for m in row.measures.values())
+    memory = any(row.memory is not None for row in rows)
+    title = f"{name}: {subject}\ngraphopt's time over jax.jit's (jax {jax.__version__})"
+    table = Table(title=title, title_justify="left")
+    table.add_column("case")
+    headings = ["equations", "jax.jit", "graphopt", *(f"{m} [95%]" for m in measured)]
+    headings += ["over NumPy's"] * numpy + ["memory of both"] * memory
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        if row.error is not None:
+            table.add_row(escape(row.name), "[red]failed")
+            continue
+        table.add_row(*map(escape, _cells(row, measured, numpy, memory)))
+    good = [row for row in rows if row.error is None]
+    if good:
+        table.add_section()
+        means = [_mean([row.measures[m].ratio for row in good if m in row.measures]) for m in measured]
+        first = [row.measures[measured[0]].numpy_ratio for row in good if measured[0] in row.measures]
+        table.add_row(
+            "geometric mean", "", "", "", *means, *([_mean([r for r in first if r is not None])] if numpy else [])
+        )
+    return table
+
+
+def _cells(row: Row, measured: Sequence[str], numpy: bool, memory: bool) -> list[str]:
+    main = row.measures[measured[0]]
+    cells = [row.name, str(row.equations), time(main.seconds["jax"]), time(main.seconds["graphopt"])]
+    cells += [str(row.measures[m].ratio) if m in row.measures else "" for m in measured]
+    if numpy:
+        cells.append(f"{main.numpy_ratio.median:.3f}" if main.numpy_ratio is not None else "")
+    if memory:
+        needed = row.memory
+        cells.append(f"{size(needed['jax'])} / {size(needed['graphopt'])}" if needed is not None else "")
+    return cells
+
+
+def _mean(ratios: Sequence[Ratio]) -> str:
+    return f"{geometric_mean([ratio.median for ratio in ratios]):.3f}" if ratios else ""
+
+
+def changes_table(file: str, changes: Sequence[Change]) -> Table:
+    """What changed since the run in `file`: a line for each case and measure."""
+    table = Table(title=f"graphopt's time over jax.jit's, before ({escape(file)}) and now", title_justify="left")
+    table.add_column("suite")
+    table.add_column("case")
+    table.add_column("measured")
+    for heading in ("before [95%]", "now [95%]", "change", ""):
+        table.add_column(heading, justify="right")
+    for change in changes:
+        color = {"slower": "red", "faster": "green"}.get(change.verdict)
+        cells = (*change.key, str(change.before), str(change.now), f"×{change.factor:.3f}", change.verdict)
+        table.add_row(*map(escape, cells), style=color)
+    return table
+
+
+def time(seconds: float) -> str:
+    """Seconds in the unit that fits."""
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{seconds * 1e3:.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.2f} µs"
+
+
+def size(count: float) -> str:
+    """Bytes in the unit that fits."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
