@@ -55,7 +55,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verified:
-    """One pass that kept what the program computes: nodes after it, firings of its rules, and how closely it kept it."""
+    """One pass that kept what the program computes: nodes after it, firings of its rules, how closely it kept it."""
 
     step: str
     nodes: int

@@ -20,8 +20,11 @@ from graphopt.analysis.refs import uses_refs
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node, constant
 from graphopt.ir.op import CONSTANT
+from graphopt.ops.elementwise import OPS
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import rebuild, with_bodies
+from graphopt.rewrite.rule import rewrites
+from graphopt.rewrite.safety import KINDS
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,12 @@ class Fold(Pass):
         if array.dtype != node.aval.dtype or array.shape != node.aval.shape:
             raise AssertionError(f"fold of {node!r} gave {array.dtype}{array.shape}")
         return constant(np.ascontiguousarray(array).reshape(array.shape), node.aval)
+
+
+@rewrites(*OPS, safety={KINDS: "exact"}, local=True, operands=(CONSTANT,))
+def known_scalar(node: Node) -> Node | None:
+    """f(constants) → a constant"""
+    return Fold().value(node, node.inputs) if not node.aval.shape and node.op.fold is not None else None
 
 
 def _has_foreign_nan(array: np.ndarray[Any, Any]) -> bool:

@@ -7,11 +7,14 @@ from collections.abc import Iterable
 from graphopt.errors import OptionError
 from graphopt.passes.dead import Dead
 from graphopt.passes.fold import Fold
+from graphopt.passes.hoist import Hoist
 from graphopt.passes.inline import Inline
+from graphopt.passes.simplify import Simplify
 from graphopt.rewrite.passes import Pass
 
-STANDARD: tuple[Pass, ...] = (Inline(), Fold(), Dead())
-"""Calls first, for everything else sees more without them; then constants; then what nobody reads."""
+STANDARD: tuple[Pass, ...] = (Inline(), Fold(), Simplify(), Hoist(), Dead())
+"""Calls first, for everything else sees more without them; then constants; then the algebra of single operations, which
+leaves less in loops to look at; then what leaves loops; last what nobody reads any more."""
 
 
 def resolve(passes: Iterable[str | Pass] | None) -> tuple[Pass, ...] | None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from graphopt.ir.graph import Graph
+from graphopt.passes.fold import known_scalar
 from graphopt.passes.rules import RULES
 from graphopt.rewrite.driver import Log, Rewriter, RuleSet
 from graphopt.rewrite.passes import Context, Pass
@@ -27,12 +28,13 @@ from graphopt.rewrite.safety import ADMITTED
 class Simplify(Pass):
     """Applies rules to a graph and its sub-graphs, to a fixed point.
 
-    rules: in the order in which they are tried; by default all of `graphopt.passes.rules`. also: names of rules that
+    rules: in the order in which they are tried; by default all of `graphopt.passes.rules`, and the folding of scalars,
+    since rules gather constants. also: names of rules that
     are admitted whatever the numerics. budget: firings for each node, above a thousand, after which rules that are
     still going on are switched off and named in the report.
     """
 
-    rules: tuple[AnyRule, ...] = field(default=RULES, repr=False)
+    rules: tuple[AnyRule, ...] = field(default=(known_scalar, *RULES), repr=False)
     also: tuple[str, ...] = ()
     budget: int = 10
     name = "simplify"

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import compress
+from typing import Any
 
+import jax
+import numpy as np
 from jax.extend.core import primitives
 
 from graphopt.ir.attrs import SubGraph
@@ -59,6 +63,26 @@ class Scan:
             attrs["num_carry"] = sum(keep_in[self.consts : self.consts + self.carry])
         return _pruned(node, inputs, keep_in, keep_out, attrs)
 
+    def with_consts(self, node: Node, extra: Sequence[Node], body: Graph) -> Node:
+        """The scan with more constant operands after those it has, and `body`, whose parameters are in that order."""
+        attrs = dict(node.attrs, jaxpr=SubGraph(body))
+        if "ft_in" in attrs:
+            consts, *others = attrs["ft_in"].elts
+            leaf = _example_tree().elts[0].elts[0]
+            attrs["ft_in"] = type(attrs["ft_in"])(type(consts)(*consts.elts, *[leaf] * len(extra)), *others)
+        else:
+            attrs["num_consts"] = self.consts + len(extra)
+        inputs = (*node.inputs[: self.consts], *extra, *node.inputs[self.consts :])
+        return make_node(node.op, inputs, type(node.attrs)(attrs), node.avals, node.context, node.effects)
+
+
+@cache
+def _example_tree() -> Any:
+    """The tree in which JAX, from 0.11 on, holds the kinds of a scan's operands: here of one constant."""
+    x = jax.ShapeDtypeStruct((1,), np.float32)
+    jaxpr = jax.make_jaxpr(lambda x, y: jax.lax.scan(lambda c, z: (c + x, z), y, None, length=1))(x, x)
+    return jaxpr.eqns[0].params["ft_in"]
+
 
 @dataclass(frozen=True, slots=True)
 class While:
@@ -77,6 +101,27 @@ class While:
         """The view of a while node."""
         attrs = node.attrs
         return While(attrs["cond_nconsts"], attrs["body_nconsts"], attrs["cond_jaxpr"].graph, attrs["body_jaxpr"].graph)
+
+    def with_consts(
+        self, node: Node, extra_cond: Sequence[Node], extra_body: Sequence[Node], cond: Graph, body: Graph
+    ) -> Node:
+        """The loop with more constant operands for its condition and its body, after those that each of them has."""
+        attrs = dict(
+            node.attrs,
+            cond_nconsts=self.cond_consts + len(extra_cond),
+            body_nconsts=self.body_consts + len(extra_body),
+            cond_jaxpr=SubGraph(cond),
+            body_jaxpr=SubGraph(body),
+        )
+        consts = self.cond_consts + self.body_consts
+        inputs = (
+            *node.inputs[: self.cond_consts],
+            *extra_cond,
+            *node.inputs[self.cond_consts : consts],
+            *extra_body,
+            *node.inputs[consts:],
+        )
+        return make_node(node.op, inputs, type(node.attrs)(attrs), node.avals, node.context, node.effects)
 
     def prune(
         self,

@@ -1,8 +1,8 @@
 """Elementwise operations: one result element from the elements at the same position.
 
-`fold` is given only where NumPy's result has the same bits as XLA's: integers, booleans, comparisons and data movement.
-Floating-point arithmetic, and comparison of denormals, is left to XLA, which on some platforms flushes denormals that
-NumPy keeps.
+`fold` is given only where NumPy's result has the same bits as XLA's: integers, booleans, comparisons, and sums and
+products that IEEE 754 rounds in one way only. Where a NaN or a denormal comes in or out it is left to XLA, which on
+some platforms flushes denormals that NumPy keeps.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import primitives as p
 
@@ -35,6 +36,31 @@ def _integer_only(function: Callable[..., Any]) -> Callable[..., Array]:
             return np.asarray(function(*operands))
 
     return fold
+
+
+def _rounded_once(function: Callable[..., Any]) -> Callable[..., Array]:
+    """As `_integer_only`, and on floating numbers where operands and result are zero or normal."""
+    integers = _integer_only(function)
+
+    def fold(attrs: Attrs, *operands: Array) -> Any:
+        if not jnp.issubdtype(operands[0].dtype, np.floating):
+            return integers(attrs, *operands)
+        # The products of NumPy's half floats and of bfloat16 are rounded from float32, and so are XLA's.
+        if operands[0].dtype not in _ROUNDED or not all(map(_is_normal, operands)):
+            return NotImplemented
+        with np.errstate(all="ignore"):
+            result = np.asarray(function(*operands))
+        return result if result.dtype == operands[0].dtype and _is_normal(result) else NotImplemented
+
+    return fold
+
+
+_ROUNDED = tuple(map(np.dtype, (np.float16, jnp.bfloat16, np.float32, np.float64)))
+
+
+def _is_normal(x: Array) -> bool:
+    size = np.abs(x)
+    return bool(np.all((size == 0) | ((size >= jnp.finfo(x.dtype).tiny) & (size <= jnp.finfo(x.dtype).max))))
 
 
 def _compare(function: Callable[..., Any]) -> Callable[..., Array]:
@@ -77,10 +103,10 @@ _COUNTED = [
 ]
 # fmt: on
 _FOLDED: dict[str, Callable[..., Array]] = {
-    "add": _integer_only(np.add),
-    "sub": _integer_only(np.subtract),
-    "mul": _integer_only(np.multiply),
-    "neg": _integer_only(np.negative),
+    "add": _rounded_once(np.add),
+    "sub": _rounded_once(np.subtract),
+    "mul": _rounded_once(np.multiply),
+    "neg": _rounded_once(np.negative),
     "max": _integer_only(np.maximum),
     "min": _integer_only(np.minimum),
     "and": _integer_only(np.bitwise_and),

@@ -136,7 +136,8 @@ class Rule:
 class ProceduralRule:
     """A rule that is a function from a node to its replacement, or None: made by `rewrites`.
 
-    The fields are those of `Rule`. local: whether neither shapes nor the sharding of arrays matter.
+    The fields are those of `Rule`. local: whether neither shapes nor the sharding of arrays matter. operands: the
+    operations of which all operands must be results; None for any.
     """
 
     name: str
@@ -147,6 +148,7 @@ class ProceduralRule:
     law: str
     file: str
     line: int
+    operands: frozenset[Op] | None = None
 
     @property
     def is_local(self) -> bool:
@@ -154,8 +156,8 @@ class ProceduralRule:
         return self.local
 
     def may_match(self, operands: tuple[Op, ...]) -> bool:
-        """Whether it can replace a node whose operands are results of these operations: only the function knows."""
-        return True
+        """Whether it can replace a node whose operands are results of these operations."""
+        return self.operands is None or self.operands.issuperset(operands)
 
     def apply(self, node: Node, uses: Callable[[Node], int], admitted: Iterable[str]) -> Replacement | None:
         """What to put in the place of `node`; None where the rule does not hold or is not admitted."""
@@ -184,20 +186,27 @@ AnyRule = Rule | ProceduralRule
 
 
 def rewrites(
-    *ops: Op | Primitive, safety: str | Mapping[str, str], local: bool = False, law: str = "", name: str | None = None
+    *ops: Op | Primitive,
+    safety: str | Mapping[str, str],
+    local: bool = False,
+    law: str = "",
+    name: str | None = None,
+    operands: Iterable[Op] | None = None,
 ) -> Callable[[Callable[[Node], Node | None]], ProceduralRule]:
     """Makes a rule of a function that is given a node of one of `ops` and returns its replacement, or None.
 
     safety, law: as in `Rule`. local: whether neither shapes nor the sharding of arrays matter. name: by default the
-    function's, with spaces. The function sees plain arrays only, and its operands are simplified already.
+    function's, with spaces. operands: operations of which all operands must be results. The function sees plain arrays
+    only, and its operands are simplified already.
     """
     found = tuple(op if isinstance(op, Op) else op_of(op) for op in ops)
 
     def rule(function: Callable[[Node], Node | None]) -> ProceduralRule:
         code: Any = function.__code__
         title = name or function.__name__.strip("_").replace("_", " ")
+        only = None if operands is None else frozenset(operands)
         place = (code.co_filename, code.co_firstlineno)
-        return ProceduralRule(title, function, found, by_kind(safety), local, law, *place)
+        return ProceduralRule(title, function, found, by_kind(safety), local, law, *place, only)
 
     return rule
 

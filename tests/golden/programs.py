@@ -172,13 +172,15 @@ FOLD = {
           %7: f32[2,2] = broadcast_in_dim[broadcast_dimensions=(1,), shape=(2, 2), sharding=None](%6)
           return %7
         }""",
-    "floats stay": """
+    "floats": """
         graph @main() {
           %0: f32[] = constant(0.1)
           %1: f32[] = add(%0, %0)
           %2: bool[] = lt(%0, %1)
-          %3: bool[] = gt(%0, %0)
-          return %2, %3
+          %3: f32[] = div(%0, %1)
+          %4: f32[] = constant(1e-30)
+          %5: f32[] = mul[out_dtype=None](%4, %4)
+          return %1, %2, %3, %5
         }""",
     "too large stays": """
         graph @main() {
@@ -220,6 +222,57 @@ INLINE: dict[str, Case] = {
     "checkpoint": (checkpoint, (X,)),
     "barriers in calls": (barriers_in_calls, (X,)),
 }
+
+# ---- hoist -------------------------------------------------------------------------------------------------------------
+
+
+def invariant_in_a_scan(x: Any, w: Any) -> Any:
+    def body(c: Any, _: Any) -> Any:
+        return lax.add(lax.mul(c, lax.exp(w)), lax.tanh(w)), lax.add(c, lax.mul(w, w))
+
+    return lax.scan(body, x, None, length=4)
+
+
+def invariant_in_nested_loops(x: Any, w: Any) -> Any:
+    def body(c: Any, _: Any) -> Any:
+        return lax.scan(lambda c, _: (lax.add(lax.mul(c, lax.exp(w)), lax.sin(c)), None), c, None, length=3)[0], None
+
+    return lax.scan(body, x, None, length=4)
+
+
+def invariant_in_a_condition(x: Any, w: Any) -> Any:
+    return lax.while_loop(lambda c: lax.lt(c, lax.exp(w)), lambda c: lax.add(c, lax.exp(w)), x)
+
+
+def carried_without_change(x: Any, w: Any) -> Any:
+    return lax.scan(lambda c, _: ((lax.add(c[0], lax.log(c[1])), c[1]), None), (x, w), None, length=4)
+
+
+def broadcasts_stay(x: Any, w: Any) -> Any:
+    def body(c: Any, _: Any) -> Any:
+        return lax.add(c, lax.mul(lax.broadcast_in_dim(w, (3, 4000), (0,)), np.float32(2))), None
+
+    return lax.scan(body, lax.broadcast_in_dim(x, (3, 4000), (0,)), None, length=4)
+
+
+def barriers_stay(x: Any, w: Any) -> Any:
+    return lax.scan(lambda c, _: (lax.add(c, lax.optimization_barrier(lax.exp(w))), None), x, None, length=4)
+
+
+def one_iteration(x: Any, w: Any) -> Any:
+    return lax.scan(lambda c, _: (lax.add(c, lax.exp(w)), None), x, None, length=1)
+
+
+HOIST: dict[str, Case] = {
+    "scan": (invariant_in_a_scan, (X, X)),
+    "nested": (invariant_in_nested_loops, (X, X)),
+    "while": (invariant_in_a_condition, (S, S)),
+    "carried without change": (carried_without_change, (X, X)),
+    "broadcasts stay": (broadcasts_stay, (X, X)),
+    "barriers stay": (barriers_stay, (X, X)),
+    "one iteration": (one_iteration, (X, X)),
+}
+
 
 DEAD: dict[str, Case] = {
     "scan carry": (scan_carry, (X,)),

@@ -14,12 +14,13 @@ from graphopt.ir.parse import parse
 from graphopt.ir.sources import Sources
 from graphopt.passes.dead import Dead
 from graphopt.passes.fold import Fold
+from graphopt.passes.hoist import Hoist
 from graphopt.passes.inline import Inline
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.trace.jaxpr import trace_function
 
 from ..golden.printing import golden_text
-from ..golden.programs import DEAD, FOLD, INLINE, Case
+from ..golden.programs import DEAD, FOLD, HOIST, INLINE, Case
 
 FOLDER = Path(__file__).parents[1] / "golden"
 
@@ -41,8 +42,15 @@ def test_dead(name: str) -> None:
     compare("dead", name, graph, sources, [(Dead(), False)])
 
 
+@pytest.mark.parametrize("name", HOIST)
+def test_hoist(name: str) -> None:
+    graph, sources = traced(HOIST[name])
+    compare("hoist", name, graph, sources, [(Hoist(), False)])
+
+
 def test_no_file_is_left_over() -> None:
-    expected = {path("inline", n) for n in INLINE} | {path("fold", n) for n in FOLD} | {path("dead", n) for n in DEAD}
+    cases = {"inline": INLINE, "fold": FOLD, "dead": DEAD, "hoist": HOIST}
+    expected = {path(step, name) for step, names in cases.items() for name in names}
     assert set(FOLDER.glob("*-*.txt")) == expected
 
 
