@@ -1,28 +1,12 @@
-"""Rules for operations that move data: transposes, reshapes, broadcasts, slices, concatenations, casts."""
+"""Rules for operations that move data, from all files of this subject."""
 
 from __future__ import annotations
 
-from jax.extend.core import primitives as p
+from graphopt.passes.rules import broadcasts, casts, joins, orders, outward, reshapes, slices, transposes
+from graphopt.rewrite.rule import AnyRule
 
-from graphopt.ir.node import Node
-from graphopt.ops.make import make
-from graphopt.rewrite.rule import AnyRule, rewrites
-from graphopt.rewrite.safety import KINDS
+_FILES = (casts, transposes, reshapes, broadcasts, slices, joins, orders, outward)
 
+RULES: tuple[AnyRule, ...] = tuple(rule for file in _FILES for rule in file.RULES)
 
-@rewrites(p.transpose_p, safety={KINDS + "o": "exact"}, law="composition")
-def transpose_of_transpose(node: Node) -> Node | None:
-    """transpose(transpose(x)) → x, or one transpose"""
-    inner = node.inputs[0]
-    if inner.op is not node.op:
-        return None
-    first, second = inner.attrs["permutation"], node.attrs["permutation"]
-    both = tuple(first[axis] for axis in second)
-    if both == tuple(range(len(both))):
-        return inner.inputs[0]
-    return make(node.op, inner.inputs[0], permutation=both)
-
-
-RULES: tuple[AnyRule, ...] = (transpose_of_transpose,)
-
-DECLINED: dict[str, str] = {}
+DECLINED: dict[str, str] = {name: why for file in _FILES for name, why in file.DECLINED.items()}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from graphopt.backends.agreement import disagreement
 from graphopt.ir.check import check
+from graphopt.ir.parse import parse
 from graphopt.passes.rules import RULES
 from graphopt.rewrite.rule import AnyRule, ProceduralRule, Rule
 from graphopt.trace.jaxpr import trace_function
@@ -83,6 +84,8 @@ def test_each_pattern_fires(rule: Rule) -> None:
 
 
 def traced(example: Example) -> Any:
+    if example.text:
+        return parse(example.text)
     with jax.enable_x64(example.x64):
         graph, _ = trace_function(example.function, *[jax.ShapeDtypeStruct(s, d) for s, d in example.types])
     return graph
