@@ -1,11 +1,13 @@
 """Programs on which rules that are functions fire, and programs on which a rule must not."""
 
-from . import examples_movement, examples_reduction
+from . import examples_elementwise, examples_logic, examples_movement, examples_reduction
 from .example import Example
 
-EXAMPLES: dict[str, tuple[Example, ...]] = {**examples_movement.EXAMPLES, **examples_reduction.EXAMPLES}
+_FILES = (examples_elementwise, examples_logic, examples_movement, examples_reduction)
+
+EXAMPLES: dict[str, tuple[Example, ...]] = {name: found for file in _FILES for name, found in file.EXAMPLES.items()}
 """By the name of the rule."""
 
-DECLINING: dict[str, tuple[Example, ...]] = {**examples_movement.DECLINING, **examples_reduction.DECLINING}
+DECLINING: dict[str, tuple[Example, ...]] = {name: found for file in _FILES for name, found in file.DECLINING.items()}
 
 __all__ = ["DECLINING", "EXAMPLES", "Example"]
