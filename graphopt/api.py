@@ -314,12 +314,15 @@ def _without_static(
     numbers = (numbers,) if isinstance(numbers, int) else tuple(numbers or ())
     names = (names,) if isinstance(names, str) else tuple(names or ())
     parameters = list(getattr(advice.signature(function), "parameters", ()))
-    static = {number % max(len(parameters), len(args)) for number in numbers}
-    static |= {parameters.index(name) for name in names if name in parameters}
-    named = {*names, *(parameters[number] for number in static if number < len(parameters))}
+    numbers = tuple(number % max(len(parameters), len(args)) for number in numbers)
+    # As JAX does: what is said in one way holds in the other, unless both are said.
+    if not names:
+        names = tuple(parameters[number] for number in numbers if number < len(parameters))
+    elif not numbers:
+        numbers = tuple(parameters.index(name) for name in names if name in parameters)
     return (
-        [value for position, value in enumerate(args) if position not in static],
-        {name: value for name, value in kwargs.items() if name not in named},
+        [value for position, value in enumerate(args) if position not in numbers],
+        {name: value for name, value in kwargs.items() if name not in names},
     )
 
 

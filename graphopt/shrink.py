@@ -47,6 +47,7 @@ def shrink(sample: Sample, shows: Shows) -> Sample:
         if shows(alone.graph, alone.args):
             sample = alone
             break
+    sample = _cut_behind(sample, shows)
     sample = _cut_at_depth(sample, shows)
     return _cut_one_by_one(sample, shows)
 
@@ -119,6 +120,24 @@ def _params(outputs: Sequence[Node]) -> list[Node]:
 
 def _can_be_leaf(node: Node) -> bool:
     return len(node.avals) == 1 and node.aval.is_array and node.op is not PARAM and node.op is not CONSTANT
+
+
+def _cut_behind(sample: Sample, shows: Shows) -> Sample:
+    """With the first node that shows the fault as the only output: found by bisection of the order of nodes."""
+    nodes = [node for node in sample.graph.nodes if _can_be_leaf(node)]
+    good, bad = 0, len(nodes)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        first = part(nodes[:middle], (), sample)
+        if shows(first.graph, first.args):
+            bad = middle
+        else:
+            good = middle
+    if not nodes:
+        return sample
+    alone = part([nodes[bad - 1]], (), sample)
+    smaller = len(alone.graph.nodes) < len(sample.graph.nodes)
+    return alone if smaller and shows(alone.graph, alone.args) else sample
 
 
 def _cut_at_depth(sample: Sample, shows: Shows) -> Sample:

@@ -1,1 +1,6 @@
-"""Rewriting: what a pass is, how it rebuilds a graph, and how a pipeline of passes is run."""
+"""Rewriting: patterns, rules and their safety, the driver, what a pass is and how a pipeline of passes is run."""
+
+from graphopt.rewrite.pattern import operation, variables
+from graphopt.rewrite.rule import Match, Rule, rewrites
+
+__all__ = ["Match", "Rule", "operation", "rewrites", "variables"]

@@ -16,8 +16,10 @@ from graphopt.ir.check import check
 from graphopt.ir.graph import Graph
 from graphopt.passes.dead import Dead
 from graphopt.passes.fold import Fold
+from graphopt.passes.hoist import Hoist
 from graphopt.passes.inline import Inline
 from graphopt.passes.pipelines import STANDARD
+from graphopt.passes.simplify import Simplify
 from graphopt.rewrite.passes import Context, Pass, run_pipeline
 from graphopt.trace.jaxpr import graph_of
 
@@ -30,6 +32,8 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
     "fold": (Fold(),),
     "fold, small": (Fold(max_elements=1),),
     "dead": (Dead(),),
+    "hoist": (Hoist(),),
+    "simplify": (Simplify(),),
     "standard": STANDARD,
     "turned round": (Dead(), Fold(), Inline(), Dead(), Fold()),
 }
@@ -76,7 +80,7 @@ def passes_keep_bits_and_effects(program: Program, differentiable: bool) -> None
     done: set[Graph] = {graph}
     for name, passes in PIPELINES.items():
         note(name)
-        context = Context(Options(), sources, differentiable=differentiable)
+        context = Context(Options(numerics="exact"), sources, differentiable=differentiable)
         _, records = run_pipeline(graph, passes, context)
         for step in records:
             check(step.after)
@@ -95,7 +99,7 @@ def passes_keep_compiled_bits(program: Program, pipeline: str) -> None:
     closed = jax.make_jaxpr(program)(*arguments)
     note(str(closed))
     graph, sources = graph_of(closed)
-    context = Context(Options(), sources)
+    context = Context(Options(numerics="exact"), sources)
     after, _ = run_pipeline(graph, PIPELINES[pipeline], context)
     back = jaxpr_of(after, sources)
     assert back.in_avals == closed.in_avals and back.out_avals == closed.out_avals

@@ -71,7 +71,7 @@ CASES: dict[str, tuple[Pass, str, str]] = {
         }
         """,
     ),
-    "integers are folded, a float sum is not": (
+    "integers and sums of normal numbers are folded, a quotient is not": (
         Fold(),
         """
         graph @main(%0: i32[2]) {
@@ -82,17 +82,19 @@ CASES: dict[str, tuple[Pass, str, str]] = {
           %5: f32[] = constant(0.1)
           %6: f32[] = constant(0.2)
           %7: f32[] = add(%5, %6)
-          return %4, %7
+          %8: f32[] = div(%5, %6)
+          return %4, %7, %8
         }
         """,
         """
         graph @main(%0: i32[2]) {
           %1: i32[2] = constant(-2147483648, 5)
           %2: i32[2] = add(%0, %1)
-          %3: f32[] = constant(0.1)
-          %4: f32[] = constant(0.2)
-          %5: f32[] = add(%3, %4)
-          return %2, %5
+          %3: f32[] = constant(0.3)
+          %4: f32[] = constant(0.1)
+          %5: f32[] = constant(0.2)
+          %6: f32[] = div(%4, %5)
+          return %2, %3, %6
         }
         """,
     ),

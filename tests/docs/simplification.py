@@ -1,0 +1,54 @@
+"""The table of docs/simplification.md, from the rules themselves."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from graphopt.ops import described_ops
+from graphopt.passes.rules import DECLINED, RULES
+from graphopt.rewrite.rule import LAWS, AnyRule
+
+FILE = Path(__file__).parents[2] / "docs" / "simplification.md"
+
+HEAD = """# What simplification knows
+
+The pass `simplify` applies these rules, by the operation at which they begin and by the law of algebra that each one is.
+*Safety* is how far a rule may move a result, by kind of dtype: b boolean, i signed and u unsigned integers, f floating,
+c complex, o all others. `exact` rules run under every `numerics=`, `reassociate` under "standard" and "fast", the other
+two under "fast" alone, or by name: `Simplify(also=("rule",))`. `graphopt.rewrite.safety` defines the four.
+*Not done* says what holds, or seems to, and is left alone on purpose.
+
+This file is written from the rules: `GRAPHOPT_TEST_UPDATE=1 pytest tests/docs`.
+"""
+
+
+def text() -> str:
+    """What the file says."""
+    rules = sorted({rule.name: rule for rule in RULES}.values(), key=lambda rule: LAWS.index(rule.law))
+    counts = f"{len(rules)} rules on {len({op for rule in rules for op in rule.ops})} operations.\n"
+    return "\n".join([HEAD, counts, *(line for op in sorted(names()) for line in section(op, rules))])
+
+
+def names() -> set[str]:
+    """The operations in the table: those that are described and those of which a rule speaks."""
+    return {op.name for op in described_ops()} | {op.name for rule in RULES for op in rule.ops} | set(DECLINED)
+
+
+def section(name: str, rules: list[AnyRule]) -> Iterator[str]:
+    """The rules of one operation."""
+    yield f"## `{name}`\n"
+    own = [rule for rule in rules if any(op.name == name for op in rule.ops)]
+    if own:
+        yield "| law | rule | what it does | safety |\n|---|---|---|---|"
+        for rule in own:
+            yield f"| {rule.law} | {rule.name} | `{str(rule).replace('|', chr(92) + '|')}` | {safety(rule)} |"
+        yield ""
+    if name in DECLINED:
+        yield f"Not done: {DECLINED[name]}\n"
+
+
+def safety(rule: AnyRule) -> str:
+    """The safety by kinds of dtype, in one cell."""
+    words: dict[str, str] = {}
+    for kind, word in rule.table.items():
+        words[word] = words.get(word, "") + kind
+    return ", ".join(f"{word} ({kinds})" for word, kinds in words.items())
