@@ -27,13 +27,12 @@ FINITE = {"iu": "exact", "fc": "nonfinite"}
 CANCELS = {"iu": "exact", "fc": "approximate"}
 
 
-def _is_scalar(m: Match, *names: str) -> bool:
-    return all(not m[name].aval.shape for name in names)
-
-
-def _array_times_scalars(m: Match) -> bool:
-    """Whether x is an array and y and z have no dimensions, so that they are combined before they meet the array."""
-    return bool(m["x"].aval.shape) and _is_scalar(m, "y", "z")
+def _array_and_scalars(m: Match) -> bool:
+    """Whether x is an array and y and z are scalars, not both known, so that they are combined before they meet it."""
+    scalars = m["y"], m["z"]
+    return (
+        bool(m["x"].aval.shape) and not any(n.aval.shape for n in scalars) and any(value_of(n) is None for n in scalars)
+    )
 
 
 SUMS: tuple[AnyRule, ...] = (
@@ -62,7 +61,7 @@ SUMS: tuple[AnyRule, ...] = (
     Rule("add a quotient by a negative", x + y / neg(z), x - y / z, safety={"f": "exact"}, when=unshared,
          law="reduction"),
     Rule("scalar terms first", (x + y) + z, x + (y + z), safety={"iu": "exact", "f": "approximate"},
-         when=_array_times_scalars, law="composition"),
+         when=_array_and_scalars, law="composition"),
 )  # fmt: skip
 
 NEGATIONS: tuple[AnyRule, ...] = (
@@ -103,7 +102,7 @@ PRODUCTS: tuple[AnyRule, ...] = (
     Rule("product of squares", square(x) * square(y), square(x * y), safety=FINITE, when=one_unshared,
          law="distribution"),
     Rule("scalar factors first", (x * y) * z, x * (y * z), safety={"iu": "exact", "f": "nonfinite"},
-         when=_array_times_scalars, law="composition"),
+         when=_array_and_scalars, law="composition"),
 )  # fmt: skip
 
 
@@ -164,6 +163,12 @@ MAGNITUDES: tuple[AnyRule, ...] = (
     Rule("absolute value over value", absolute(x) / x, sign(x), safety={"f": "nonfinite"}, law="reduction"),
     Rule("sign twice", sign(sign(x)), sign(x), safety=REAL, law="idempotence"),
 )  # fmt: skip
+
+
+@rewrites(p.add_jaxvals_p, safety=EXACT, local=True, law="reduction")
+def sum_of_cotangents(node: Node) -> Node | None:
+    """add_any(x, y), with which derivatives are summed, → x + y"""
+    return make(op_of(p.add_p), *node.inputs)
 
 
 @rewrites(p.neg_p, safety=EXACT, local=True, law="composition")
@@ -238,6 +243,7 @@ RULES: tuple[AnyRule, ...] = (
     *QUOTIENTS,
     *REMAINDERS,
     *MAGNITUDES,
+    sum_of_cotangents,
     negated_constant,
     quotient_by_a_power_of_two,
     quotient_by_a_scalar,

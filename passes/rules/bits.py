@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from jax.extend.core import primitives as p
 
@@ -47,7 +45,7 @@ def _of_shifts() -> tuple[AnyRule, ...]:
 
 def _distance(node: Node) -> int | None:
     """By how many bits a shift moves, if that is known: at most all of them, as XLA does. None else."""
-    value: Any = value_of(node.inputs[1])
+    value = value_of(node.inputs[1])
     if value is None:
         return None
     width = 8 * int(node.aval.dtype.itemsize)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from jax.extend.core import primitives as p
@@ -95,25 +94,26 @@ def _by_operation(kinds: Mapping[str, tuple[str, ...]]) -> dict[str, dict[str, s
 def _operations_on_choices() -> tuple[AnyRule, ...]:
     rules: list[AnyRule] = []
 
-    def add(name: str, result: Callable[[Pattern], Pattern], table: dict[str, str]) -> None:
+    def add(name: str, first: Pattern, second: Pattern, after: Pattern, table: dict[str, str]) -> None:
         title = f"choice between two results of {name}"
-        before, after = select(f, result(x), result(y)), result(select(f, x, y))
-        rules.append(Rule(title, before, after, safety=table, when=_fits, law="distribution"))
+        rules.append(Rule(title, select(f, first, second), after, safety=table, when=_fits, law="distribution"))
 
+    chosen = select(f, x, y)
     for name, table in _by_operation(UNARY).items():
-        add(name, operation(getattr(p, f"{name}_p")), table)
+        op = operation(getattr(p, f"{name}_p"))
+        add(name, op(x), op(y), op(chosen), table)
     for name, table in _by_operation(BINARY).items():
         op = operation(getattr(p, f"{name}_p"))
-        add(f"{name} with one right operand", lambda value, op=op: op(value, z), table)
+        add(f"{name} with one right operand", op(x, z), op(y, z), op(chosen, z), table)
         if name not in COMMUTATIVE:
-            add(f"{name} with one left operand", lambda value, op=op: op(z, value), table)
+            add(f"{name} with one left operand", op(z, x), op(z, y), op(z, chosen), table)
     return tuple(rules)
 
 
 @rewrites(p.select_n_p, safety=ANY, local=True, law="identity")
 def choice_by_a_constant(node: Node) -> Node | None:
     """select_n(a constant, x, y) → the case that it chooses"""
-    value: Any = value_of(node.inputs[0])
+    value = value_of(node.inputs[0])
     cases = node.inputs[1:]
     return cases[int(value)] if value is not None and 0 <= int(value) < len(cases) else None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,12 +15,12 @@ from graphopt.rewrite.pattern import splat
 from graphopt.rewrite.safety import kind_of
 
 
-def value_of(node: Node) -> np.generic | None:
-    """The value that all elements of a constant have; None for any other node."""
+def value_of(node: Node) -> Any:
+    """The value, a NumPy scalar, that all elements of a constant have; None for any other node."""
     return splat(node) if node.op is CONSTANT or node.op is BROADCAST else None
 
 
-def with_constant(node: Node) -> tuple[Node, np.generic] | None:
+def with_constant(node: Node) -> tuple[Node, Any] | None:
     """For an operation that has one constant among its two operands: the other operand and the constant's value."""
     x, y = node.inputs
     right = value_of(y)
@@ -28,21 +30,21 @@ def with_constant(node: Node) -> tuple[Node, np.generic] | None:
     return None if left is None else (y, left)
 
 
-def literal(value: np.generic, like: Node) -> Node:
-    """A constant without dimensions, with a weak type where `like` has one."""
+def literal(value: Any, like: Node) -> Node:
+    """A constant without dimensions of a NumPy scalar, with a weak type where `like` has one."""
     array = np.asarray(value)
     return constant(array, array_aval((), array.dtype, like.aval.weak_type))
 
 
-def is_normal(value: np.generic) -> bool:
+def is_normal(value: Any) -> bool:
     """Whether a constant is finite, not zero and not denormal: integers always count as such."""
     if kind_of(value.dtype) in "biu":
         return True
     with np.errstate(all="ignore"):
-        return bool(np.isfinite(value) and abs(value) >= jnp.finfo(value.dtype).tiny)  # type: ignore[operator]
+        return bool(np.isfinite(value) and np.abs(value) >= jnp.finfo(value.dtype).tiny)
 
 
-def is_signed_minimum(value: np.generic) -> bool:
+def is_signed_minimum(value: Any) -> bool:
     """Whether a constant is the least value of a signed integer type, which has no negative."""
     return kind_of(value.dtype) == "i" and bool(value == np.iinfo(value.dtype).min)
 

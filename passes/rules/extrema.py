@@ -53,13 +53,13 @@ PATTERNS: tuple[AnyRule, ...] = (
 
 def _shrinks(m: Match) -> bool:
     """Whether both products go away and the constant is positive, so that order is kept."""
-    value: Any = value_of(m["a"])
+    value = value_of(m["a"])
     return bool(value is not None and value > 0 and np.isfinite(value)) and unshared(m)
 
 
 def _turns(m: Match) -> bool:
     """Whether both products go away and the constant is negative, so that order is reversed."""
-    value: Any = value_of(m["a"])
+    value = value_of(m["a"])
     return bool(value is not None and value < 0 and np.isfinite(value)) and unshared(m)
 
 
@@ -133,8 +133,7 @@ def extremum_of_an_extremum(node: Node) -> Node | None:
     found = with_constant(node)
     if found is None or found[0].op is not node.op or (inner := with_constant(found[0])) is None:
         return None
-    first: Any = inner[1]
-    second: Any = found[1]
+    first, second = inner[1], found[1]
     if first != first or second != second:
         return None
     keep = max(first, second) if node.op is MAX else min(first, second)
@@ -158,8 +157,7 @@ def extremum_of_a_clamp(node: Node) -> Node | None:
     found = with_constant(node)
     if found is None or found[0].op is not CLAMP or (bounds := _bounds(found[0])) is None:
         return None
-    limit: Any = found[1]
-    low, high = bounds
+    limit, (low, high) = found[1], bounds
     if node.op is MAX:
         return _clamp(found[0].inputs[1], max(low, limit), high, node) if limit <= high else None
     return _clamp(found[0].inputs[1], low, min(high, limit), node) if low <= limit else None
@@ -189,8 +187,7 @@ def clamp_with_an_ineffective_limit(node: Node) -> Node | None:
 
 def _bounds(node: Node) -> tuple[Any, Any] | None:
     """The limits of a clamp where both are constants, in order."""
-    low: Any = value_of(node.inputs[0])
-    high: Any = value_of(node.inputs[2])
+    low, high = value_of(node.inputs[0]), value_of(node.inputs[2])
     return (low, high) if low is not None and high is not None and low <= high else None
 
 

@@ -7,6 +7,7 @@ directions, an overflow, or digits that the first operation rounded away, may co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from graphopt.rewrite.safety import kind_of
 ADD, SUB, MUL, DIV = map(op_of, (p.add_p, p.sub_p, p.mul_p, p.div_p))
 
 
-def _is_float(value: np.generic) -> bool:
+def _is_float(value: Any) -> bool:
     return kind_of(value.dtype) == "f"
 
 
@@ -126,7 +127,7 @@ def _scale(node: Node) -> tuple[str, Node, Any] | None:
     return "by" if found[0] is node.inputs[0] else "over", *found
 
 
-_COMPOSED = {
+_COMPOSED: dict[tuple[str, str], tuple[str, Callable[[Any, Any], Any]]] = {
     ("times", "times"): ("times", lambda a, b: a * b),  # (x * a) * b
     ("times", "by"): ("times", lambda a, b: a / b),  # (x * a) / b
     ("by", "times"): ("times", lambda a, b: b / a),  # (x / a) * b
@@ -194,7 +195,7 @@ def equation_with_a_sum(node: Node) -> Node | None:
     if found is None or inner is None:
         return None
     with np.errstate(all="ignore"):
-        value: Any = inner[2] - found[1] if inner[0] else found[1] - inner[2]
+        value = inner[2] - found[1] if inner[0] else found[1] - inner[2]
     return make(node.op, inner[1], literal(value, found[0]))
 
 

@@ -122,8 +122,7 @@ def masks_that_absorb(node: Node) -> Node | None:
     other = OR if node.op is AND else AND
     if found is None or found[0].op is not other or (inner := with_constant(found[0])) is None:
         return None
-    first: Any = inner[1]
-    second: Any = found[1]
+    first, second = inner[1], found[1]
     superfluous = first & second == 0 if node.op is AND else first | second == _all_ones(node.aval.dtype)
     return make(node.op, inner[0], literal(second, node)) if superfluous else None
 

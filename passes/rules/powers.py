@@ -53,14 +53,14 @@ ROOTS: tuple[AnyRule, ...] = (
 
 def _is_float_power(m: Match) -> bool:
     """Whether base and exponent have one dtype: then the result has it too."""
-    return m["x"].aval.dtype == m.node.aval.dtype
+    return bool(m["x"].aval.dtype == m.node.aval.dtype)
 
 
 POWERS: tuple[AnyRule, ...] = (
     Rule("reciprocal as a quotient", reciprocal(x), 1.0 / x, safety={"f": "exact"}, law="reduction"),
     Rule("power zero", power(x, 0.0), 1, safety={"f": "exact"}, law="absorption"),
     Rule("power minus zero", power(x, -0.0), 1, safety={"f": "exact"}, law="absorption"),
-    Rule("power of one", power(1.0, x), 1, safety={"f": "exact"}, when=lambda m: m["x"].aval.dtype == m.node.aval.dtype,
+    Rule("power of one", power(1.0, x), 1, safety={"f": "exact"}, when=_is_float_power,
          law="absorption"),
     Rule("power one", power(x, 1.0), x, safety=ROUNDS, when=_is_float_power, law="identity"),
     Rule("power two", power(x, 2.0), square(x), safety=ROUNDS, law="reduction"),
@@ -120,6 +120,8 @@ LOGISTIC: tuple[AnyRule, ...] = (
          law="reduction"),
     Rule("logistic function as a quotient", exp(x) / (exp(x) + 1.0), logistic(x), safety=FINITE,
          when=_shared_by_two, law="reduction"),
+    Rule("quotient by one plus an exponential", x / (exp(neg(y)) + 1.0), x * logistic(y), safety=APPROXIMATE,
+         when=unshared, law="reduction"),
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Programs for the rules on elementwise operations."""
 
+import jax
 import numpy as np
 from jax import lax
 
@@ -17,6 +18,10 @@ def _number(value: float, like: object) -> np.ndarray:
 
 
 EXAMPLES: dict[str, tuple[Example, ...]] = {
+    "sum of cotangents": (
+        Example(jax.grad(lambda x: (lax.sin(x) * x).sum()), (((5,), F),)),
+        Example(jax.grad(lambda x: (x * lax.exp(x)).sum()), (((2, 3), B),)),
+    ),
     "negated constant": (
         Example(lambda x: x + lax.neg(lax.full((3,), 2.5, x.dtype)), (((3,), F),)),
         Example(lambda x: x + lax.neg(lax.full((2, 5), 3, x.dtype)), (((2, 5), I8),)),
