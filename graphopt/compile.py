@@ -34,10 +34,10 @@ def rewrite_jaxpr(jaxpr: ClosedJaxpr, options: Options, target: Target) -> Close
 
 
 def optimize_graph(
-    graph: Graph, sources: Sources, options: Options, target: Target
+    graph: Graph, sources: Sources, options: Options, target: Target, timed: bool = False
 ) -> tuple[Graph, tuple[PassRecord, ...]]:
     """The graph after the passes that `options` name (the standard pipeline by default), and a record of each."""
-    return run_pipeline(graph, passes_of(options), context_for(options, sources, target))
+    return run_pipeline(graph, passes_of(options), context_for(options, sources, target, timed))
 
 
 def passes_of(options: Options) -> tuple[Pass, ...]:
@@ -45,11 +45,15 @@ def passes_of(options: Options) -> tuple[Pass, ...]:
     return STANDARD if options.passes is None else options.passes
 
 
-def context_for(options: Options, sources: Sources, target: Target | None = None) -> Context:
-    """What the passes may know of a program for `target`; by default one platform and one device."""
+def context_for(options: Options, sources: Sources, target: Target | None = None, timed: bool = False) -> Context:
+    """What the passes may know of a program for `target`; by default one platform and one device.
+
+    timed: whether the time of each rule is measured, which takes some time too.
+    """
     target = target or Target(())
     portable = target.for_export or target.symbolic or target.num_devices > 1 or len(target.platforms) > 1
-    return Context(options, sources, differentiable=target.transformable, portable=portable)
+    timed = timed or settings().debug > 0
+    return Context(options, sources, differentiable=target.transformable, portable=portable, timed=timed)
 
 
 _dumped = itertools.count(1)

@@ -147,7 +147,7 @@ def report_of(name: str, closed: ClosedJaxpr, options: Options) -> Report:
     """The report of a program that was traced, for the default platform and one device."""
     traced, sources = traced_graph(closed, options)
     target = Target((jax.default_backend(),))
-    graph, records = optimize_graph(traced, sources, options, target)
+    graph, records = optimize_graph(traced, sources, options, target, timed=True)
     return Report(name, options, target, records, traced, graph, cost_of(traced), cost_of(graph), sources)
 
 

@@ -78,7 +78,7 @@ class Fold(Pass):
         return constant(np.ascontiguousarray(array).reshape(array.shape), node.aval)
 
 
-@rewrites(*OPS, safety={KINDS: "exact"}, local=True, operands=(CONSTANT,))
+@rewrites(*OPS, safety={KINDS: "exact"}, local=True, all_operands=(CONSTANT,))
 def known_scalar(node: Node) -> Node | None:
     """f(constants) → a constant"""
     return Fold().value(node, node.inputs) if not node.aval.shape and node.op.fold is not None else None

@@ -44,7 +44,9 @@ class Simplify(Pass):
         rules = _rule_set(self.rules, context.portable)
         admitted = ADMITTED[context.options.numerics]
         limit = None if context.limit is None else context.limit - len(context.firings)
-        rewriter = Rewriter(rules, context.sources, admitted, frozenset(self.also), limit, self.budget)
+        rewriter = Rewriter(
+            rules, context.sources, admitted, frozenset(self.also), limit, self.budget, timed=context.timed
+        )
         new = rewriter.graph(graph)
         report(rewriter.log, context)
         return new

@@ -165,7 +165,7 @@ def test_static_arguments_and_keywords() -> None:
 
     both = graphopt.jit(function, static_argnums=1, static_argnames="flag")
     by_name = graphopt.jit(function, static_argnames=("mode", "flag"))
-    by_number = graphopt.jit(lambda v, mode: getattr(jnp, mode)(v), static_argnums=-1)
+    by_number = graphopt.jit(lambda v, mode: getattr(jnp, mode)(v), static_argnums=1)
     for done in (
         both.verify(V, "sin", scale=2.0),
         graphopt.verify(both)(V, "sin", flag=False, scale=2.0),

@@ -92,23 +92,23 @@ def one_each(
     function: Callable[..., Any],
     arguments: Sequence[tuple[Any, ...]],
     held: list[Any],
+    uncounted: int,
     wait: Callable[[Any], Any] = jax.block_until_ready,
 ) -> Callable[[], float]:
     """A contender that calls `function` with each of `arguments` and returns seconds a call, results included.
 
-    The first call is not counted: after others have filled the caches it fetches the code, whose time would be that of
-    whoever comes first. At least two arguments are needed.
     held: receives the results, so that no later call gets their memory while it is still in a cache.
+    uncounted: how many calls come before the clock starts. After others have filled the caches they fetch the code.
     wait: returns what it is given, when that is computed.
     """
 
     def run() -> float:
-        first, *rest = arguments
-        held.append(wait(function(*first)))
-        start = time.perf_counter()
-        for args in rest:
+        for args in arguments[:uncounted]:
             held.append(wait(function(*args)))
-        return (time.perf_counter() - start) / len(rest)
+        start = time.perf_counter()
+        for args in arguments[uncounted:]:
+            held.append(wait(function(*args)))
+        return (time.perf_counter() - start) / (len(arguments) - uncounted)
 
     return run
 

@@ -32,12 +32,13 @@ class Aval:
     shape, dtype, weak_type: as JAX has them; () and None for what is not an array (tokens, states).
     """
 
-    __slots__ = ("__weakref__", "dtype", "shape", "type", "weak_type")
+    __slots__ = ("__weakref__", "_is_plain", "dtype", "shape", "type", "weak_type")
 
     type: Any
     shape: tuple[Any, ...]
     dtype: Any
     weak_type: bool
+    _is_plain: bool | None
 
     @property
     def sharding(self) -> Any:
@@ -58,7 +59,10 @@ class Aval:
     @property
     def is_plain(self) -> bool:
         """Whether shape, dtype and weak type say all there is to say of it."""
-        return self.is_array and self.is_static and self is array_aval(self.shape, self.dtype, self.weak_type)
+        if self._is_plain is None:
+            array = self.is_array and self.is_static
+            self._is_plain = array and self is array_aval(self.shape, self.dtype, self.weak_type)
+        return self._is_plain
 
     @property
     def is_static(self) -> bool:
@@ -99,6 +103,7 @@ def aval_of(type: Any) -> Aval:
             aval.shape = tuple(getattr(type, "shape", ()))
             aval.dtype = getattr(type, "dtype", None)
             aval.weak_type = bool(getattr(type, "weak_type", False))
+            aval._is_plain = None
             _table[type] = aval
     return aval
 

@@ -126,7 +126,7 @@ class Constant:
     JAX's stay apart too, and JAX's on different devices. A larger array is equal to itself alone.
     """
 
-    __slots__ = ("_hash", "_key", "array")
+    __slots__ = ("_element", "_hash", "_key", "array")
 
     def __init__(self, array: Any) -> None:
         self.array = array
@@ -138,6 +138,14 @@ class Constant:
             if place is None:
                 self.array = np.ndarray(host.shape, host.dtype, self._key[-1])
         self._hash = hash(self._key)
+        self._element: Any = _NOT_LOOKED_AT
+
+    @property
+    def element(self) -> np.generic | None:
+        """The one value that all elements have, to the bit; None where they differ, or are many, or there are none."""
+        if self._element is _NOT_LOOKED_AT:
+            self._element = _common_element(self.array) if is_comparable(self.array) else None
+        return self._element  # type: ignore[no-any-return]
 
     def __hash__(self) -> int:
         return self._hash
@@ -147,6 +155,17 @@ class Constant:
 
     def __repr__(self) -> str:
         return f"Constant({self.array!r})"
+
+
+_NOT_LOOKED_AT: Any = object()
+
+
+def _common_element(array: Any) -> np.generic | None:
+    host = np.asarray(array)
+    if host.size == 0:
+        return None
+    first: np.generic = host.reshape(-1)[0]
+    return first if host.size == 1 or host.tobytes() == first.tobytes() * host.size else None
 
 
 def is_comparable(array: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import jax
@@ -28,14 +28,19 @@ def make(op: Op, *inputs: Node, **attrs: Any) -> Node:
     """
     defaults = default_attrs(op)
     full = defaults.replace(**attrs) if attrs else defaults
-    assert op.primitive is not None
     try:
-        types, _ = op.primitive.abstract_eval(*[n.aval.type for n in inputs], **full)
+        avals = _result_avals(op, tuple([n.aval for n in inputs]), full, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
     except (TypeError, ValueError, LookupError, ArithmeticError, AssertionError) as error:
         operands = ", ".join(map(repr, inputs))
         raise GraphError(f"{op.name} of ({operands}) with {dict(attrs)}: {error}") from error
-    avals = tuple(map(aval_of, types)) if op.primitive.multiple_results else (aval_of(types),)
     return make_node(op, inputs, full, avals)
+
+
+@lru_cache(maxsize=4096)
+def _result_avals(op: Op, avals: tuple[Aval, ...], attrs: Attrs, x64: bool) -> tuple[Aval, ...]:
+    assert op.primitive is not None
+    types, _ = op.primitive.abstract_eval(*[aval.type for aval in avals], **attrs)
+    return tuple(map(aval_of, types)) if op.primitive.multiple_results else (aval_of(types),)
 
 
 def scalar(value: complex | bool, dtype: Any) -> Node:

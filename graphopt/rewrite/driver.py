@@ -10,6 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from graphopt.errors import GraphError, RuleError
@@ -17,10 +18,11 @@ from graphopt.ir.graph import Graph, make_graph
 from graphopt.ir.node import Node, project
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, Op
 from graphopt.ir.sources import Sources, merge
-from graphopt.ops.make import fit
+from graphopt.ops.make import BROADCAST, fit
+from graphopt.rewrite.pattern import value_key
 from graphopt.rewrite.rebuild import with_bodies
-from graphopt.rewrite.rule import AnyRule, Replacement
-from graphopt.rewrite.safety import SAFETIES
+from graphopt.rewrite.rule import AnyRule, Operand, Replacement
+from graphopt.rewrite.safety import SAFETIES, kinds_of
 
 ALL = frozenset(SAFETIES)
 
@@ -66,7 +68,7 @@ class _NoEnd(Exception):
 
 
 class RuleSet:
-    """Rules in the order in which they are tried, found by the operation of a node and those of its operands."""
+    """Rules in the order in which they are tried, found by the operation of a node and what is seen of its operands."""
 
     def __init__(self, rules: Iterable[AnyRule]) -> None:
         self.rules = tuple(rules)
@@ -74,21 +76,32 @@ class RuleSet:
         for rule in self.rules:
             for op in rule.ops:
                 self._by_op.setdefault(op, []).append(rule)
-        self._candidates: dict[tuple[Op, ...], tuple[AnyRule, ...]] = {}
+        self._numbers = frozenset(number for rule in self.rules for number in rule.numbers)
+        self._candidates: dict[Any, tuple[AnyRule, ...]] = {}
 
     def candidates(self, node: Node) -> tuple[AnyRule, ...]:
-        """The rules that may replace a node, as far as operations alone tell."""
+        """The rules that may replace a node, as far as a first look tells."""
         rules = self._by_op.get(node.op)
         if rules is None:
             return ()
         inputs = node.inputs
-        if len(inputs) > 3:  # of a long concatenation the operands' operations would fill the table for nothing
-            return tuple([rule for rule in rules if rule.may_match(tuple([n.op for n in inputs]))])
-        key = (node.op, *[n.op for n in inputs])
+        if len(inputs) > 3:  # the operands of a long concatenation would fill the table for nothing
+            return tuple([rule for rule in rules if rule.may_match(tuple(map(self._operand, inputs)), False)])
+        same = len(inputs) == 2 and inputs[0] is inputs[1]
+        key = (node.op, same, *[self._operand(n) if n.op in KNOWN else n.op for n in inputs])
         found = self._candidates.get(key)
         if found is None:
-            found = self._candidates[key] = tuple(rule for rule in rules if rule.may_match(key[1:]))
+            operands = tuple(map(self._operand, inputs))
+            found = self._candidates[key] = tuple(rule for rule in rules if rule.may_match(operands, same))
         return found
+
+    def _operand(self, node: Node) -> Operand:
+        number = value_key(node) if node.op in KNOWN else None
+        return Operand(node.op, number if number in self._numbers else None)
+
+
+KNOWN = (CONSTANT, BROADCAST)
+"""The operations whose results may stand for a number."""
 
 
 class Rewriter:
@@ -97,6 +110,7 @@ class Rewriter:
     admitted: which safeties, see `graphopt.rewrite.safety`. also: names of rules that are admitted in any case.
     limit: no more firings than this many, in all (for bisection). budget, floor: more firings than `budget` for each
     node of a graph and `floor` besides are taken for a sign that there is no end.
+    timed: whether the seconds of each rule are measured.
     """
 
     def __init__(
@@ -108,6 +122,7 @@ class Rewriter:
         limit: int | None = None,
         budget: int = 10,
         floor: int = 1000,
+        timed: bool = False,
     ) -> None:
         self.rules = rules
         self.sources = sources
@@ -116,6 +131,7 @@ class Rewriter:
         self.limit = limit
         self.budget = budget
         self.floor = floor
+        self.timed = timed
         self.log = Log()
         self.done: dict[Graph, Graph] = {}
 
@@ -158,9 +174,8 @@ class _Sweep:
         self.replaced: dict[Node, Node] = {}
         self.infos = dict(rewriter.sources.infos.get(graph, {}))
         self.uses: Counter[Node] = Counter()
-        for node in graph.nodes:
-            self.uses.update(node.inputs)
         self.uses.update(graph.outputs)
+        self.uses.update(chain.from_iterable([node.inputs for node in graph.nodes]))
         self.waiting = False  # whether a rule declined because a node has several uses now
         self.left = rewriter.floor + rewriter.budget * len(graph.nodes)
         self.by: dict[Node, AnyRule] = {}  # which rule replaced a node
@@ -242,19 +257,22 @@ class _Sweep:
     def fire(self, node: Node) -> Node | None:
         """What the first rule that applies puts in the place of a node; None if there is none."""
         rewriter = self.rewriter
-        for rule in rewriter.rules.candidates(node):
-            if rewriter.stopped:
-                return None
-            start = time.perf_counter()
+        candidates = rewriter.rules.candidates(node)
+        if not candidates or rewriter.stopped or not _is_plain(node):
+            return None
+        kinds = kinds_of(node.inputs or (node,))
+        for rule in candidates:
+            start = time.perf_counter() if rewriter.timed else 0.0
             try:
                 admitted = ALL if rule.name in rewriter.also else rewriter.admitted
-                found = rule.apply(node, self.count_uses, admitted)
+                found = rule.apply(node, kinds, self.count_uses, admitted)
                 new = None if found is None else fit(found.new, node.aval)
             except GraphError as error:
                 raise RuleError(rule.name, rule.file, rule.line, node, error) from error
             finally:
-                seconds = rewriter.log.seconds
-                seconds[rule] = seconds.get(rule, 0.0) + time.perf_counter() - start
+                if rewriter.timed:
+                    seconds = rewriter.log.seconds
+                    seconds[rule] = seconds.get(rule, 0.0) + time.perf_counter() - start
             if found is None or new is None or new is node:
                 continue
             self.by[node] = rule
@@ -286,3 +304,13 @@ class _Sweep:
                 continue
             self.infos[node] = merge(self.infos.get(node, ()), lines)
             stack.extend(n for n in node.inputs if n not in self.infos)
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether a node is a pure function of plain arrays, without effects and without a context of its own."""
+    if node.effects or node.context is not None:
+        return False
+    for operand in node.inputs:
+        if len(operand.avals) != 1 or not operand.avals[0].is_plain:
+            return False
+    return all(aval.is_plain for aval in node.avals)

@@ -11,7 +11,8 @@ constant all of whose elements have this value, to the bit: `0.0` is not `-0.0`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ from jax.extend.core import primitives as p
 
 from graphopt.errors import GraphError
 from graphopt.ir.attrs import EMPTY
-from graphopt.ir.node import Node, is_comparable
+from graphopt.ir.node import Constant, Node
 from graphopt.ir.op import CONSTANT, Op, op_of
 from graphopt.ops.make import BROADCAST, default_attrs, fit, make, scalar
 
@@ -205,32 +206,37 @@ def splat(node: Node) -> np.generic | None:
     """
     if node.op is BROADCAST:
         node = node.inputs[0]
-        if node.aval.shape:
+        if node.avals[0].shape:
             return None
-    if node.op is not CONSTANT or not is_comparable(node.value):
+    if node.op is not CONSTANT:
         return None
-    array = np.asarray(node.value)
-    if array.size == 0:
+    value: Constant = node.attrs["value"]
+    return value.element
+
+
+def number_key(value: Any) -> Hashable:
+    """Equal for numbers that are the same to the bit, whatever their dtype: `0.0` is not `-0.0`, `1` no truth value."""
+    if isinstance(value, bool | np.bool_):
+        return bool, bool(value)
+    number = complex(value)
+    if number != number:
+        return "nan"
+    return number, math.copysign(1, number.real), math.copysign(1, number.imag)
+
+
+def value_key(node: Node) -> Hashable:
+    """The key of the number that a node stands for in patterns; None where it stands for none."""
+    element = splat(node)
+    if element is None:
         return None
-    first: np.generic = array.reshape(-1)[0]
-    if array.size > 1 and array.tobytes() != first.tobytes() * array.size:
+    try:
+        return number_key(element)
+    except (TypeError, ValueError):  # an element of a dtype that is no number, a random key for example
         return None
-    return first
 
 
 def _has_value(node: Node, value: Number) -> bool:
-    if node.op is not CONSTANT and node.op is not BROADCAST:
-        return False
-    found = splat(node)
-    if found is None or (isinstance(value, bool) and found.dtype != np.bool_):
-        return False
-    if value != value:
-        return bool(found != found)
-    if complex(found) != complex(value):
-        return False
-    # -0.0 is equal to 0.0 and is not the same: the signs of the real and of the imaginary part tell them apart.
-    a, b = complex(found), complex(value)
-    return bool(np.signbit(a.real) == np.signbit(b.real) and np.signbit(a.imag) == np.signbit(b.imag))
+    return (node.op is CONSTANT or node.op is BROADCAST) and value_key(node) == number_key(value)
 
 
 # ---- building

@@ -10,9 +10,9 @@ def sum_of_a_broadcast(node: Node) -> Node | None: ...
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax.extend.core import Primitive
 
@@ -20,13 +20,20 @@ from graphopt.errors import OptionError
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, STATE, Op, op_of
 from graphopt.ops.make import BROADCAST
-from graphopt.rewrite.pattern import COMMUTATIVE, Apply, Pattern, Value, Variable, build, matches
-from graphopt.rewrite.safety import by_kind, weakest
+from graphopt.rewrite.pattern import COMMUTATIVE, Apply, Pattern, Value, Variable, build, matches, number_key
+from graphopt.rewrite.safety import by_kind, kinds_of, loosest
 
 LAWS = ("identity", "absorption", "inverse", "idempotence", "distribution", "composition", "movement", "reduction")
 """Kinds of laws: an operand that changes nothing; one that decides the result; an operation that undoes another; one
 that repeats itself; one pulled out of another; two made one; data movement passed or merged; a dear form made cheap.
 """
+
+
+class Operand(NamedTuple):
+    """What is looked at first of an operand: its operation, and the number that it is, if a rule asks for that one."""
+
+    op: Op
+    number: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +111,34 @@ class Rule:
         assert isinstance(self.after, Pattern)
         return not isinstance(self.after, Value) and all(map(_is_elementwise, (self.before, self.after)))
 
-    def may_match(self, operands: tuple[Op, ...]) -> bool:
-        """Whether it can replace a node whose operands are results of these operations."""
+    @property
+    def numbers(self) -> set[Hashable]:
+        """The numbers among the operands of the node that it looks for, by their keys."""
         assert isinstance(self.before, Apply)
-        pattern = self.before
-        if len(operands) != len(pattern.operands):
+        return {number_key(operand.value) for operand in self.before.operands if isinstance(operand, Value)}
+
+    def may_match(self, operands: tuple[Operand, ...], same: bool) -> bool:
+        """Whether it can replace a node with operands like these. same: whether the two operands are one node."""
+        assert isinstance(self.before, Apply)
+        wanted = self.before.operands
+        if len(operands) != len(wanted):
             return False
-        orders = (operands, operands[::-1]) if pattern.op in COMMUTATIVE else (operands,)
-        return any(all(map(_may_be, pattern.operands, order)) for order in orders)
+        if not same and len(wanted) == 2 and isinstance(wanted[0], Variable) and wanted[0] == wanted[1]:
+            return False
+        orders = (operands, operands[::-1]) if self.before.op in COMMUTATIVE else (operands,)
+        return any(all(map(_may_be, wanted, order)) for order in orders)
 
-    def apply(self, node: Node, uses: Callable[[Node], int], admitted: Iterable[str]) -> Replacement | None:
-        """What to put in the place of `node`; None where the rule does not hold or is not admitted.
+    def apply(
+        self, node: Node, kinds: frozenset[str], uses: Callable[[Node], int], admitted: Collection[str]
+    ) -> Replacement | None:
+        """What to put in the place of a plain `node`; None where the rule does not hold or is not admitted.
 
+        kinds: those of the node's operands (see `graphopt.rewrite.safety`). uses: how many nodes read a given one.
         Raises GraphError where JAX rejects what the rule makes.
         """
         assert isinstance(self.before, Apply) and isinstance(self.after, Pattern)
         for values in matches(self.before, node, {}):
-            safety = weakest(self.table, values.values() or node.inputs)
+            safety = loosest(self.table, kinds_of(values.values()) if values else kinds)
             if safety is None or safety not in admitted:
                 continue
             if self.when is None or self.when(Match(node, values, uses)):
@@ -136,47 +154,56 @@ class Rule:
 class ProceduralRule:
     """A rule that is a function from a node to its replacement, or None: made by `rewrites`.
 
-    The fields are those of `Rule`. local: whether neither shapes nor the sharding of arrays matter. operands: the
-    operations of which all operands must be results; None for any.
+    The fields are those of `Rule`, and: local: whether neither shapes nor the sharding of arrays matter. all_operands,
+    an_operand: operations of which all operands, or at least one, must be results; None for any. counts: whether the
+    function is also given one that says how many nodes read a given node. stated: what `table` states for several kinds
+    together, as far as it was asked for.
     """
 
     name: str
-    function: Callable[[Node], Node | None]
+    function: Callable[..., Node | None]
     ops: tuple[Op, ...]
     table: Mapping[str, str]
     local: bool
     law: str
     file: str
     line: int
-    operands: frozenset[Op] | None = None
+    all_operands: frozenset[Op] | None = None
+    an_operand: frozenset[Op] | None = None
+    numbers: frozenset[Hashable] = frozenset()
+    counts: bool = False
+    stated: dict[frozenset[str], str | None] = field(default_factory=dict, repr=False)
 
     @property
     def is_local(self) -> bool:
         """Whether neither shapes nor the sharding of arrays matter."""
         return self.local
 
-    def may_match(self, operands: tuple[Op, ...]) -> bool:
-        """Whether it can replace a node whose operands are results of these operations."""
-        return self.operands is None or self.operands.issuperset(operands)
+    def may_match(self, operands: tuple[Operand, ...], same: bool) -> bool:
+        """Whether it can replace a node with operands like these, as far as their operations tell."""
+        ops = {operand.op for operand in operands}
+        if self.all_operands is not None and not ops <= self.all_operands:
+            return False
+        return self.an_operand is None or not ops.isdisjoint(self.an_operand)
 
-    def apply(self, node: Node, uses: Callable[[Node], int], admitted: Iterable[str]) -> Replacement | None:
-        """What to put in the place of `node`; None where the rule does not hold or is not admitted."""
-        if node.effects or node.context is not None or not all(aval.is_plain for aval in node.avals):
-            return None
-        if not all(len(n.avals) == 1 and n.aval.is_plain for n in node.inputs):
-            return None
-        safety = weakest(self.table, node.inputs or (node,))
+    def apply(
+        self, node: Node, kinds: frozenset[str], uses: Callable[[Node], int], admitted: Collection[str]
+    ) -> Replacement | None:
+        """What to put in the place of a plain `node`; None where the rule does not hold or is not admitted."""
+        if kinds not in self.stated:
+            self.stated[kinds] = loosest(self.table, kinds)
+        safety = self.stated[kinds]
         if safety is None or safety not in admitted:
             return None
-        new = self.function(node)
+        new = self.function(node, uses) if self.counts else self.function(node)
         if new is None or new is node:
             return None
         hidden = [n for n in node.inputs if n.op not in (PARAM, CONSTANT, PROJECT, STATE) and n not in new.inputs]
         return Replacement(new, safety, (node, *[n for n in hidden if n is not new]))
 
     def __call__(self, node: Node) -> Node | None:
-        """What the function makes of `node`."""
-        return self.function(node)
+        """What the function makes of `node`, if nobody else reads its operands."""
+        return self.function(node, lambda _: 1) if self.counts else self.function(node)
 
     def __str__(self) -> str:
         return (self.function.__doc__ or self.name).strip().splitlines()[0]
@@ -191,24 +218,33 @@ def rewrites(
     local: bool = False,
     law: str = "",
     name: str | None = None,
-    operands: Iterable[Op] | None = None,
-) -> Callable[[Callable[[Node], Node | None]], ProceduralRule]:
+    all_operands: Iterable[Op | Primitive] | None = None,
+    an_operand: Iterable[Op | Primitive] | None = None,
+) -> Callable[[Callable[..., Node | None]], ProceduralRule]:
     """Makes a rule of a function that is given a node of one of `ops` and returns its replacement, or None.
 
+    A function with a second parameter is also given one that says how many nodes read a given node.
     safety, law: as in `Rule`. local: whether neither shapes nor the sharding of arrays matter. name: by default the
-    function's, with spaces. operands: operations of which all operands must be results. The function sees plain arrays
-    only, and its operands are simplified already.
+    function's, with spaces. all_operands, an_operand: operations of which all operands, or at least one, must be
+    results for the function to be asked at all. It sees plain arrays only, and its operands are simplified already.
     """
-    found = tuple(op if isinstance(op, Op) else op_of(op) for op in ops)
+    found = tuple(map(_op, ops))
 
-    def rule(function: Callable[[Node], Node | None]) -> ProceduralRule:
+    def rule(function: Callable[..., Node | None]) -> ProceduralRule:
         code: Any = function.__code__
         title = name or function.__name__.strip("_").replace("_", " ")
-        only = None if operands is None else frozenset(operands)
+        every = None if all_operands is None else frozenset(map(_op, all_operands))
+        some = None if an_operand is None else frozenset(map(_op, an_operand))
         place = (code.co_filename, code.co_firstlineno)
-        return ProceduralRule(title, function, found, by_kind(safety), local, law, *place, only)
+        return ProceduralRule(
+            title, function, found, by_kind(safety), local, law, *place, every, some, counts=code.co_argcount > 1
+        )
 
     return rule
+
+
+def _op(op: Op | Primitive) -> Op:
+    return op if isinstance(op, Op) else op_of(op)
 
 
 def _names(pattern: Pattern) -> set[str]:
@@ -223,12 +259,12 @@ def _is_elementwise(pattern: Pattern) -> bool:
     return pattern.op.elementwise and all(map(_is_elementwise, pattern.operands))
 
 
-def _may_be(pattern: Pattern, op: Op) -> bool:
+def _may_be(pattern: Pattern, operand: Operand) -> bool:
     if isinstance(pattern, Apply):
-        return op is pattern.op
-    if isinstance(pattern, Value) or (isinstance(pattern, Variable) and pattern.constant):
-        return op is CONSTANT or op is BROADCAST
-    return True
+        return operand.op is pattern.op
+    if isinstance(pattern, Value):
+        return operand.number == number_key(pattern.value)
+    return not (isinstance(pattern, Variable) and pattern.constant) or operand.op in (CONSTANT, BROADCAST)
 
 
 def _inner(pattern: Pattern, node: Node, leaves: set[Node]) -> Iterable[Node]:

@@ -65,15 +65,15 @@ def by_kind(safety: str | Mapping[str, str]) -> dict[str, str]:
     return table
 
 
-def kinds_of(nodes: Iterable[Node]) -> set[str]:
+def kinds_of(nodes: Iterable[Node]) -> frozenset[str]:
     """The kinds of dtypes of nodes; booleans do not count beside others, for they choose and compare."""
-    kinds = {kind_of(node.aval.dtype) for node in nodes}
-    return kinds - {"b"} or kinds
+    kinds = frozenset([kind_of(node.avals[0].dtype) for node in nodes])
+    return kinds if len(kinds) == 1 else kinds - {"b"}
 
 
-def weakest(table: Mapping[str, str], nodes: Iterable[Node]) -> str | None:
-    """The loosest safety that `table` states for the dtypes of `nodes`; None where it does not hold for one."""
-    words = [table.get(kind) for kind in kinds_of(nodes)]
+def loosest(table: Mapping[str, str], kinds: Iterable[str]) -> str | None:
+    """The loosest safety that `table` states for these kinds of dtypes; None where it does not hold for one."""
+    words = [table.get(kind) for kind in kinds]
     if None in words or not words:
         return None
     return max((word for word in words if word), key=SAFETIES.index)
