@@ -140,10 +140,12 @@ def test_results_can_be_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> Non
     assert repeated(dispatch, (1.0,), calls=4)() == 6.0
     assert repeated(dispatch, (1.0,), calls=4, wait=lambda result: result)() == 1.0
     held: list[object] = []
-    assert one_each(dispatch, [(9.0,), (1.0,), (3.0,)], held)() == 7.0  # the first is not counted
-    assert len(held) == 3
-    assert one_each(dispatch, [(9.0,), (1.0,), (3.0,)], held, wait=lambda result: result)() == 2.0
-    assert len(held) == 6
+    assert one_each(dispatch, [(1.0,), (3.0,)], held, uncounted=0)() == 7.0
+    assert len(held) == 2
+    assert one_each(dispatch, [(9.0,), (1.0,), (3.0,)], held, uncounted=1)() == 7.0
+    assert len(held) == 5
+    assert one_each(dispatch, [(9.0,), (1.0,), (3.0,)], held, uncounted=1, wait=lambda result: result)() == 2.0
+    assert len(held) == 8
 
 
 def test_the_geometric_mean() -> None:
