@@ -5,12 +5,13 @@ from __future__ import annotations
 from jax.extend.core import primitives as p
 
 from graphopt.ir.node import Node
-from graphopt.ops.make import BROADCAST, full, make
+from graphopt.ops.make import BROADCAST, full
 from graphopt.passes.rules.moving import (
     IOTA,
     MOVES,
     RESHAPE,
     SQUEEZE,
+    applied,
     axes_added_to,
     axes_kept,
     bounds,
@@ -146,7 +147,7 @@ def part_of_iota(node: Node) -> Node | None:
         if places is None or axis not in places:
             return None
         axis = places[axis]
-    return make(inner.op, **inner.attrs.replace(shape=node.aval.shape, dimension=axis))
+    return applied(inner.op, inner.attrs.replace(shape=node.aval.shape, dimension=axis))
 
 
 RULES: tuple[AnyRule, ...] = (

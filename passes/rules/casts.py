@@ -12,7 +12,7 @@ from jax.extend.core import primitives as p
 from graphopt.ir.node import Node, constant
 from graphopt.ir.op import CONSTANT
 from graphopt.ops.make import CONVERT, make
-from graphopt.passes.rules.moving import IOTA, MOVES
+from graphopt.passes.rules.moving import IOTA, MOVES, applied
 from graphopt.rewrite.pattern import splat
 from graphopt.rewrite.rule import AnyRule, rewrites
 from graphopt.rewrite.safety import kind_of
@@ -128,7 +128,7 @@ def cast_of_iota(node: Node) -> Node | None:
         int(np.iinfo(t).max) if kind in "iu" else 2 ** int(jnp.finfo(t).nmant) if kind == "f" else 0
         for t, kind in zip((inner.aval.dtype, dtype), kinds, strict=True)
     ]
-    return make(IOTA, **inner.attrs.replace(dtype=dtype)) if last <= min(limits) else None
+    return applied(IOTA, inner.attrs.replace(dtype=dtype)) if last <= min(limits) else None
 
 
 @rewrites(p.bitcast_convert_type_p, safety=MOVES, law="inverse")

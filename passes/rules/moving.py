@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jax.extend.core import primitives as p
 
-from graphopt.ir.node import Node, constant, is_comparable
-from graphopt.ir.op import CONSTANT, op_of
+from graphopt.ir.attrs import Attrs
+from graphopt.ir.aval import aval_of
+from graphopt.ir.node import Node, constant, is_comparable, make_node
+from graphopt.ir.op import CONSTANT, Op, op_of
 from graphopt.ops.make import BROADCAST, make
 from graphopt.rewrite.pattern import splat
 from graphopt.rewrite.safety import KINDS
 
 MOVES = {KINDS + "o": "exact"}
-"""The safety of data movement: every bit of every dtype stays. (XLA:CPU repeats rows of bfloat16 by way of float32, where
-denormals are flushed: this is not counted.)"""
+"""The safety of data movement: every bit of every dtype stays. (XLA:CPU repeats rows of bfloat16 by way of float32,
+where denormals are flushed: this is not counted.)"""
 
 TRANSPOSE, RESHAPE, SQUEEZE, REV = map(op_of, (p.transpose_p, p.reshape_p, p.squeeze_p, p.rev_p))
 SLICE, CONCATENATE, PAD, IOTA = map(op_of, (p.slice_p, p.concatenate_p, p.pad_p, p.iota_p))
 
 Shape = tuple[int, ...]
+Uses = Callable[[Node], int]
+"""How many nodes read a given one."""
+
+
+def applied(op: Op, attrs: Attrs, *inputs: Node) -> Node:
+    """An operation with all its parameters, taken from another node: none is looked up."""
+    assert op.primitive is not None
+    result, _ = op.primitive.abstract_eval(*[n.aval.type for n in inputs], **attrs)
+    return make_node(op, inputs, attrs, (aval_of(result),))
 
 
 def transposed(x: Node, permutation: Sequence[int]) -> Node:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from jax.extend.core import primitives as p
 
 from graphopt.ir.node import Node
-from graphopt.passes.rules.counting import Uses, rewrites_counting
-from graphopt.passes.rules.moving import CONCATENATE, MOVES, REV, concatenated, reversed_along
+from graphopt.passes.rules.moving import CONCATENATE, MOVES, REV, Uses, concatenated, reversed_along
 from graphopt.rewrite.rule import AnyRule, rewrites
 
 
@@ -28,7 +27,7 @@ def reversal_of_reversal(node: Node) -> Node | None:
     return reversed_along(inner.inputs[0], sorted(axes))
 
 
-@rewrites_counting(p.rev_p, safety=MOVES, law="movement")
+@rewrites(p.rev_p, safety=MOVES, law="movement")
 def reversal_of_concatenated_reversals(node: Node, uses: Uses) -> Node | None:
     """rev(concatenate(rev(x), rev(y))) → concatenate(y, x)"""
     inner = node.inputs[0]

@@ -7,10 +7,20 @@ from collections.abc import Callable, Sequence
 from graphopt.ir.node import Node
 from graphopt.ir.op import Op
 from graphopt.ops import elementwise
-from graphopt.ops.make import BROADCAST, make
-from graphopt.passes.rules.counting import Counted, Uses, rewrites_counting
-from graphopt.passes.rules.moving import RESHAPE, SQUEEZE, TRANSPOSE, broadcast, relabels, reshaped, transposed, uniform
-from graphopt.rewrite.rule import AnyRule
+from graphopt.ops.make import BROADCAST
+from graphopt.passes.rules.moving import (
+    RESHAPE,
+    SQUEEZE,
+    TRANSPOSE,
+    Uses,
+    applied,
+    broadcast,
+    relabels,
+    reshaped,
+    transposed,
+    uniform,
+)
+from graphopt.rewrite.rule import AnyRule, rewrites
 from graphopt.rewrite.safety import KINDS
 
 # fmt: off
@@ -66,7 +76,7 @@ def _repeat_later(node: Node, uses: Uses) -> Node | None:
     if found is None:
         return None
     first, operands = found
-    core = make(node.op, *operands, **node.attrs)
+    core = applied(node.op, node.attrs, *operands)
     return broadcast(core, node.aval.shape, first.attrs["broadcast_dimensions"])
 
 
@@ -78,7 +88,7 @@ def _transpose_later(node: Node, uses: Uses) -> Node | None:
     first, operands = found
     if node.aval.dtype.itemsize > max(n.aval.dtype.itemsize for n in node.inputs):
         return None  # after a widening cast there is more to move
-    return transposed(make(node.op, *operands, **node.attrs), first.attrs["permutation"])
+    return transposed(applied(node.op, node.attrs, *operands), first.attrs["permutation"])
 
 
 def _reshape_later(node: Node, uses: Uses) -> Node | None:
@@ -87,8 +97,8 @@ def _reshape_later(node: Node, uses: Uses) -> Node | None:
     if found is None or _is_shared(node, found[0].op, uses):
         return None
     first, operands = found
-    core = make(node.op, *operands, **node.attrs)
-    return make(first.op, core, **first.attrs) if first.op is SQUEEZE else reshaped(core, node.aval.shape)
+    core = applied(node.op, node.attrs, *operands)
+    return applied(first.op, first.attrs, core) if first.op is SQUEEZE else reshaped(core, node.aval.shape)
 
 
 def _is_shared(node: Node, op: Op, uses: Uses) -> bool:
@@ -107,20 +117,20 @@ def _scalar_operand(node: Node, uses: Uses) -> Node | None:
             operands[position] = n.inputs[0]
     if tuple(operands) == node.inputs or not any(n.aval.shape == node.aval.shape for n in operands):
         return None
-    return make(node.op, *operands, **node.attrs)
+    return applied(node.op, node.attrs, *operands)
 
 
-def _pair(function: Counted, name: str, of: tuple[Op, ...]) -> Sequence[AnyRule]:
+def _pair(function: Callable[[Node, Uses], Node | None], name: str, of: tuple[Op, ...]) -> Sequence[AnyRule]:
     """The rule for exact operations, and the one for functions that are approximated."""
     law = "movement"
     return (
-        rewrites_counting(*EXACT_OPS, safety=EXACT, law=law, of=of, name=f"{name} elementwise operation")(function),
-        rewrites_counting(*FUNCTIONS, safety=ROUNDED, law=law, of=of, name=f"{name} function")(function),
+        rewrites(*EXACT_OPS, safety=EXACT, law=law, an_operand=of, name=f"{name} elementwise operation")(function),
+        rewrites(*FUNCTIONS, safety=ROUNDED, law=law, an_operand=of, name=f"{name} function")(function),
     )
 
 
-scalar_operand = rewrites_counting(
-    *EXACT_OPS, *FUNCTIONS, safety=EXACT, law="reduction", name="scalar operand", of=[BROADCAST]
+scalar_operand = rewrites(
+    *EXACT_OPS, *FUNCTIONS, safety=EXACT, law="reduction", name="scalar operand", an_operand=[BROADCAST]
 )(_scalar_operand)
 
 RULES: tuple[AnyRule, ...] = (

@@ -1,9 +1,12 @@
-"""Rules for reductions, cumulative operations, windows and contractions."""
+"""Rules for reductions, cumulative operations, windows and contractions, from all files of this subject."""
 
 from __future__ import annotations
 
+from graphopt.passes.rules import contraction, cumulative, distribution, indexing, reductions, scaling, windows
 from graphopt.rewrite.rule import AnyRule
 
-RULES: tuple[AnyRule, ...] = ()
+_FILES = (reductions, scaling, cumulative, windows, contraction, distribution, indexing)
 
-DECLINED: dict[str, str] = {}
+RULES: tuple[AnyRule, ...] = tuple(rule for file in _FILES for rule in file.RULES)
+
+DECLINED: dict[str, str] = {name: why for file in _FILES for name, why in file.DECLINED.items()}

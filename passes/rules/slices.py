@@ -6,7 +6,6 @@ from jax.extend.core import primitives as p
 
 from graphopt.ir.node import Node
 from graphopt.ops.make import make
-from graphopt.passes.rules.counting import Uses, rewrites_counting
 from graphopt.passes.rules.moving import (
     CONCATENATE,
     MOVES,
@@ -15,6 +14,8 @@ from graphopt.passes.rules.moving import (
     REV,
     SLICE,
     SQUEEZE,
+    Uses,
+    applied,
     axes_kept,
     bounds,
     broadcast,
@@ -45,7 +46,7 @@ def slice_of_slice(node: Node) -> Node | None:
     return sliced(inner.inputs[0], [s if c else 0 for s, c in zip(first, counts, strict=True)], counts, steps)
 
 
-@rewrites_counting(p.slice_p, safety=MOVES, law="movement")
+@rewrites(p.slice_p, safety=MOVES, law="movement")
 def slice_of_reversal(node: Node, uses: Uses) -> Node | None:
     """slice(rev(x)) → rev(slice(x))"""
     inner = node.inputs[0]
@@ -78,7 +79,7 @@ def slice_of_reshape(node: Node) -> Node | None:
     return reshaped(sliced(x, *[[part[k] for part in mine] for k in range(3)]), node.aval.shape)
 
 
-@rewrites_counting(p.slice_p, safety=MOVES, law="movement")
+@rewrites(p.slice_p, safety=MOVES, law="movement")
 def slice_of_concatenation(node: Node, uses: Uses) -> Node | None:
     """slice(concatenate(x, y)) → slice(x), or a shorter concatenation"""
     inner = node.inputs[0]
@@ -104,7 +105,7 @@ def slice_of_concatenation(node: Node, uses: Uses) -> Node | None:
     return concatenated(parts, axis)
 
 
-@rewrites_counting(p.slice_p, safety=MOVES, law="movement")
+@rewrites(p.slice_p, safety=MOVES, law="movement")
 def slice_of_padding(node: Node, uses: Uses) -> Node | None:
     """slice(pad(x, c)) → slice(x), or broadcast(c), or less padding"""
     inner = node.inputs[0]
@@ -135,7 +136,7 @@ def slice_of_padding(node: Node, uses: Uses) -> Node | None:
     return None if uses(inner) > 1 else make(PAD, core, value, padding_config=tuple(left))
 
 
-@rewrites_counting(p.slice_p, safety=MOVES, law="movement")
+@rewrites(p.slice_p, safety=MOVES, law="movement")
 def slice_of_elementwise(node: Node, uses: Uses) -> Node | None:
     """slice(f(x, y)) → f(slice(x), slice(y))"""
     inner = node.inputs[0]
@@ -153,7 +154,7 @@ def slice_of_elementwise(node: Node, uses: Uses) -> Node | None:
             parts.append(broadcast(scalar, counts, ()))
         else:
             parts.append(sliced(n, starts, counts, strides) if n.aval.shape else n)
-    return make(inner.op, *parts, **inner.attrs)
+    return applied(inner.op, inner.attrs, *parts)
 
 
 RULES: tuple[AnyRule, ...] = (

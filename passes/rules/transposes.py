@@ -6,13 +6,14 @@ from jax.extend.core import primitives as p
 
 from graphopt.ir.node import Node
 from graphopt.ops.make import BROADCAST, make
-from graphopt.passes.rules.counting import Uses, rewrites_counting
 from graphopt.passes.rules.moving import (
     IOTA,
     MOVES,
     PAD,
     REV,
     TRANSPOSE,
+    Uses,
+    applied,
     bounds,
     broadcast,
     concatenated,
@@ -61,10 +62,10 @@ def transpose_of_iota(node: Node) -> Node | None:
     if inner.op is not IOTA or inner.inputs:
         return None
     axis = node.attrs["permutation"].index(inner.attrs["dimension"])
-    return make(IOTA, **inner.attrs.replace(shape=node.aval.shape, dimension=axis))
+    return applied(IOTA, inner.attrs.replace(shape=node.aval.shape, dimension=axis))
 
 
-@rewrites_counting(p.slice_p, p.rev_p, p.pad_p, safety=MOVES, law="movement")
+@rewrites(p.slice_p, p.rev_p, p.pad_p, safety=MOVES, law="movement")
 def selection_of_transpose(node: Node, uses: Uses) -> Node | None:
     """slice(transpose(x)) → transpose(slice(x)), and so for rev and pad"""
     inner = node.inputs[0]
@@ -82,7 +83,7 @@ def selection_of_transpose(node: Node, uses: Uses) -> Node | None:
     return transposed(moved, permutation)
 
 
-@rewrites_counting(p.concatenate_p, safety=MOVES, law="movement")
+@rewrites(p.concatenate_p, safety=MOVES, law="movement")
 def concatenation_of_transposes(node: Node, uses: Uses) -> Node | None:
     """concatenate(transpose(x), transpose(y)) → transpose(concatenate(x, y))"""
     first = node.inputs[0]

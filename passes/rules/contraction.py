@@ -1,0 +1,245 @@
+"""Rules for matrix products: transposes go into their axis numbers, and what need not be summed is not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from jax.extend.core import primitives as p
+
+from graphopt.ir.node import Node
+from graphopt.ir.op import op_of
+from graphopt.ops.contract import DOT_GENERAL
+from graphopt.ops.make import BROADCAST, full, make
+from graphopt.passes.rules.moving import TRANSPOSE, Uses, applied, bounds, broadcast, reshaped, sliced, uniform
+from graphopt.rewrite.pattern import splat
+from graphopt.rewrite.rule import AnyRule, rewrites
+from graphopt.rewrite.safety import kind_of
+
+MUL, SUM = op_of(p.mul_p), op_of(p.reduce_sum_p)
+
+Axes = list[int]
+
+REORDERED = {"biu": "exact", "fc": "reassociate"}
+NUMBERS = {"iu": "exact", "f": "reassociate", "c": "nonfinite"}
+
+
+def axes_of(node: Node) -> tuple[tuple[Axes, Axes], tuple[Axes, Axes], tuple[Axes, Axes]]:
+    """The contracted, batch and free axes of a product, each of the left and of the right operand."""
+    contracted, batch = node.attrs["dimension_numbers"]
+    sides: list[tuple[Axes, Axes, Axes]] = []
+    for side in (0, 1):
+        summed, batched = [int(a) for a in contracted[side]], [int(a) for a in batch[side]]
+        rank = len(node.inputs[side].aval.shape)
+        sides.append((summed, batched, [a for a in range(rank) if a not in summed and a not in batched]))
+    (ls, lb, lf), (rs, rb, rf) = sides
+    return (ls, rs), (lb, rb), (lf, rf)
+
+
+def product(like: Node, x: Node, y: Node, contracted: Sequence[Sequence[int]], batch: Sequence[Sequence[int]]) -> Node:
+    """The product of `x` and `y` over these axes, in the precision of `like`."""
+    numbers = (tuple(map(tuple, contracted)), tuple(map(tuple, batch)))
+    return applied(DOT_GENERAL, like.attrs.replace(dimension_numbers=numbers), x, y)
+
+
+def _one_dtype(node: Node) -> bool:
+    """Whether both operands and the result have one dtype, of numbers."""
+    dtypes = {n.aval.dtype for n in (*node.inputs, node)}
+    return len(dtypes) == 1 and kind_of(node.aval.dtype) in "iufc"
+
+
+@rewrites(p.dot_general_p, safety="exact", law="absorption")
+def product_over_nothing(node: Node) -> Node | None:
+    """dot(x, y) → 0 where no elements are summed"""
+    (summed, _), _, _ = axes_of(node)
+    empty = any(node.inputs[0].aval.shape[a] == 0 for a in summed)
+    return full(0, node.aval) if empty and kind_of(node.aval.dtype) in "iufc" else None
+
+
+@rewrites(p.dot_general_p, safety=REORDERED, law="movement")
+def product_of_transpose(node: Node) -> Node | None:
+    """dot(transpose(x), y) → dot(x, y) along other axes, where the axes left keep their order"""
+    contracted, batch, free = axes_of(node)
+    operands, summed, batched = list(node.inputs), list(contracted), list(batch)
+    for side in (0, 1):
+        inner = operands[side]
+        if inner.op is TRANSPOSE:
+            permutation = inner.attrs["permutation"]
+            left = [permutation[a] for a in free[side]]
+            if left == sorted(left):
+                operands[side] = inner.inputs[0]
+                summed[side] = [permutation[a] for a in summed[side]]
+                batched[side] = [permutation[a] for a in batched[side]]
+    return None if operands == list(node.inputs) else product(node, operands[0], operands[1], summed, batched)
+
+
+@rewrites(p.transpose_p, safety=REORDERED, law="movement", an_operand=[DOT_GENERAL])
+def transpose_of_product(node: Node, uses: Uses) -> Node | None:
+    """transpose(dot(x, y)) → dot(y, x)"""
+    inner = node.inputs[0]
+    if inner.op is not DOT_GENERAL or uses(inner) > 1 or inner.context is not None:
+        return None
+    contracted, batch, free = axes_of(inner)
+    precision = inner.attrs["precision"]
+    if precision is not None and not isinstance(precision, tuple):
+        return None
+    start, left, right = len(batch[0]), len(free[0]), len(free[1])
+    swapped = [*range(start), *range(start + left, start + left + right), *range(start, start + left)]
+    if list(node.attrs["permutation"]) != swapped:
+        return None
+    numbers = (tuple(map(tuple, contracted[::-1])), tuple(map(tuple, batch[::-1])))
+    turned = None if precision is None else precision[::-1]
+    return applied(DOT_GENERAL, inner.attrs.replace(dimension_numbers=numbers, precision=turned), *inner.inputs[::-1])
+
+
+@rewrites(p.dot_general_p, safety=NUMBERS, law="reduction")
+def product_without_a_sum(node: Node) -> Node | None:
+    """dot(x, y) → x * y where one element, or none, is summed"""
+    contracted, batch, free = axes_of(node)
+    if not _one_dtype(node) or math.prod(node.inputs[0].aval.shape[a] for a in contracted[0]) != 1:
+        return None
+    shapes: list[list[int]] = []
+    for side in (0, 1):
+        order = [*batch[side], *free[side]]
+        if order != sorted(order):
+            return None
+        shape = node.inputs[side].aval.shape
+        mine, units = [shape[a] for a in free[side]], [1] * len(free[1 - side])
+        shapes.append([*(shape[a] for a in batch[side]), *(mine + units if side == 0 else units + mine)])
+    x, y = (reshaped(n, shape) for n, shape in zip(node.inputs, shapes, strict=True))
+    return make(MUL, x, y)
+
+
+@rewrites(p.dot_general_p, safety=REORDERED, law="reduction")
+def product_of_one_matrix_pair(node: Node) -> Node | None:
+    """dot(x, y) → reshape(dot(x, y)) without the batch axes, where they have one element each"""
+    contracted, batch, _ = axes_of(node)
+    if not batch[0] or any(node.inputs[0].aval.shape[a] != 1 for a in batch[0]):
+        return None
+    summed = [contracted[side] + batch[side] for side in (0, 1)]
+    x, y = node.inputs
+    return reshaped(product(node, x, y, summed, ((), ())), node.aval.shape)
+
+
+@rewrites(p.dot_general_p, safety=REORDERED, law="movement")
+def product_of_repeated_rows(node: Node) -> Node | None:
+    """dot(broadcast(x), y) → broadcast(dot(x, y)) where the repeated axis is not summed"""
+    contracted, batch, free = axes_of(node)
+    for side in (0, 1):
+        inner = node.inputs[side]
+        if inner.op is not BROADCAST or len(inner.inputs) != 1:
+            continue
+        gone = [a for a in free[side] if a not in inner.attrs["broadcast_dimensions"]]
+        if math.prod(inner.aval.shape[a] for a in gone) < 2:
+            continue
+        core, places = _without(inner, gone)
+        operands = [core if k == side else n for k, n in enumerate(node.inputs)]
+        summed, batched = (
+            [[places[a] for a in axes[k]] if k == side else axes[k] for k in (0, 1)] for axes in (contracted, batch)
+        )
+        first = len(batch[0]) + (len(free[0]) if side else 0)
+        dropped = {first + free[side].index(a) for a in gone}
+        kept = [a for a in range(len(node.aval.shape)) if a not in dropped]
+        return broadcast(product(node, operands[0], operands[1], summed, batched), node.aval.shape, kept)
+    return None
+
+
+def _without(inner: Node, gone: Sequence[int]) -> tuple[Node, dict[int, int]]:
+    """A broadcast without these new axes, and where the other axes are now."""
+    kept = [a for a in range(len(inner.aval.shape)) if a not in gone]
+    places = {a: k for k, a in enumerate(kept)}
+    dimensions = [places[d] for d in inner.attrs["broadcast_dimensions"]]
+    return broadcast(inner.inputs[0], [inner.aval.shape[a] for a in kept], dimensions), places
+
+
+@rewrites(p.dot_general_p, safety=REORDERED, law="movement")
+def product_with_one_matrix_for_all(node: Node) -> Node | None:
+    """dot(x, broadcast(y)) → dot(x, y) where y is repeated for each matrix of x"""
+    contracted, batch, free = axes_of(node)
+    inner = node.inputs[1]
+    if not batch[1] or inner.op is not BROADCAST or len(inner.inputs) != 1:
+        return None
+    if any(a in inner.attrs["broadcast_dimensions"] for a in batch[1]):
+        return None
+    order = [*batch[0], *free[0]]
+    if order != sorted(order):
+        return None
+    core, places = _without(inner, batch[1])
+    return product(node, node.inputs[0], core, (contracted[0], [places[a] for a in contracted[1]]), ((), ()))
+
+
+def _summed_other_side(node: Node, side: int) -> Node | None:
+    """The other operand summed over what is contracted, and repeated as the result wants it."""
+    contracted, batch, free = axes_of(node)
+    other = node.inputs[1 - side]
+    first = len(batch[0]) + (0 if side else len(free[0]))
+    places = {a: k for k, a in enumerate(batch[1 - side])}
+    places |= {a: first + k for k, a in enumerate(free[1 - side])}
+    dimensions = [places[a] for a in range(len(other.aval.shape)) if a in places]
+    if dimensions != sorted(dimensions):
+        return None
+    total = make(SUM, other, axes=tuple(sorted(contracted[1 - side]))) if contracted[0] else other
+    return broadcast(total, node.aval.shape, dimensions)
+
+
+@rewrites(p.dot_general_p, safety=REORDERED, law="reduction")
+def product_with_ones(node: Node) -> Node | None:
+    """dot(1, y) → broadcast(sum(y))"""
+    return _product_with(node, ones=True)
+
+
+@rewrites(p.dot_general_p, safety={"iu": "exact", "fc": "nonfinite"}, law="reduction")
+def product_with_equal_numbers(node: Node) -> Node | None:
+    """dot(broadcast(c), y) → c * broadcast(sum(y))"""
+    return _product_with(node, ones=False)
+
+
+def _product_with(node: Node, ones: bool) -> Node | None:
+    # A sum of 16 bits would be rounded more often than a product, which is summed in 32 bits.
+    if not _one_dtype(node) or (kind_of(node.aval.dtype) == "f" and node.aval.dtype.itemsize < 4):
+        return None
+    for side in (0, 1):
+        scalar = uniform(node.inputs[side])
+        if scalar is None or (ones and splat(scalar) != 1):
+            continue
+        total = _summed_other_side(node, side)
+        if total is not None:
+            return total if ones else make(MUL, scalar, total)
+    return None
+
+
+@rewrites(p.slice_p, safety=REORDERED, law="movement", an_operand=[DOT_GENERAL])
+def slice_of_product(node: Node, uses: Uses) -> Node | None:
+    """slice(dot(x, y)) → dot(slice(x), slice(y))"""
+    inner = node.inputs[0]
+    if inner.op is not DOT_GENERAL or uses(inner) > 1 or inner.context is not None:
+        return None
+    contracted, batch, free = axes_of(inner)
+    parts = list(zip(*bounds(node), strict=True))
+    operands: list[Node] = []
+    for side in (0, 1):
+        first = len(batch[0]) + (len(free[0]) if side else 0)
+        mine = dict(zip(batch[side], parts, strict=False)) | dict(zip(free[side], parts[first:], strict=False))
+        x = inner.inputs[side]
+        taken = [mine.get(a, (0, n, 1)) for a, n in enumerate(x.aval.shape)]
+        operands.append(sliced(x, *[[part[k] for part in taken] for k in range(3)]))
+    return product(inner, operands[0], operands[1], contracted, batch)
+
+
+RULES: tuple[AnyRule, ...] = (
+    product_over_nothing,
+    product_of_transpose,
+    product_of_one_matrix_pair,
+    product_without_a_sum,
+    product_with_one_matrix_for_all,
+    product_of_repeated_rows,
+    product_with_ones,
+    product_with_equal_numbers,
+    transpose_of_product,
+    slice_of_product,
+)
+
+DECLINED: dict[str, str] = {
+    "dot_general": "(x @ y) @ z → x @ (y @ z) belongs to the ordering of contractions; products with identity and "
+    "one-hot matrices are not recognized: they are computed from an iota, not written as constants.",
+}
