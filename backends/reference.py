@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Var, jaxpr_as_fun
 
 from graphopt.backends.xla.staging import NO_DEBUG_INFO, constant_value, equation_of
 from graphopt.errors import GraphError
+from graphopt.ir.aval import Aval
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, STATE
@@ -109,3 +112,14 @@ def _while(view: While, operands: list[Any], run: Run) -> list[Any]:
     while bool(run(view.cond, [*tested, *carry])[0]):
         carry = run(view.body, [*consts, *carry])
     return carry
+
+
+def drawn(aval: Aval, random: np.random.Generator) -> Any:
+    """A value of this type: moderate numbers. Raises TypeError where it is no array of numbers."""
+    if not aval.is_plain or not isinstance(aval.dtype, np.dtype):
+        raise TypeError(f"no value can be drawn for {aval.type}")
+    if jnp.issubdtype(aval.dtype, np.integer):
+        return random.integers(0, 10, aval.shape).astype(aval.dtype)
+    if aval.dtype == np.bool_:
+        return random.integers(0, 2, aval.shape).astype(bool)
+    return random.normal(size=aval.shape).astype(aval.dtype)

@@ -7,16 +7,22 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+import numpy as np
 from jax.extend.core import ClosedJaxpr
 
+from graphopt.backends.agreement import disagreement
+from graphopt.backends.reference import apply_opened, drawn, evaluate
 from graphopt.backends.xla.staging import jaxpr_of
 from graphopt.backends.xla.target import Target
 from graphopt.config import Options, settings
 from graphopt.debug import show
+from graphopt.errors import PassError
 from graphopt.ir.graph import Graph
 from graphopt.ir.sources import Sources
 from graphopt.passes.pipelines import STANDARD
 from graphopt.rewrite.passes import Context, Pass, PassRecord, run_pipeline
+from graphopt.rewrite.safety import SAFETIES
 from graphopt.trace.jaxpr import graph_of
 
 
@@ -24,6 +30,8 @@ def rewrite_jaxpr(jaxpr: ClosedJaxpr, options: Options, target: Target) -> Close
     """The program that computes what `jaxpr` computes, after the passes; the same inputs, results and effects."""
     graph, sources = graph_of(jaxpr)
     graph, records = optimize_graph(graph, sources, options, target)
+    if settings().check > 1:
+        check_results(records)
     lowered = jaxpr_of(graph, sources)
     name = jaxpr.jaxpr.debug_info.func_name
     if settings().dump is not None:
@@ -54,6 +62,29 @@ def context_for(options: Options, sources: Sources, target: Target | None = None
     portable = target.for_export or target.symbolic or target.num_devices > 1 or len(target.platforms) > 1
     timed = timed or settings().debug > 0
     return Context(options, sources, differentiable=target.transformable, portable=portable, timed=timed)
+
+
+def check_results(records: Sequence[PassRecord]) -> None:
+    """Evaluates the graph before the first pass and after each one, on arguments that are drawn.
+
+    Raises PassError at the first pass that moves a result by more than the safety of its rules allows. A program with
+    effects is not run, nor one whose arguments cannot be drawn.
+    """
+    if not records or any(node.effects for node in records[0].before.nodes):
+        return
+    start, random, safety = records[0].before, np.random.default_rng(0), 0
+    with jax.ensure_compile_time_eval():
+        try:
+            args = [drawn(aval, random) for aval in start.in_avals]
+        except TypeError:
+            return
+        expected = evaluate(start, *args, apply=apply_opened)
+        for record in records:
+            safety = max([safety, *(SAFETIES.index(firing.safety) for firing in record.firings)])
+            difference = disagreement(start, record.after, args, SAFETIES[safety], expected)
+            if difference is not None:
+                advice = "find the rule with graphopt.verify(f)(*args)"
+                raise PassError(f"the pass {record.name!r} changed a result: {difference}; {advice}")
 
 
 _dumped = itertools.count(1)

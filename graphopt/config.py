@@ -20,11 +20,12 @@ Numerics = Literal["exact", "standard", "fast"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 NUMERICS: tuple[str, ...] = get_args(Numerics)
 
+CHECK = ("0", "1", "2")
 DEBUG = ("0", "1", "2", "3", "4")
 
 _ENVIRONMENT = {
     "GRAPHOPT_DUMP": "a directory that receives each region's graph before and after every pass",
-    "GRAPHOPT_CHECK": "1 checks the graph after every pass, 0 does not",
+    "GRAPHOPT_CHECK": "1 checks the graph after every pass, 2 also evaluates it, on drawn arguments, 0 does neither",
     "GRAPHOPT_DEBUG": "1 prints the times of passes, 2 also how each changed the graph, 3 also each rule that fired, "
     "4 also the program that is lowered",
 }
@@ -34,12 +35,12 @@ _ENVIRONMENT = {
 class Settings:
     """What the environment asks of this process.
 
-    `dump`: directory for graph text, or None. `check`: whether graphs are checked after every pass. `debug`: how much
-    is printed of each compilation, from 0 (nothing) to 4 (see `graphopt.debug`).
+    `dump`: directory for graph text, or None. `check`: 1 where graphs are checked after every pass, 2
+    where they are evaluated too. `debug`: how much is printed of each compilation, 0 (nothing) to 4 (`graphopt.debug`).
     """
 
     dump: Path | None = None
-    check: bool = False
+    check: int = 0
     debug: int = 0
 
 
@@ -49,13 +50,13 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         if name.startswith("GRAPHOPT_") and name not in _ENVIRONMENT and not name.startswith("GRAPHOPT_TEST_"):
             raise OptionError(f"{_unknown('environment variable', name, tuple(_ENVIRONMENT))}")
     check = environment.get("GRAPHOPT_CHECK", "0")
-    if check not in ("0", "1"):
-        raise OptionError(_unknown("GRAPHOPT_CHECK", check, ("0", "1")))
+    if check not in CHECK:
+        raise OptionError(_unknown("GRAPHOPT_CHECK", check, CHECK))
     debug = environment.get("GRAPHOPT_DEBUG", "0")
     if debug not in DEBUG:
         raise OptionError(_unknown("GRAPHOPT_DEBUG", debug, DEBUG))
     dump = environment.get("GRAPHOPT_DUMP")
-    return Settings(dump=Path(dump) if dump else None, check=check == "1", debug=int(debug))
+    return Settings(dump=Path(dump) if dump else None, check=int(check), debug=int(debug))
 
 
 @lru_cache(maxsize=1)

@@ -11,11 +11,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
-from graphopt.backends.reference import apply_opened, evaluate
-from graphopt.ir.aval import Aval
+from graphopt.backends.reference import apply_opened, drawn, evaluate
 from graphopt.ir.graph import Graph, make_graph
 from graphopt.ir.node import Node, param
 from graphopt.ir.op import CONSTANT, PARAM
@@ -59,17 +57,6 @@ def around(node: Node, args: Sequence[Any] | None, seed: int = 0) -> Sample:
         return Sample(graph, tuple(args[p.attrs["index"]] for p in _params([node])))
     random = np.random.default_rng(seed)
     return Sample(graph, tuple(drawn(aval, random) for aval in graph.in_avals))
-
-
-def drawn(aval: Aval, random: np.random.Generator) -> Any:
-    """A value of this type: moderate numbers. Raises TypeError where it is no array of numbers."""
-    if not aval.is_plain or not isinstance(aval.dtype, np.dtype):
-        raise TypeError(f"no value can be drawn for {aval.type}")
-    if jax.numpy.issubdtype(aval.dtype, np.integer):
-        return random.integers(0, 10, aval.shape).astype(aval.dtype)
-    if aval.dtype == np.bool_:
-        return random.integers(0, 2, aval.shape).astype(bool)
-    return random.normal(size=aval.shape).astype(aval.dtype)
 
 
 def closed_over(outputs: Sequence[Node], leaves: Collection[Node] = ()) -> Graph:

@@ -11,11 +11,11 @@ from graphopt.errors import GraphoptError, OptionError
 
 
 def test_an_empty_environment_asks_for_nothing() -> None:
-    assert read_settings({"PATH": "/bin"}) == Settings(dump=None, check=False)
+    assert read_settings({"PATH": "/bin"}) == Settings(dump=None, check=0)
 
 
 def test_known_settings_are_read() -> None:
-    assert read_settings({"GRAPHOPT_DUMP": "there", "GRAPHOPT_CHECK": "1"}) == Settings(Path("there"), check=True)
+    assert read_settings({"GRAPHOPT_DUMP": "there", "GRAPHOPT_CHECK": "1"}) == Settings(Path("there"), check=1)
 
 
 @pytest.mark.parametrize("environment", [{"GRAPHOPT_DUPM": "x"}, {"GRAPHOPT_CHECK": "yes"}])

@@ -40,6 +40,27 @@ def test_each_level_prints_more(level: int, tmp_path: Any) -> None:
     assert ("{ lambda ;" in text) == (level >= 4)
 
 
+WRONG = """
+import jax, jax.numpy as jnp, graphopt
+from graphopt.passes.simplify import Simplify
+from graphopt.rewrite import Rule, operation, variables
+
+(x,) = variables("x")
+wrong = Rule("wrong", operation(jax.lax.sin_p)(x), x + 1.0)
+right = graphopt.jit(lambda x: jnp.sin(x) + jax.lax.fori_loop(0, 3, lambda i, c: c * jnp.exp(-x), x))
+right(jnp.ones(3))
+graphopt.jit(jnp.sin, passes=(Simplify(rules=(wrong,)),))(jnp.ones(3))
+"""
+
+
+def test_results_are_checked_while_compiling() -> None:
+    environment = {**os.environ, "GRAPHOPT_CHECK": "2", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", WRONG], env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "PassError: the pass 'simplify' changed a result: output 0[0] is" in done.stderr
+    assert "graphopt.verify(f)(*args)" in done.stderr
+
+
 def test_an_unknown_level_is_refused() -> None:
     with pytest.raises(OptionError, match="unknown GRAPHOPT_DEBUG '5'; known: 0, 1, 2, 3, 4"):
         read_settings({"GRAPHOPT_DEBUG": "5"})
