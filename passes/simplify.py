@@ -41,7 +41,7 @@ class Simplify(Pass):
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """The graph in which no rule applies any more."""
-        rules = _rule_set(self.rules, context.portable)
+        rules = _rule_set(self.rules, context.portable, context.differentiable)
         admitted = ADMITTED[context.options.numerics]
         limit = None if context.limit is None else context.limit - len(context.firings)
         rewriter = Rewriter(
@@ -53,8 +53,10 @@ class Simplify(Pass):
 
 
 @cache
-def _rule_set(rules: tuple[AnyRule, ...], local: bool) -> RuleSet:
-    return RuleSet(rule for rule in rules if rule.is_local or not local)
+def _rule_set(rules: tuple[AnyRule, ...], portable: bool, differentiable: bool) -> RuleSet:
+    return RuleSet(
+        rule for rule in rules if (rule.is_local or not portable) and (rule.keeps_derivatives or not differentiable)
+    )
 
 
 def report(log: Log, context: Context) -> None:

@@ -117,6 +117,11 @@ class Rule:
         assert isinstance(self.before, Apply)
         return {number_key(operand.value) for operand in self.before.operands if isinstance(operand, Value)}
 
+    @property
+    def keeps_derivatives(self) -> bool:
+        """Whether JAX may still differentiate what it makes: an expression of equal value has equal derivatives."""
+        return True
+
     def may_match(self, operands: tuple[Operand, ...], same: bool) -> bool:
         """Whether it can replace a node with operands like these. same: whether the two operands are one node."""
         assert isinstance(self.before, Apply)
@@ -156,8 +161,8 @@ class ProceduralRule:
 
     The fields are those of `Rule`, and: local: whether neither shapes nor the sharding of arrays matter. all_operands,
     an_operand: operations of which all operands, or at least one, must be results; None for any. counts: whether the
-    function is also given one that says how many nodes read a given node. stated: what `table` states for several kinds
-    together, as far as it was asked for.
+    function is also given one that says how many nodes read a given node. keeps_derivatives: whether JAX may still
+    differentiate what it makes. stated: what `table` states for several kinds together, as far as it was asked for.
     """
 
     name: str
@@ -172,6 +177,7 @@ class ProceduralRule:
     an_operand: frozenset[Op] | None = None
     numbers: frozenset[Hashable] = frozenset()
     counts: bool = False
+    keeps_derivatives: bool = True
     stated: dict[frozenset[str], str | None] = field(default_factory=dict, repr=False)
 
     @property
@@ -220,13 +226,15 @@ def rewrites(
     name: str | None = None,
     all_operands: Iterable[Op | Primitive] | None = None,
     an_operand: Iterable[Op | Primitive] | None = None,
+    keeps_derivatives: bool = True,
 ) -> Callable[[Callable[..., Node | None]], ProceduralRule]:
     """Makes a rule of a function that is given a node of one of `ops` and returns its replacement, or None.
 
     A function with a second parameter is also given one that says how many nodes read a given node.
     safety, law: as in `Rule`. local: whether neither shapes nor the sharding of arrays matter. name: by default the
     function's, with spaces. all_operands, an_operand: operations of which all operands, or at least one, must be
-    results for the function to be asked at all. It sees plain arrays only, and its operands are simplified already.
+    results for the function to be asked at all. keeps_derivatives: whether JAX may still differentiate what it makes.
+    The function sees plain arrays only, and its operands are simplified already.
     """
     found = tuple(map(_op, ops))
 
@@ -237,7 +245,17 @@ def rewrites(
         some = None if an_operand is None else frozenset(map(_op, an_operand))
         place = (code.co_filename, code.co_firstlineno)
         return ProceduralRule(
-            title, function, found, by_kind(safety), local, law, *place, every, some, counts=code.co_argcount > 1
+            title,
+            function,
+            found,
+            by_kind(safety),
+            local,
+            law,
+            *place,
+            every,
+            some,
+            counts=code.co_argcount > 1,
+            keeps_derivatives=keeps_derivatives,
         )
 
     return rule

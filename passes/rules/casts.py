@@ -152,7 +152,7 @@ def copy_within_a_program(node: Node) -> Node | None:
     return node.inputs[0]
 
 
-@rewrites(p.stop_gradient_p, safety=MOVES, law="identity")
+@rewrites(p.stop_gradient_p, safety=MOVES, law="identity", keeps_derivatives=False)
 def stop_gradient_after_differentiation(node: Node) -> Node | None:
     """stop_gradient(x) → x: no rule of this kind is applied where JAX may still differentiate"""
     return node.inputs[0]

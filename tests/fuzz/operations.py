@@ -106,9 +106,9 @@ def reduction(function: Callable[..., Any]) -> Step:
     return step
 
 
-def cumulative(function: Callable[..., Any]) -> Step:
+def cumulative(function: Callable[..., Any], accepts: Callable[[Any], bool] = lambda x: True) -> Step:
     def step(v: Values) -> Any:
-        x = v.any()
+        x = v.of(accepts)
         return function(x, axis=v.axis(x), reverse=bool(v.below(2)))
 
     return step
@@ -181,7 +181,7 @@ def concatenate(v: Values) -> Any:
     x = v.any()
     axis = v.axis(x)
     rest = (x.shape[:axis], x.shape[axis + 1 :])
-    fits = lambda y: y.dtype == x.dtype and y.ndim == x.ndim and (y.shape[:axis], y.shape[axis + 1 :]) == rest  # noqa: E731
+    fits = lambda y: y.dtype == x.dtype and y.ndim == x.ndim and (y.shape[:axis], y.shape[axis + 1 :]) == rest
     return lax.concatenate([v.of(fits) if v.below(2) else x for _ in range(1 + v.below(3))], axis)
 
 
@@ -211,7 +211,7 @@ def dynamic_update_slice(v: Values) -> Any:
     x = v.any()
     fits = lambda y: (
         y.dtype == x.dtype and y.ndim == x.ndim and all(a <= b for a, b in zip(y.shape, x.shape, strict=True))
-    )  # noqa: E731
+    )
     return lax.dynamic_update_slice(x, v.of(fits), starts(v, x))
 
 
@@ -320,7 +320,8 @@ STEPS: dict[str, Step] = {
         for name in ("sum", "prod", "max", "min", "and", "or", "xor")
     },
     **{name: argument(getattr(lax, name)) for name in ("argmax", "argmin")},
-    **{name: cumulative(getattr(lax, name)) for name in ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")},
+    **{name: cumulative(getattr(lax, name)) for name in ("cumsum", "cumprod", "cummax", "cummin")},
+    "cumlogsumexp": cumulative(lax.cumlogsumexp, is_float),
     "scatter_add": scatter("add"),
     "scatter_mul": scatter("multiply"),
     "scatter_min": scatter("min"),

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from jax import lax
 
+from graphopt.config import Options
 from graphopt.errors import OptionError, RuleError
 from graphopt.ir.check import check
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
 from graphopt.ir.sources import Sources
 from graphopt.ops.make import make
+from graphopt.passes.simplify import Simplify
 from graphopt.rewrite.driver import Rewriter, RuleSet
+from graphopt.rewrite.passes import Context
 from graphopt.rewrite.pattern import operation, variables
 from graphopt.rewrite.rule import AnyRule, Match, Rule, rewrites
 from graphopt.rewrite.safety import SAFETIES
@@ -198,3 +201,16 @@ def test_effects_stay_in_order() -> None:
 
     found, _, _ = rewritten(function, DOUBLE_NEGATION)
     assert sum(bool(node.effects) for node in found.nodes) == 1
+
+
+def test_what_derivatives_need_stays_as_long_as_they_may_be_taken() -> None:
+    graph, sources = trace_function(lambda a, b: lax.stop_gradient(a) * -(-b), X, X)
+    kept = Simplify().run(graph, Context(Options(), sources, differentiable=True))
+    assert [node.op.name for node in kept.nodes[2:]] == ["stop_gradient", "mul"]
+    assert [node.op.name for node in Simplify().run(graph, Context(Options(), sources)).nodes[2:]] == ["mul"]
+
+
+def test_portable_programs_have_rules_between_elementwise_operations_only() -> None:
+    graph, sources = trace_function(lambda a, b: (a.T.T, -(-b)), X, X)
+    found = Simplify().run(graph, Context(Options(), sources, portable=True))
+    assert [node.op.name for node in found.nodes[2:]] == ["transpose", "transpose"]
