@@ -158,6 +158,21 @@ def test_large_arguments_are_copied_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(set(seen)) == 2
 
 
+def test_what_takes_seconds_is_called_once_and_not_with_fresh_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steady, "SLOW", 0.0)
+    monkeypatch.setattr(steady, "LIMIT", 0.0)
+    calls: list[str] = []
+
+    def numpy(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        calls.append("numpy")
+        return x + 1
+
+    row = steady.measure(Program("slow", renewed(lambda x: x + 1), lambda: (jnp.ones(3),), numpy), 7)
+    assert calls == ["numpy"]
+    assert list(row.measures) == ["warm", "first call"]
+    assert row.measures["warm"].ratio.low is None
+
+
 class Executable:
     def __init__(self, stats: Any) -> None:
         self.memory_analysis = lambda: stats
