@@ -93,7 +93,11 @@ TRANSPOSES = {
     "selection of transpose": (
         on(lambda x: cut(transpose(x, 2, 0, 1), (1, 0, 0), (5, 1, 3), (2, 1, 1)), ((2, 3, 5), F)),
         on(lambda x: rev(transpose(x, 2, 0, 1), 0, 1), ((2, 3, 5), "int8")),
-        on(lambda x: pad(transpose(x, 2, 0, 1), 1, (1, 2, 1), (0, 0, 0), (-1, 3, 0)), ((2, 3, 5), "bfloat16")),
+        on(
+            lambda x: pad(transpose(x, 2, 0, 1), 1, (1, 2, 1), (0, 0, 0), (-1, 3, 0)),
+            ((2, 3, 5), "bfloat16"),
+            special=False,
+        ),
         on(lambda x: cut(transpose(x, 1, 0), (0, 0), (0, 2)), ((2, 3), "bool")),
     ),
     "concatenation of transposes": (
@@ -199,8 +203,8 @@ SLICES = {
         on(lambda x: cut(pad(x, 1, (2, 3, 0), (0, 0, 1)), (2, 0), (5, 5)), ((3, 3), F), special=False),
         on(lambda x: cut(pad(x, 1, (2, 3, 0), (1, 1, 0)), (1, 1), (6, 4)), ((3, 3), F)),
         on(lambda x: cut(pad(x, 1, (2, 3, 0)), (1,), (3,)), ((3,), "int8")),
-        on(lambda x: cut(pad(x, 1, (2, 3, 0)), (0,), (2,)), ((3,), "bfloat16")),
-        on(lambda x: cut(pad(x, 1, (2, 3, 0)), (6,), (8,)), ((3,), "bfloat16")),
+        on(lambda x: cut(pad(x, 1, (2, 3, 0)), (0,), (2,)), ((3,), "bfloat16"), special=False),
+        on(lambda x: cut(pad(x, 1, (2, 3, 0)), (6,), (8,)), ((3,), "bfloat16"), special=False),
         on(lambda x: cut(pad(x, 1, (2, 3, 0), (0, 0, 0)), (2, 0), (5, 5), (1, 2)), ((3, 5), "bool")),
     ),
     "slice of elementwise": (
