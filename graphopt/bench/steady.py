@@ -33,7 +33,7 @@ TURN = 1e-3
 
 MOST_CALLS = 1000
 COPIES = 4 << 20
-"""Bytes of fresh arguments that a contender gets in one round at least, in at most MOST_COPIES copies."""
+"""Bytes of fresh arguments and their results that a contender has in one round at least, in MOST_COPIES calls at most."""
 
 MOST_COPIES = 32
 FREE, MOST_ROUNDS = 0.05, 5
@@ -66,14 +66,17 @@ def _measure(program: Program, repeats: int) -> Row:
     # JAX keeps the traces of functions inside (jax.nn.relu, say): without this, who comes first pays for both.
     equations = len(jax.make_jaxpr(program.make())(*args).eqns)
     first, functions, memory = compiled(program, args)
-    agree(functions["graphopt"](*args), functions["jax"](*args))
+    result = functions["jax"](*args)
+    agree(functions["graphopt"](*args), result)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves((args, result)))
+    del result
     arguments = dict.fromkeys(functions, args)
     if program.numpy is not None:
         functions["numpy"] = program.numpy
         arguments["numpy"] = jax.tree.map(np.asarray, args)
     measures = {"warm": warm(functions, arguments, repeats)}
     if measures["warm"].seconds["jax"] < SLOW:
-        measures["fresh"] = fresh(functions, arguments, repeats)
+        measures["fresh"] = fresh(functions, arguments, repeats, size)
     ratio = paired_ratio([first["graphopt"]], [first["jax"]])
     return Row(program.name, equations, measures | {"first call": Measure(first, ratio)}, memory)
 
@@ -153,16 +156,15 @@ def warm(functions: Functions, arguments: Mapping[str, tuple[Any, ...]], repeats
     return measure_of(rounds(contenders, count(repeats, duration)))
 
 
-def fresh(functions: Functions, arguments: Mapping[str, tuple[Any, ...]], repeats: int) -> Measure:
-    """Calls with arguments that lie in no cache."""
+def fresh(functions: Functions, arguments: Mapping[str, tuple[Any, ...]], repeats: int, size: int) -> Measure:
+    """Calls with arguments that lie in no cache. size: bytes of the arguments and results of one call."""
     held: list[Any] = []
     sweep = swept()
     contenders = {}
+    copies = min(max(COPIES // max(size, 1), 1), MOST_COPIES)
+    # One call that is not counted fetches the code; beside large arrays that is nothing.
+    uncounted = int(copies > 1)
     for name, function in functions.items():
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(arguments[name]))
-        copies = min(max(COPIES // max(size, 1), 1), MOST_COPIES)
-        # One call that is not counted fetches the code; beside large arrays that is nothing.
-        uncounted = int(copies > 1)
         copied = [_copy(arguments[name]) for _ in range(uncounted + copies)]
         contenders[name] = one_each(function, copied, held, uncounted, WAIT[name])
 

@@ -127,7 +127,7 @@ def test_each_round_of_fresh_calls_starts_with_a_sweep_and_lets_results_go(monke
 
     shared = np.ones(3)
     functions = {"jax": contender("jax"), "graphopt": contender("graphopt")}
-    steady.fresh(functions, {"jax": (shared,), "graphopt": (shared,)}, 2)
+    steady.fresh(functions, {"jax": (shared,), "graphopt": (shared,)}, 2, 48)
     one, other = ["jax"] * 3 + ["graphopt"] * 3, ["graphopt"] * 3 + ["jax"] * 3
     assert events == ["sweep", *one, "sweep", *one, "sweep", *other]
 
@@ -141,21 +141,22 @@ def test_fresh_arguments_are_copies_that_no_other_call_of_the_round_gets(monkeyp
         seen.append(id(x))
         return 0.0
 
-    steady.fresh({"jax": record, "graphopt": record}, {"jax": (given,), "graphopt": (given,)}, 1)
+    steady.fresh({"jax": record, "graphopt": record}, {"jax": (given,), "graphopt": (given,)}, 1, 48)
     assert len(set(seen)) == 2 * (1 + 3)
     assert id(given) not in seen
     assert len(seen) == 3 * len(set(seen))  # a round that is not counted, and two that are
 
 
-def test_large_arguments_are_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("size", "calls"), [(1, 33), (steady.COPIES // 4, 5), (steady.COPIES, 1), (10 * steady.COPIES, 1)]
+)
+def test_large_arguments_and_results_are_there_once(size: int, calls: int) -> None:
+    """Small ones several times, and once more in a call that is not counted."""
     seen: list[int] = []
-    given = np.ones(steady.COPIES // 8 + 1)
-    steady.fresh(
-        dict.fromkeys(("jax", "graphopt"), lambda x: seen.append(id(x))),
-        dict.fromkeys(("jax", "graphopt"), (given,)),
-        1,
-    )
-    assert len(set(seen)) == 2
+    given = np.ones(3)
+    functions = dict.fromkeys(("jax", "graphopt"), lambda x: seen.append(id(x)))
+    steady.fresh(functions, dict.fromkeys(functions, (given,)), 1, size)
+    assert len(set(seen)) == 2 * calls
 
 
 def test_what_takes_seconds_is_called_once_and_not_with_fresh_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
