@@ -33,7 +33,7 @@ TURN = 1e-3
 
 MOST_CALLS = 1000
 COPIES = 4 << 20
-"""Bytes of fresh arguments and their results that a contender has in one round at least, in MOST_COPIES calls at most."""
+"""Bytes of fresh arguments and results that a contender has in one round at least, in MOST_COPIES calls at most."""
 
 MOST_COPIES = 32
 FREE, MOST_ROUNDS = 0.05, 5
