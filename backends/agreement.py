@@ -54,8 +54,8 @@ def disagreement(
     """The first difference between the results of two graphs that rewrites of this safety do not explain, or None.
 
     expected: the results of `before`, where they are known already. `exact`: every bit counts (a NaN is a NaN).
-    `reassociate`: within what Monte Carlo arithmetic reaches. `nonfinite`: the same where all values of `before`, moved
-    by rounding too, are finite. `approximate`: only results of a wrong order of magnitude are found, so results should
+    `reassociate`: within what Monte Carlo arithmetic reaches. `nonfinite`: the same where all values of both graphs,
+    moved by rounding too, are finite. `approximate`: only results of a wrong order of magnitude are found, so results should
     be compared in float64.
     """
     if expected is None:
@@ -73,9 +73,10 @@ def disagreement(
         i = differing[0]
         return _first(i, *pairs[i], ~_equal_bits(*pairs[i]), np.zeros(()))
     moved = [_moved(before, args, seed) for seed in range(RUNS)]
+    rewritten = _moved(after, args, 0)
     for i in differing:
         runs = [_host(results[i]) for results, _ in moved]
-        overflowed = safety != "reassociate" and any(nonfinite for _, nonfinite in moved)
+        overflowed = safety != "reassociate" and any(nonfinite for _, nonfinite in [*moved, rewritten])
         bound, unknown = _reach(pairs[i][0], runs)
         if safety == "approximate":
             bound = bound * 1e6 + 1e-6 * np.abs(np.nan_to_num(_numbers(pairs[i][0])))

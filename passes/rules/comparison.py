@@ -189,14 +189,14 @@ def comparison_of_a_choice(node: Node) -> Node | None:
 
 def _cases(node: Node) -> tuple[Node | None, tuple[Any, ...]]:
     """Of a choice by a boolean between two constants: the boolean, and the constants for False and True."""
-    flag = node.inputs[0] if node.inputs else node
+    if node.op is not op_of(p.select_n_p) and node.op is not CONVERT:
+        return None, ()
+    flag = node.inputs[0]
     if flag.aval.dtype != np.bool_ or not flag.aval.is_plain:
         return None, ()
     if node.op is op_of(p.select_n_p):
         return flag, tuple(map(value_of, node.inputs[1:]))
-    if node.op is CONVERT:
-        return flag, tuple(np.asarray([False, True]).astype(node.aval.dtype))
-    return None, ()
+    return flag, tuple(np.asarray([False, True]).astype(node.aval.dtype))
 
 
 def _is_denormal(value: Any) -> bool:

@@ -323,7 +323,7 @@ def test_methods_of_a_compiled_function() -> None:
     [
         decorated.__wrapped__,
         lambda x: x,
-        functools.partial(decorated.__wrapped__, scale=1.0),
+        functools.partial(decorated.__wrapped__, scale=3.0),
         functools.partial(functools.partial(lambda a, b: b, 1)),
         functools.wraps(decorated.__wrapped__)(lambda *args, **kwargs: decorated.__wrapped__(*args, **kwargs)),
     ],

@@ -60,7 +60,7 @@ def check_pattern(rule: Rule, kind: str, examples: int, dtypes: tuple[str, ...])
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_pattern(case: tuple[Rule, str]) -> None:
     rule, kind = case
-    check_pattern(rule, kind, 15, drawing.DTYPES[kind][:1])
+    check_pattern(rule, kind, 6, drawing.DTYPES[kind][:1])
 
 
 @pytest.mark.exhaustive
