@@ -20,11 +20,13 @@ from graphopt.analysis.refs import uses_refs
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node, constant
 from graphopt.ir.op import CONSTANT
-from graphopt.ops.elementwise import OPS
+from graphopt.ops import described_ops
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import rebuild, with_bodies
 from graphopt.rewrite.rule import rewrites
 from graphopt.rewrite.safety import KINDS
+
+FOLDED = tuple(op for op in described_ops() if op.fold is not None)
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,16 @@ class Fold(Pass):
         return constant(np.ascontiguousarray(array).reshape(array.shape), node.aval)
 
 
-@rewrites(*OPS, safety={KINDS: "exact"}, local=True, all_operands=(CONSTANT,))
+@rewrites(*FOLDED, safety={KINDS: "exact"}, local=True, all_operands=(CONSTANT,))
+def known_value(node: Node) -> Node | None:
+    """f(constants) → a constant, of a few elements"""
+    return Fold().value(node, node.inputs)
+
+
+@rewrites(*FOLDED, safety={KINDS: "exact"}, local=True, all_operands=(CONSTANT,))
 def known_scalar(node: Node) -> Node | None:
-    """f(constants) → a constant"""
-    return Fold().value(node, node.inputs) if not node.aval.shape and node.op.fold is not None else None
+    """f(constants) → a constant without dimensions"""
+    return None if node.aval.shape else Fold().value(node, node.inputs)
 
 
 def _has_foreign_nan(array: np.ndarray[Any, Any]) -> bool:

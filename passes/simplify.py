@@ -15,8 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cache
 
+from graphopt.analysis.refs import uses_refs
 from graphopt.ir.graph import Graph
-from graphopt.passes.fold import known_scalar
+from graphopt.passes.fold import known_scalar, known_value
 from graphopt.passes.rules import RULES
 from graphopt.rewrite.driver import Log, Rewriter, RuleSet
 from graphopt.rewrite.passes import Context, Pass
@@ -28,20 +29,20 @@ from graphopt.rewrite.safety import ADMITTED
 class Simplify(Pass):
     """Applies rules to a graph and its sub-graphs, to a fixed point.
 
-    rules: in the order in which they are tried; by default all of `graphopt.passes.rules`, and the folding of scalars,
-    since rules gather constants. also: names of rules that
-    are admitted whatever the numerics. budget: firings for each node, above a thousand, after which rules that are
-    still going on are switched off and named in the report.
+    rules: in the order in which they are tried; by default all of `graphopt.passes.rules`, and the folding of
+        constants, since rules gather them. also: names of rules that are admitted whatever the numerics.
+    budget: firings for each node, above a thousand, after which rules that are still going on are switched off and
+        named in the report.
     """
 
-    rules: tuple[AnyRule, ...] = field(default=(known_scalar, *RULES), repr=False)
+    rules: tuple[AnyRule, ...] = field(default=(known_value, *RULES), repr=False)
     also: tuple[str, ...] = ()
     budget: int = 10
     name = "simplify"
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """The graph in which no rule applies any more."""
-        rules = _rule_set(self.rules, context.portable, context.differentiable)
+        rules = _rule_set(self.rules, context.portable, context.differentiable, uses_refs(graph))
         admitted = ADMITTED[context.options.numerics]
         limit = None if context.limit is None else context.limit - len(context.firings)
         rewriter = Rewriter(
@@ -53,9 +54,12 @@ class Simplify(Pass):
 
 
 @cache
-def _rule_set(rules: tuple[AnyRule, ...], portable: bool, differentiable: bool) -> RuleSet:
+def _rule_set(rules: tuple[AnyRule, ...], portable: bool, differentiable: bool, refs: bool) -> RuleSet:
+    # JAX compiles no loop with both Refs and constant arrays in its body.
     return RuleSet(
-        rule for rule in rules if (rule.is_local or not portable) and (rule.keeps_derivatives or not differentiable)
+        known_scalar if rule is known_value and refs else rule
+        for rule in rules
+        if (rule.is_local or not portable) and (rule.keeps_derivatives or not differentiable)
     )
 
 
