@@ -40,6 +40,7 @@ def rounds(
 ) -> dict[str, list[float]]:
     """Seconds of each contender in each of `count` rounds. Calling a contender runs it and returns its seconds.
 
+    The first two change places from round to round, so that neither always comes after the same one.
     before: what to do at the start of each round.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -49,7 +50,7 @@ def rounds(
             before()
         for name in order:
             seconds[name].append(contenders[name]())
-        order.reverse()
+        order[:2] = order[1::-1]
     return seconds
 
 

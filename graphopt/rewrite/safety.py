@@ -32,8 +32,8 @@ SAFETIES: tuple[str, ...] = get_args(Safety)
 ADMITTED = {"exact": SAFETIES[:1], "standard": SAFETIES[:2], "fast": SAFETIES}
 """By the numerics of a program, what its rules may do."""
 
-KINDS = "biufc"
-"""Kinds of dtypes: boolean, signed, unsigned, floating, complex. All others (keys, floats of 4 and 8 bits) are `o`."""
+KINDS = "biufhc"
+"""Kinds of dtypes: boolean, signed, unsigned, floating, bfloat16, complex. All others (keys, floats of 4 and 8 bits) are `o`."""
 
 
 @cache
@@ -43,18 +43,21 @@ def kind_of(dtype: Any) -> str:
         return "o"
     if dtype.kind in "biufc":
         return dtype.kind
-    return "f" if dtype == jax.numpy.bfloat16 else "o"
+    return "h" if dtype == jax.numpy.bfloat16 else "o"
 
 
 def by_kind(safety: str | Mapping[str, str]) -> dict[str, str]:
     """The safety for each kind of dtype; kinds that are not in it are not rewritten.
 
-    One word is meant for floating and complex numbers; integers and booleans are then exact. Raises OptionError where a
+    One word is meant for floating and complex numbers; integers and booleans are then exact. What is said of floating
+    numbers (`f`) holds for bfloat16 (`h`) too where nothing else is said of it. Raises OptionError where a
     safety or a kind is not known.
     """
     if isinstance(safety, str):
         safety = {"biu": "exact", "fc": safety}
     table = {kind: word for kinds, word in safety.items() for kind in kinds}
+    if "f" in table:
+        table.setdefault("h", table["f"])
     for kind, word in table.items():
         if word not in SAFETIES:
             raise OptionError(f"unknown safety {word!r}; known: {', '.join(SAFETIES)}")

@@ -12,11 +12,10 @@ from graphopt.ir.node import Node, constant, is_comparable, make_node
 from graphopt.ir.op import CONSTANT, Op, op_of
 from graphopt.ops.make import BROADCAST, make
 from graphopt.rewrite.pattern import splat
-from graphopt.rewrite.safety import KINDS
 
-MOVES = {KINDS + "o": "exact"}
-"""The safety of data movement: every bit of every dtype stays. (XLA:CPU repeats and pads bfloat16 by way of float32,
-where some denormals are flushed, by their place in the array: this is not counted.)"""
+MOVES = {"biufco": "exact", "h": "reassociate"}
+"""The safety of data movement: every bit stays. But XLA:CPU repeats and pads bfloat16 by way of float32, where some
+denormals are flushed, by their place in the array."""
 
 TRANSPOSE, RESHAPE, SQUEEZE, REV = map(op_of, (p.transpose_p, p.reshape_p, p.squeeze_p, p.rev_p))
 SLICE, CONCATENATE, PAD, IOTA = map(op_of, (p.slice_p, p.concatenate_p, p.pad_p, p.iota_p))

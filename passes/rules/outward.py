@@ -9,6 +9,7 @@ from graphopt.ir.op import Op
 from graphopt.ops import elementwise
 from graphopt.ops.make import BROADCAST
 from graphopt.passes.rules.moving import (
+    MOVES,
     RESHAPE,
     SQUEEZE,
     TRANSPOSE,
@@ -21,7 +22,6 @@ from graphopt.passes.rules.moving import (
     uniform,
 )
 from graphopt.rewrite.rule import AnyRule, rewrites
-from graphopt.rewrite.safety import KINDS
 
 # fmt: off
 _ROUNDED_ONCE = frozenset((
@@ -36,7 +36,7 @@ EXACT_OPS = tuple(op for op in elementwise.OPS if op.name in _ROUNDED_ONCE)
 FUNCTIONS = tuple(op for op in elementwise.OPS if op.name not in _ROUNDED_ONCE)
 """Functions that XLA approximates, in vectors by another formula than in what is left over at the end of a row."""
 
-EXACT = {KINDS + "o": "exact"}
+EXACT = MOVES
 ROUNDED = {"biu": "exact", "fc": "reassociate"}
 
 

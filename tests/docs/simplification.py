@@ -13,7 +13,7 @@ HEAD = """# What simplification knows
 
 The pass `simplify` applies these rules, by the operation at which they begin and by the law of algebra that each one is.
 *Safety* is how far a rule may move a result, by kind of dtype: b boolean, i signed and u unsigned integers, f floating,
-c complex, o all others. `exact` rules run under every `numerics=`, `reassociate` under "standard" and "fast", the other
+h bfloat16 where it differs from the others, c complex, o all others. `exact` rules run under every `numerics=`, `reassociate` under "standard" and "fast", the other
 two under "fast" alone, or by name: `Simplify(also=("rule",))`. `graphopt.rewrite.safety` defines the four.
 *Not done* says what holds, or seems to, and is left alone on purpose.
 
@@ -50,5 +50,7 @@ def safety(rule: AnyRule) -> str:
     """The safety by kinds of dtype, in one cell."""
     words: dict[str, str] = {}
     for kind, word in rule.table.items():
+        if kind == "h" and word == rule.table.get("f"):
+            continue
         words[word] = words.get(word, "") + kind
     return ", ".join(f"{word} ({kinds})" for word, kinds in words.items())
