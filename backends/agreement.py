@@ -55,8 +55,8 @@ def disagreement(
 
     expected: the results of `before`, where they are known already. `exact`: every bit counts (a NaN is a NaN).
     `reassociate`: within what Monte Carlo arithmetic reaches. `nonfinite`: the same where all values of both graphs,
-    moved by rounding too, are finite. `approximate`: only results of a wrong order of magnitude are found, so results should
-    be compared in float64.
+    moved by rounding too, are finite. `approximate`: only results of a wrong order of magnitude are found, so
+    that they should be compared in float64.
     """
     if expected is None:
         expected = evaluate(before, *args, apply=apply_opened)

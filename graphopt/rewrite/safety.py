@@ -32,8 +32,11 @@ SAFETIES: tuple[str, ...] = get_args(Safety)
 ADMITTED = {"exact": SAFETIES[:1], "standard": SAFETIES[:2], "fast": SAFETIES}
 """By the numerics of a program, what its rules may do."""
 
-KINDS = "biufhc"
-"""Kinds of dtypes: boolean, signed, unsigned, floating, bfloat16, complex. All others (keys, floats of 4 and 8 bits) are `o`."""
+KINDS = "biufc"
+"""Kinds of dtypes: boolean, signed, unsigned, floating, complex. All others (keys, floats of 4 and 8 bits) are `o`."""
+
+BFLOAT16 = "h"
+"""Stands for bfloat16 where a rule states its safety for it apart from that for other floating numbers."""
 
 
 @cache
@@ -43,7 +46,13 @@ def kind_of(dtype: Any) -> str:
         return "o"
     if dtype.kind in "biufc":
         return dtype.kind
-    return "h" if dtype == jax.numpy.bfloat16 else "o"
+    return "f" if dtype == jax.numpy.bfloat16 else "o"
+
+
+@cache
+def stated_kind(dtype: Any) -> str:
+    """The kind of a dtype in the table of a rule's safety: its kind, or `BFLOAT16`."""
+    return BFLOAT16 if dtype == jax.numpy.bfloat16 else kind_of(dtype)
 
 
 def by_kind(safety: str | Mapping[str, str]) -> dict[str, str]:
@@ -57,11 +66,11 @@ def by_kind(safety: str | Mapping[str, str]) -> dict[str, str]:
         safety = {"biu": "exact", "fc": safety}
     table = {kind: word for kinds, word in safety.items() for kind in kinds}
     if "f" in table:
-        table.setdefault("h", table["f"])
+        table.setdefault(BFLOAT16, table["f"])
     for kind, word in table.items():
         if word not in SAFETIES:
             raise OptionError(f"unknown safety {word!r}; known: {', '.join(SAFETIES)}")
-        if kind not in KINDS + "o":
+        if kind not in KINDS + BFLOAT16 + "o":
             raise OptionError(f"unknown kind of dtype {kind!r}; known: {', '.join(KINDS)}, o")
         if kind in "biu" and word != "exact":
             raise OptionError(f"on integers and booleans a rule is exact or does not hold; not {word!r}")
@@ -70,7 +79,7 @@ def by_kind(safety: str | Mapping[str, str]) -> dict[str, str]:
 
 def kinds_of(nodes: Iterable[Node]) -> frozenset[str]:
     """The kinds of dtypes of nodes; booleans do not count beside others, for they choose and compare."""
-    kinds = frozenset([kind_of(node.avals[0].dtype) for node in nodes])
+    kinds = frozenset([stated_kind(node.avals[0].dtype) for node in nodes])
     return kinds if len(kinds) == 1 else kinds - {"b"}
 
 

@@ -83,7 +83,7 @@ def test_conditions_see_values_and_uses() -> None:
     once = Rule(
         "once", exp(x) * y, y * exp(x + 0.0), when=lambda m: m.uses(m.node.inputs[0]) == 1 and m["y"].op.name == "param"
     )
-    found, rewriter, _ = rewritten(lambda a, b: jnp.exp(a) * b + jnp.exp(a), once)
+    _found, rewriter, _ = rewritten(lambda a, b: jnp.exp(a) * b + jnp.exp(a), once)
     assert rewriter.log.firings == []
     seen: list[Match] = []
     watching = Rule("watching", exp(x) * y, x, when=lambda m: bool(seen.append(m)))
@@ -94,7 +94,7 @@ def test_conditions_see_values_and_uses() -> None:
 def test_a_second_sweep_where_a_use_goes_away() -> None:
     drop = Rule("drop", x * 0.0 + y, y, safety="nonfinite")
     once = Rule("once", neg(exp(x)), exp(neg(x)), when=lambda m: m.uses(m.node.inputs[0]) == 1)
-    found, rewriter, _ = rewritten(lambda a, b: (-jnp.exp(a), jnp.exp(a) * 0.0 + b), once, drop)
+    _found, rewriter, _ = rewritten(lambda a, b: (-jnp.exp(a), jnp.exp(a) * 0.0 + b), once, drop)
     assert [firing.rule.name for firing in rewriter.log.firings] == ["drop", "once"]
 
 
