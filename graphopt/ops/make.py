@@ -28,12 +28,17 @@ def make(op: Op, *inputs: Node, **attrs: Any) -> Node:
     """
     defaults = default_attrs(op)
     full = defaults.replace(**attrs) if attrs else defaults
+    return with_parameters(op, inputs, full)
+
+
+def with_parameters(op: Op, inputs: tuple[Node, ...], attrs: Attrs) -> Node:
+    """`op` applied to `inputs`, with exactly these parameters. Raises GraphError where JAX rejects them."""
     try:
-        avals = _result_avals(op, tuple([n.aval for n in inputs]), full, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
+        avals = _result_avals(op, tuple([n.aval for n in inputs]), attrs, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
     except (TypeError, ValueError, LookupError, ArithmeticError, AssertionError) as error:
         operands = ", ".join(map(repr, inputs))
         raise GraphError(f"{op.name} of ({operands}) with {dict(attrs)}: {error}") from error
-    return make_node(op, inputs, full, avals)
+    return make_node(op, inputs, attrs, avals)
 
 
 @lru_cache(maxsize=4096)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from graphopt.config import Options, settings
@@ -83,6 +85,24 @@ def run_pipeline(graph: Graph, passes: Sequence[Pass], context: Context) -> tupl
     What a pass raises keeps its type and gets a note. Raises PassError if a pass changes the types of inputs or
     outputs; with GRAPHOPT_CHECK=1 the graph is checked after every pass.
     """
+    with without_collections():
+        return _run(graph, passes, context)
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Without the collector of cyclic garbage: passes make many objects and few cycles, and each run of it goes through
+    all that the process holds."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _run(graph: Graph, passes: Sequence[Pass], context: Context) -> tuple[Graph, tuple[PassRecord, ...]]:
     records = []
     count = graph.count()
     for step in passes:

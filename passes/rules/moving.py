@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from jax.extend.core import primitives as p
 
 from graphopt.ir.attrs import Attrs
-from graphopt.ir.aval import aval_of
-from graphopt.ir.node import Node, constant, is_comparable, make_node
+from graphopt.ir.node import Node, constant, is_comparable
 from graphopt.ir.op import CONSTANT, Op, op_of
-from graphopt.ops.make import BROADCAST, make
+from graphopt.ops.make import BROADCAST, make, with_parameters
 from graphopt.rewrite.pattern import splat
 
 MOVES = {"biufco": "exact", "h": "reassociate"}
@@ -27,9 +26,7 @@ Uses = Callable[[Node], int]
 
 def applied(op: Op, attrs: Attrs, *inputs: Node) -> Node:
     """An operation with all its parameters, taken from another node: none is looked up."""
-    assert op.primitive is not None
-    result, _ = op.primitive.abstract_eval(*[n.aval.type for n in inputs], **attrs)
-    return make_node(op, inputs, attrs, (aval_of(result),))
+    return with_parameters(op, inputs, attrs)
 
 
 def transposed(x: Node, permutation: Sequence[int]) -> Node:
