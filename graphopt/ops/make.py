@@ -66,18 +66,21 @@ def full(value: complex | bool, aval: Aval) -> Node:
 
 
 def fit(node: Node, aval: Aval) -> Node:
-    """`node` as a value of the type `aval`: broadcast if it has no dimensions, and with the weak type that `aval` has.
+    """`node` as a value of the type `aval`: broadcast if it has no dimensions, or some of size one, as operands of
+    elementwise operations are, and with the weak type that `aval` has.
 
     Raises GraphError where dtype or shape differ otherwise.
     """
     if node.aval is aval:
         return node
-    if node.aval.dtype != aval.dtype or (node.aval.shape and node.aval.shape != aval.shape):
+    shape = node.aval.shape
+    spreads = len(shape) == len(aval.shape) and all(a in (1, b) for a, b in zip(shape, aval.shape, strict=True))
+    if node.aval.dtype != aval.dtype or not (spreads or shape == ()):
         raise GraphError(f"a value of the type {node.aval.type} cannot stand for one of the type {aval.type}")
     if node.aval.weak_type != aval.weak_type:
         node = make(CONVERT, node, new_dtype=aval.dtype, weak_type=aval.weak_type)
     if node.aval.shape != aval.shape:
-        node = make(BROADCAST, node, shape=aval.shape, broadcast_dimensions=())
+        node = make(BROADCAST, node, shape=aval.shape, broadcast_dimensions=tuple(range(len(shape))))
     if node.aval is not aval:
         raise GraphError(f"a value of the type {node.aval.type} cannot stand for one of the type {aval.type}")
     return node

@@ -35,8 +35,10 @@ class Values:
     def like(self, x: Any) -> Any:
         """A second operand for `x`: a value of its type, or a scalar, known or constant."""
         choice = self.random.random()
-        if choice < 0.45:
+        if choice < 0.35:
             return self.of(lambda y: y.dtype == x.dtype and y.shape == x.shape)
+        if choice < 0.45:  # an axis of size one is repeated
+            return self.of(lambda y: y.dtype == x.dtype and y.ndim == x.ndim and fits(x.shape, y.shape))
         if choice < 0.55:
             return self.of(lambda y: y.dtype == x.dtype and y.shape == ())
         return self.number(x.dtype)
@@ -61,6 +63,11 @@ class Values:
 
     def below(self, limit: int) -> int:
         return int(self.random.integers(max(limit, 1)))
+
+
+def fits(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether two shapes of one rank differ only where one of them has an axis of size one."""
+    return all(m == n or 1 in (m, n) for m, n in zip(a, b, strict=True))
 
 
 Step = Callable[[Values], Any]

@@ -25,7 +25,17 @@ from ..rules.drawing import values
 from .operations import STEPS, take_step
 
 SEED = int(os.environ.get("GRAPHOPT_TEST_SEED", "0"))
-ARGUMENTS = (("float32", (2, 3)), ("float32", ()), ("int32", (3,)), ("int32", ()), ("bool", (2, 3)), ("float32", (5,)))
+ARGUMENTS = (
+    ("float32", (2, 3)),
+    ("float32", ()),
+    ("int32", (3,)),
+    ("int32", ()),
+    ("bool", (2, 3)),
+    ("float32", (5,)),
+    ("float32", (1, 3)),
+    ("float32", (2, 1)),
+    ("int32", (1,)),
+)
 
 Steps = list[tuple[str, int]]
 # fmt: off

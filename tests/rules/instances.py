@@ -36,7 +36,7 @@ def instance(rule: Rule, dtype: str, random: np.random.Generator, special: bool)
     variables = list(dict.fromkeys(_variables(rule.before)))
     shape = SHAPES[random.integers(len(SHAPES))]
     whole = random.integers(max(len(variables), 1))  # one operand has all dimensions, others may be scalars
-    shapes = [shape if i == whole or random.random() < 0.7 else () for i in range(len(variables))]
+    shapes = [shape if i == whole else _narrower(shape, random) for i in range(len(variables))]
     # What chooses between others is a boolean among operands of another dtype.
     for flags in itertools.product((False, True), repeat=len(variables)):
         types = ["bool" if flag else dtype for flag in flags]
@@ -58,6 +58,14 @@ def instance(rule: Rule, dtype: str, random: np.random.Generator, special: bool)
             continue
         return found
     return None
+
+
+def _narrower(shape: tuple[int, ...], random: np.random.Generator) -> tuple[int, ...]:
+    """A shape that is broadcast to `shape` beside it: the same, with axes of size one, or none at all."""
+    choice = random.random()
+    if choice < 0.15:
+        return ()
+    return tuple(1 if random.random() < 0.5 else size for size in shape) if choice < 0.35 else shape
 
 
 def _variables(pattern: Pattern) -> list[Variable]:
