@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from .cases import Case, all_cases, sample
-from .comparison import Program, batched, compare, differentiated, plain
+from .comparison import Program, batched, compare, differ_by_rounding, differentiated, plain
 
 SINE = Case("sine", "sin", jnp.sin, lambda generator: [generator.standard_normal(3).astype(np.float32)])
 ZERO = Case("zero", "mul", lambda x: 0 * x, lambda generator: [np.array([-1.0, np.nan], np.float32)])
@@ -99,3 +99,19 @@ def test_arguments_are_the_same_in_each_run() -> None:
     (again,) = SINE.arguments(1)
     np.testing.assert_array_equal(a, again[0])
     assert (a != b).any()
+
+
+def test_rounding_is_told_from_other_differences() -> None:
+    eps = np.finfo(np.float32).eps
+    exact = np.array([1.0, -2.0, np.inf, np.nan], np.float32)
+    for other, is_rounding in (
+        ([1.0 + eps, -2.0, np.inf, np.nan], True),
+        ([1.0, -2.0 + 0.001, np.inf, np.nan], False),
+        ([1.0, -2.0, -np.inf, np.nan], False),
+        ([1.0, -2.0, np.inf, 0.0], False),
+        ([1.0, -2.0, 3e38, np.nan], False),
+    ):
+        assert differ_by_rounding(jnp.array(other, np.float32), jnp.asarray(exact)) == is_rounding
+    assert not differ_by_rounding(jnp.array([1, 2]), jnp.array([1, 3]))
+    assert not differ_by_rounding(jnp.ones(2), jnp.ones(3))
+    assert not differ_by_rounding([jnp.ones(2)], jnp.ones(2))

@@ -39,7 +39,7 @@ def check(case: Case, jit: Jit, tally: Tally) -> None:
 
     def outcome(subject: str, program: Program) -> str:
         try:
-            result = compare(program, jit)
+            result = compare(program, jit, rounding=True)
         except Exception as error:  # noqa: BLE001 - raised below, with those of the other transformations
             error.add_note(f"in {subject}: {case.name}")
             failures.append(error)
