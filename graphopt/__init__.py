@@ -15,6 +15,7 @@ from graphopt.errors import (
     ParseError,
     PassError,
     RuleError,
+    RuleWarning,
     UntriedJaxWarning,
     VerificationError,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "ParseError",
     "PassError",
     "RuleError",
+    "RuleWarning",
     "UntriedJaxWarning",
     "VerificationError",
     "explain",

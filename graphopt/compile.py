@@ -45,7 +45,10 @@ def optimize_graph(
     graph: Graph, sources: Sources, options: Options, target: Target, timed: bool = False
 ) -> tuple[Graph, tuple[PassRecord, ...]]:
     """The graph after the passes that `options` name (the standard pipeline by default), and a record of each."""
-    return run_pipeline(graph, passes_of(options), context_for(options, sources, target, timed))
+    context = context_for(options, sources, target, timed)
+    # What a faulty rule would have done can be done without; who looks for faults sets GRAPHOPT_CHECK, or verifies.
+    context.strict = settings().check > 0
+    return run_pipeline(graph, passes_of(options), context)
 
 
 def passes_of(options: Options) -> tuple[Pass, ...]:

@@ -52,13 +52,18 @@ class RuleError(PassError):
     """
 
     def __init__(self, rule: str, file: str, line: int, node: Any, reason: object) -> None:
-        self.reason = str(reason).splitlines()[0]
+        kind = "" if isinstance(reason, GraphoptError) else f"{type(reason).__name__}: "
+        self.reason = kind + (str(reason).splitlines() or [""])[0]
         operands = ", ".join(map(repr, node.inputs))
         super().__init__(
             f"the rule {rule!r} ({file}:{line}) failed on {node!r} of ({operands}): {self.reason}. Mend the rule, or "
             "leave its pass out with jit(..., passes=...)"
         )
         self.rule, self.file, self.line, self.node = rule, file, line, node
+
+
+class RuleWarning(RuntimeWarning):
+    """A rule failed and was switched off for one program, whose results are right without it."""
 
 
 class VerificationError(GraphoptError):

@@ -12,10 +12,12 @@ After:
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from functools import cache
 
 from graphopt.analysis.refs import uses_refs
+from graphopt.errors import RuleWarning
 from graphopt.ir.graph import Graph
 from graphopt.passes.fold import known_scalar, known_value
 from graphopt.passes.rules import RULES
@@ -46,7 +48,14 @@ class Simplify(Pass):
         admitted = ADMITTED[context.options.numerics]
         limit = None if context.limit is None else context.limit - len(context.firings)
         rewriter = Rewriter(
-            rules, context.sources, admitted, frozenset(self.also), limit, self.budget, timed=context.timed
+            rules,
+            context.sources,
+            admitted,
+            frozenset(self.also),
+            limit,
+            self.budget,
+            timed=context.timed,
+            strict=context.strict,
         )
         new = rewriter.graph(graph)
         report(rewriter.log, context)
@@ -66,6 +75,9 @@ def _rule_set(rules: tuple[AnyRule, ...], portable: bool, differentiable: bool, 
 def report(log: Log, context: Context) -> None:
     """Hands what the driver did to the report."""
     context.firings.extend(log.firings)
+    for failed in log.failed:
+        context.note(f"switched off: {failed}")
+        warnings.warn(f"{failed}. The rule was switched off for this program", RuleWarning, stacklevel=2)
     for endless in log.endless:
         rules = ", ".join(f"{rule.name!r} ({rule.file}:{rule.line})" for rule in endless.rules)
         context.note(f"switched off, for they did not come to an end on {endless.node!r}: {rules}")

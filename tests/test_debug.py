@@ -82,3 +82,36 @@ def test_the_report_lists_rules_with_lines() -> None:
 
 def test_a_report_without_rules() -> None:
     assert "rules that fired" not in str(graphopt.explain(lambda x: jnp.sin(x))(np.float32(1)))
+
+
+FAILING = """
+import jax, jax.numpy as jnp, graphopt
+from graphopt.passes.simplify import Simplify
+from graphopt.rewrite import Rule, operation, rewrites, variables
+
+(x,) = variables("x")
+wrong_type = Rule("wrong type", operation(jax.lax.sin_p)(x), operation(jax.lax.gt_p)(x, 0.0))
+
+@rewrites(jax.lax.cos_p, safety="exact")
+def careless(node):
+    return node.inputs[7]
+
+f = graphopt.jit(lambda x: jnp.sin(x) + jnp.cos(x) + (x + 0.0), passes=(Simplify(rules=(wrong_type, careless)), Simplify()))
+print(f(jnp.zeros(3)))
+print(*f.explain(jnp.zeros(3)).notes)
+"""
+
+
+@pytest.mark.parametrize("check", ["0", "1"])
+def test_a_rule_that_fails_is_switched_off_or_an_error(check: str) -> None:
+    environment = {**os.environ, "GRAPHOPT_CHECK": check, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", FAILING], env=environment, check=False, capture_output=True, text=True)
+    if check == "1":
+        assert done.returncode == 1
+        assert "RuleError: the rule 'wrong type' (<string>:7) failed on <sin: f32[3]>" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("[1. 1. 1.]\n")
+        assert "switched off: the rule 'wrong type' (<string>:7)" in done.stdout
+        assert "switched off: the rule 'careless' (<string>:9)" in done.stdout and "IndexError" in done.stdout
+        assert done.stderr.count("RuleWarning: the rule") >= 2

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from graphopt.errors import GraphError, RuleError
+from graphopt.errors import RuleError
 from graphopt.ir.graph import Graph, make_graph
 from graphopt.ir.node import Node, project
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, Op
@@ -46,12 +46,14 @@ class Log:
     """What the driver did in one pass.
 
     firings: in order. seconds: for each rule the time spent in trying and applying it. endless: rules that undid each
-    other, or made more and more until the budget was spent; they were switched off.
+    other, or made more and more until the budget was spent; they were switched off. failed: errors of rules that were
+    switched off for them.
     """
 
     firings: list[Firing] = field(default_factory=list)
     seconds: dict[AnyRule, float] = field(default_factory=dict)
     endless: list[Endless] = field(default_factory=list)
+    failed: list[RuleError] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,11 @@ class Endless:
 
     rules: tuple[AnyRule, ...]
     node: Node
+
+
+class _Failed(Exception):
+    def __init__(self, rule: AnyRule, error: RuleError) -> None:
+        self.rule, self.error = rule, error
 
 
 class _NoEnd(Exception):
@@ -110,7 +117,8 @@ class Rewriter:
     admitted: which safeties, see `graphopt.rewrite.safety`. also: names of rules that are admitted in any case.
     limit: no more firings than this many, in all (for bisection). budget, floor: more firings than `budget` for each
     node of a graph and `floor` besides are taken for a sign that there is no end.
-    timed: whether the seconds of each rule are measured.
+    timed: whether the seconds of each rule are measured. strict: whether a rule that fails is an error, or is switched
+    off.
     """
 
     def __init__(
@@ -123,6 +131,7 @@ class Rewriter:
         budget: int = 10,
         floor: int = 1000,
         timed: bool = False,
+        strict: bool = True,
     ) -> None:
         self.rules = rules
         self.sources = sources
@@ -132,6 +141,7 @@ class Rewriter:
         self.budget = budget
         self.floor = floor
         self.timed = timed
+        self.strict = strict
         self.log = Log()
         self.done: dict[Graph, Graph] = {}
 
@@ -153,10 +163,14 @@ class Rewriter:
             sweep, fired = _Sweep(self, graph), len(self.log.firings)
             try:
                 return sweep.run(), sweep.waiting
-            except _NoEnd as error:
-                self.log.endless.append(error.found)
-                del self.log.firings[fired:]
-                self.rules = RuleSet(rule for rule in self.rules.rules if rule not in error.found.rules)
+            except _NoEnd as no_end:
+                self.log.endless.append(no_end.found)
+                off = no_end.found.rules
+            except _Failed as failure:
+                self.log.failed.append(failure.error)
+                off = (failure.rule,)
+            del self.log.firings[fired:]
+            self.rules = RuleSet(rule for rule in self.rules.rules if rule not in off)
 
     @property
     def stopped(self) -> bool:
@@ -267,8 +281,11 @@ class _Sweep:
                 admitted = ALL if rule.name in rewriter.also else rewriter.admitted
                 found = rule.apply(node, kinds, self.count_uses, admitted)
                 new = None if found is None else fit(found.new, node.aval)
-            except GraphError as error:
-                raise RuleError(rule.name, rule.file, rule.line, node, error) from error
+            except Exception as error:
+                failed = RuleError(rule.name, rule.file, rule.line, node, error)
+                if rewriter.strict:
+                    raise failed from error
+                raise _Failed(rule, failed) from error
             finally:
                 if rewriter.timed:
                     seconds = rewriter.log.seconds

@@ -27,7 +27,8 @@ class Context:
         checkpoints must stay. portable: whether the program must not depend on shapes or on the number of devices.
     notes: what the running pass did and declined, in words; a pass adds with `note`.
     limit: no more than so many firings of rules in the running pass, for bisection; None for any number.
-    timed: whether the time of each rule is measured.
+    timed: whether the time of each rule is measured. strict: whether a rule that fails is an error; if not it is
+        switched off, with a warning.
     firings, endless, rule_seconds: what the running pass's rules did, see `graphopt.rewrite.driver.Log`.
     """
 
@@ -38,6 +39,7 @@ class Context:
     notes: list[str] = field(default_factory=list)
     limit: int | None = None
     timed: bool = False
+    strict: bool = True
     firings: list[Firing] = field(default_factory=list)
     endless: list[Endless] = field(default_factory=list)
     rule_seconds: dict[AnyRule, float] = field(default_factory=dict)
