@@ -204,7 +204,7 @@ def quotient_by_a_scalar(node: Node) -> Node | None:
         if not is_normal(reciprocal) or not is_normal(value):
             return None
         return make(op_of(p.mul_p), dividend, literal(reciprocal, node))
-    if divisor.aval.shape or not dividend.aval.shape:
+    if divisor.aval.shape or dividend.aval.size <= 1:
         return None
     return make(op_of(p.mul_p), dividend, make(node.op, full(1, divisor.aval), divisor))
 

@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphopt.backends.agreement import disagreement
+from graphopt.config import NUMERICS, Options
 from graphopt.ir.check import check
 from graphopt.ir.parse import parse
 from graphopt.passes.rules import RULES
+from graphopt.passes.simplify import Simplify
+from graphopt.rewrite.passes import Context
 from graphopt.rewrite.rule import AnyRule, ProceduralRule, Rule
 from graphopt.trace.jaxpr import trace_function
 
@@ -122,3 +125,14 @@ def test_names_are_unique() -> None:
 
 def test_each_rule_states_its_law() -> None:
     assert [rule.name for rule in RULES if not rule.law] == []
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (3,), (0,)])
+@pytest.mark.parametrize("numerics", NUMERICS)
+def test_quotients_and_reciprocals_do_not_turn_into_each_other(shape: tuple[int, ...], numerics: str) -> None:
+    types = jax.ShapeDtypeStruct(shape, np.float32), jax.ShapeDtypeStruct((), np.float32)
+    graph, sources = trace_function(lambda x, y: (x / y, x * (1 / y), y / x, (x / y) * x), *types)
+    context = Context(Options(numerics=numerics), sources)
+    after = Simplify().run(graph, context)
+    assert not context.endless
+    assert Simplify().run(after, context) is after
