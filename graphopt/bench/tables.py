@@ -21,18 +21,19 @@ def suite_table(name: str, subject: str, rows: Sequence[Row]) -> Table:
     measured = list(dict.fromkeys(measure for row in rows for measure in row.measures))
     numpy = any(m.numpy_ratio is not None for row in rows for m in row.measures.values())
     memory = any(row.memory is not None for row in rows)
+    passes = any(row.passes is not None for row in rows)
     title = f"{name}: {subject}\ngraphopt's time over jax.jit's (jax {jax.__version__})"
     table = Table(title=title, title_justify="left")
     table.add_column("case")
     headings = ["equations", "jax.jit", "graphopt", *(f"{m} [95%]" for m in measured)]
-    headings += ["over NumPy's"] * numpy + ["memory of both"] * memory
+    headings += ["over NumPy's"] * numpy + ["memory of both"] * memory + ["passes"] * passes
     for heading in headings:
         table.add_column(heading, justify="right")
     for row in rows:
         if row.error is not None:
             table.add_row(escape(row.name), "[red]failed")
             continue
-        table.add_row(*map(escape, _cells(row, measured, numpy, memory)))
+        table.add_row(*map(escape, _cells(row, measured, numpy, memory, passes)))
     good = [row for row in rows if row.error is None]
     if good:
         table.add_section()
@@ -44,7 +45,7 @@ def suite_table(name: str, subject: str, rows: Sequence[Row]) -> Table:
     return table
 
 
-def _cells(row: Row, measured: Sequence[str], numpy: bool, memory: bool) -> list[str]:
+def _cells(row: Row, measured: Sequence[str], numpy: bool, memory: bool, passes: bool) -> list[str]:
     main = row.measures[measured[0]]
     cells = [row.name, str(row.equations), time(main.seconds["jax"]), time(main.seconds["graphopt"])]
     cells += [str(row.measures[m].ratio) if m in row.measures else "" for m in measured]
@@ -53,6 +54,9 @@ def _cells(row: Row, measured: Sequence[str], numpy: bool, memory: bool) -> list
     if memory:
         needed = row.memory
         cells.append(f"{size(needed['jax'])} / {size(needed['graphopt'])}" if needed is not None else "")
+    if passes:
+        share = None if row.passes is None else row.passes / main.seconds["graphopt"]
+        cells.append("" if share is None else f"{100 * share:.1f}%")
     return cells
 
 

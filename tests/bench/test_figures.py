@@ -43,9 +43,17 @@ def test_figures_say_where_they_were_measured_and_read_back(tmp_path: Path) -> N
                 }
             },
             "memory": None,
+            "passes": None,
             "error": None,
         },
-        {"name": "b", "equations": 0, "measures": {}, "memory": None, "error": "Disagreement: 1 of 3 elements differ"},
+        {
+            "name": "b",
+            "equations": 0,
+            "measures": {},
+            "memory": None,
+            "passes": None,
+            "error": "Disagreement: 1 of 3 elements differ",
+        },
     ]
     assert ratios(found) == {("ops", "a", "warm"): Ratio(1.5, 1.0, 2.0)}
 

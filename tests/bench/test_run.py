@@ -62,6 +62,10 @@ def test_a_suite_prints_a_table_and_writes_its_figures(
         assert min(measure["seconds"].values()) > 0
         assert set(measure["ratio"]) == {"median", "low", "high"}
     assert (row["memory"] is None) == (suite in ("compile", "call"))
+    if suite == "compile":
+        assert 0 < row["passes"] < row["measures"]["first call"]["seconds"]["graphopt"]
+    else:
+        assert row["passes"] is None
     median = row["measures"][MEASURES[suite][0]]["ratio"]["median"]
     out = capsys.readouterr().out
     assert f"graphopt's time over jax.jit's (jax {jax.__version__})" in out
