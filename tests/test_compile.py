@@ -90,4 +90,4 @@ def test_the_graphs_are_written_before_the_first_pass_and_after_each(tmp_path: P
         *(f"{number:02d}-{step.name}.txt" for number, step in enumerate(STANDARD, start=1)),
     ]
     assert "jit[" in files[0].read_text() and "jit[" not in files[1].read_text()
-    assert parse(files[-1].read_text()).count() == 3
+    assert parse(files[-1].read_text()).count() == 2
