@@ -160,7 +160,7 @@ class Rewriter:
     def sweep(self, graph: Graph) -> tuple[Graph, bool]:
         """The graph after one sweep, and whether another one may find more. Rules without end are switched off."""
         while True:
-            sweep, fired = _Sweep(self, graph), len(self.log.firings)
+            sweep, fired, done = _Sweep(self, graph), len(self.log.firings), dict(self.done)
             try:
                 return sweep.run(), sweep.waiting
             except _NoEnd as no_end:
@@ -169,7 +169,9 @@ class Rewriter:
             except _Failed as failure:
                 self.log.failed.append(failure.error)
                 off = (failure.rule,)
+            # What was rewritten on the way, sub-graphs too, begins anew without these rules.
             del self.log.firings[fired:]
+            self.done = done
             self.rules = RuleSet(rule for rule in self.rules.rules if rule not in off)
 
     @property

@@ -150,6 +150,15 @@ def test_rules_without_end_are_switched_off_and_named(rules: tuple[Rule, ...]) -
     assert {firing.rule for firing in rewriter.log.firings} == {DOUBLE_NEGATION}
 
 
+def test_what_was_done_in_a_loop_is_told_though_the_sweep_began_anew() -> None:
+    def function(a: Any, b: Any) -> Any:
+        return jnp.sin(lax.fori_loop(0, 3, lambda i, c: -(-c) * b, a))
+
+    found, rewriter, _ = rewritten(function, Rule("grow", sin(x), sin(x + 1.0)), DOUBLE_NEGATION)
+    assert "neg" not in str(found) and len(rewriter.log.endless) == 1
+    assert [firing.rule for firing in rewriter.log.firings] == [DOUBLE_NEGATION]
+
+
 def test_a_hundred_thousand_nodes_without_recursion() -> None:
     node = graph_of(lambda a, b: -a).outputs[0]
     start = node.inputs[0]
