@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.backends.reference import apply_opened, drawn, evaluate
-from graphopt.ir.graph import Graph, make_graph
+from graphopt.ir.graph import Graph, make_graph, topological
 from graphopt.ir.node import Node, param
 from graphopt.ir.op import CONSTANT, PARAM
 
@@ -52,16 +52,11 @@ def shrink(sample: Sample, shows: Shows) -> Sample:
 
 def around(node: Node, args: Sequence[Any] | None, seed: int = 0) -> Sample:
     """The graph that computes `node`, on `args` for its parameters, or on drawn ones where those are not known."""
-    graph = closed_over([node])
+    graph = part([node], (), None).graph
     if args is not None and all(p.attrs["index"] < len(args) for p in _params([node])):
         return Sample(graph, tuple(args[p.attrs["index"]] for p in _params([node])))
     random = np.random.default_rng(seed)
     return Sample(graph, tuple(drawn(aval, random) for aval in graph.in_avals))
-
-
-def closed_over(outputs: Sequence[Node], leaves: Collection[Node] = ()) -> Graph:
-    """The graph that computes `outputs` from `leaves` and parameters, which become its parameters, numbered anew."""
-    return part(outputs, leaves, None).graph
 
 
 def part(outputs: Sequence[Node], leaves: Collection[Node], sample: Sample | None) -> Sample:
@@ -71,7 +66,7 @@ def part(outputs: Sequence[Node], leaves: Collection[Node], sample: Sample | Non
     """
     mapping: dict[Node, Node] = {}
     held: list[Node] = []
-    for node in make_graph_nodes(outputs, leaves):
+    for node in topological((), outputs, leaves):
         if node in leaves or node.op is PARAM:
             mapping[node] = param(len(held), node.aval)
             held.append(node)
@@ -84,25 +79,8 @@ def part(outputs: Sequence[Node], leaves: Collection[Node], sample: Sample | Non
     return Sample(graph, tuple(evaluate(wanted, *sample.args, apply=apply_opened)))
 
 
-def make_graph_nodes(outputs: Sequence[Node], leaves: Collection[Node]) -> list[Node]:
-    """What `outputs` need, operands first, not looking behind `leaves`."""
-    order: list[Node] = []
-    seen: set[Node] = set()
-    stack = [(node, False) for node in reversed(outputs)]
-    while stack:
-        node, entered = stack.pop()
-        if entered:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            if node not in leaves:
-                stack.extend((operand, False) for operand in reversed(node.inputs))
-    return order
-
-
 def _params(outputs: Sequence[Node]) -> list[Node]:
-    return [node for node in make_graph_nodes(outputs, ()) if node.op is PARAM]
+    return [node for node in topological((), outputs) if node.op is PARAM]
 
 
 def _can_be_leaf(node: Node) -> bool:

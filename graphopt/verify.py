@@ -101,10 +101,10 @@ def verify_graph(name: str, graph: Graph, sources: Sources, options: Options, ar
             raise VerificationError(_endless(step, context.endless[0], args))
         # What earlier passes were allowed to move stays moved.
         safety = max([safety, *(SAFETIES.index(firing.safety) for firing in context.firings)])
-        difference = disagreement(start, after, args, SAFETIES[safety], expected)
+        same = disagreement(start, after, args, "exact", expected) is None
+        difference = None if same else disagreement(start, after, args, SAFETIES[safety], expected)
         if difference is not None:
             raise VerificationError(_differing(step, graph, context, args, SAFETIES[safety], str(difference)))
-        same = disagreement(start, after, args, "exact", expected) is None
         agreement = "the same bits" if same else f"within what {SAFETIES[safety]!r} allows"
         done.append(Verified(step.name, after.count(), len(context.firings), agreement))
         graph = after

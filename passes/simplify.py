@@ -46,13 +46,12 @@ class Simplify(Pass):
         """The graph in which no rule applies any more."""
         rules = _rule_set(self.rules, context.portable, context.differentiable, uses_refs(graph))
         admitted = ADMITTED[context.options.numerics]
-        limit = None if context.limit is None else context.limit - len(context.firings)
         rewriter = Rewriter(
             rules,
             context.sources,
             admitted,
             frozenset(self.also),
-            limit,
+            context.limit,
             self.budget,
             timed=context.timed,
             strict=context.strict,

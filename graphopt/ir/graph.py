@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -127,8 +127,11 @@ def live_graphs() -> list[Graph]:
         return list(_table.values())
 
 
-def topological(params: tuple[Node, ...], outputs: tuple[Node, ...]) -> tuple[Node, ...]:
-    """`params` and all that `outputs` need, operands before users; depth is not bounded by Python's stack."""
+def topological(params: tuple[Node, ...], outputs: Sequence[Node], leaves: Collection[Node] = ()) -> tuple[Node, ...]:
+    """`params` and all that `outputs` need, operands before users; depth is not bounded by Python's stack.
+
+    leaves: nodes behind which it does not look.
+    """
     seen = set(params)
     order = list(params)
     stack: list[tuple[Node, bool]] = [(node, False) for node in reversed(outputs)]
@@ -139,7 +142,8 @@ def topological(params: tuple[Node, ...], outputs: tuple[Node, ...]) -> tuple[No
         elif node not in seen:
             seen.add(node)
             stack.append((node, True))
-            stack.extend((operand, False) for operand in reversed(node.inputs) if operand not in seen)
+            if node not in leaves:
+                stack.extend((operand, False) for operand in reversed(node.inputs) if operand not in seen)
     return tuple(order)
 
 
