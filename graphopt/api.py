@@ -7,6 +7,7 @@ equation, whose program the passes rewrite when it is lowered.
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +33,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 TRIED_JAX = ("0.10", "0.11", "0.12")
 """The series of JAX whose internals `graphopt.jax_internals` was tried on."""
+
+Dispatch = Callable[[Any, Callable[[Callable[..., Any]], Callable[..., Any]]], Any]
+"""`dispatch(jitted, around)`: the jitted function, with `around` what it runs when it has no program for a call."""
 
 PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")
 """What `backend=` means to `jax.jit`: a platform."""
@@ -97,6 +101,26 @@ def choose_call(version: str, rewrite: Rewrite) -> RegionCall:
 
 
 _call_region = choose_call(jax.__version__, rewrite_jaxpr)
+
+
+def choose_dispatch(version: str) -> Dispatch | None:
+    """How notes come into the errors of a call under the JAX of this `version` without a cost to calls that succeed.
+
+    None on a series that was not tried, or where JAX's function is not as graphopt knows it: a Python function around
+    it then does so, which adds a twentieth to the shortest call.
+    """
+    if ".".join(version.split(".")[:2]) not in TRIED_JAX:
+        return None
+    try:
+        from graphopt.jax_internals import with_cache_miss
+
+        with_cache_miss(jax.jit(lambda x: x), lambda miss: miss)
+    except (ImportError, AttributeError, KeyError, TypeError):
+        return None
+    return with_cache_miss
+
+
+_dispatch = choose_dispatch(jax.__version__)
 
 
 class _Traceable:
@@ -170,15 +194,41 @@ def _guard(function: Callable[..., Any], target: Callable[P, R_co]) -> Callable[
     return call
 
 
+def _with_notes(function: Callable[..., Any], jitted: Any, jax_options: dict[str, Any]) -> Any:
+    """What is called for `jitted`: itself where only a call without a compiled program can fail by a caller's mistake.
+
+    JAX finds two mistakes while it looks for the program: a static argument without a hash, and an array whose memory
+    an earlier call was given. So a function with static or donated arguments is called through a Python function. (An
+    array whose memory another function was given is found here too; that error then has JAX's words only.)
+    """
+    early = ("static_argnums", "static_argnames", "donate_argnums", "donate_argnames")
+    if _dispatch is None or any(jax_options.get(option) is not None for option in early):
+        return _guard(function, jitted)
+    return _dispatch(jitted, lambda miss: _guard(function, miss))
+
+
+def _reduced(function: Callable[..., Any], options: Options, jax_options: dict[str, Any]) -> Callable[[int], Any]:
+    """How a jitted function is pickled: by its name where that leads to it, else by what it was made of."""
+
+    def reduced(protocol: int) -> Any:
+        name: str = getattr(function, "__qualname__", "")
+        found: Any = sys.modules.get(getattr(function, "__module__", None) or "")
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        return name if getattr(found, "__wrapped__", None) is function else (_jit, (function, options, jax_options))
+
+    return reduced
+
+
 class _Attributes(dict[str, Any]):
     """The attributes of a jitted function, of which `functools.wraps` copies only those that it had from the user.
 
-    `jax.jit(graphopt.jit(f))` would otherwise have the methods of the inner one. JAX has its methods in a class, but a
-    call of an instance costs twice what a call of a function does.
+    `jax.jit(graphopt.jit(f))` would otherwise have the methods of the inner one. JAX has its methods in the class of
+    its functions; these are in the attributes of one of them.
     """
 
     OF_JAX = ("lower", "trace", "eval_shape", "clear_cache", "_cache_size")
-    OWN = (*OF_JAX, "explain", "verify", "_graph")
+    OWN = (*OF_JAX, "explain", "verify", "_graph", "_fun", "_jit_info", "__reduce_ex__")
 
     def __iter__(self) -> Iterator[str]:
         return (name for name in super().__iter__() if name not in self.OWN)
@@ -252,9 +302,10 @@ def jit(
 def _jit(function: Callable[..., Any], options: Options, jax_options: dict[str, Any]) -> Any:
     jax.jit(function)  # refuses what is no function, or a generator, in JAX's own words
     traceable = _traceable(function, options)
-    jitted: Any = jax.jit(traceable, **jax_options)
-    call = _in_the_guise_of(function, _guard(function, jitted), traceable.__name__)
+    jitted = _jax_jit(function, options, jax_options)
+    call = _in_the_guise_of(function, _with_notes(function, jitted, jax_options), traceable.__name__)
     call.__dict__ = _Attributes(call.__dict__)
+    call.__reduce_ex__ = _reduced(function, options, jax_options)
     for name in _Attributes.OF_JAX:
         setattr(call, name, _method(function, jitted, name))
 
@@ -276,6 +327,13 @@ def _jit(function: Callable[..., Any], options: Options, jax_options: dict[str, 
     call.verify = _guard(function, verify)
     call._graph = _guard(function, graph)
     return call
+
+
+def _jax_jit(function: Callable[..., Any], options: Options, jax_options: dict[str, Any]) -> Any:
+    """What `jax.jit` makes of a function and its options; pickled as what it was made of, which JAX's own is not."""
+    jitted: Any = jax.jit(_traceable(function, options), **jax_options)
+    jitted.__reduce_ex__ = lambda protocol: (_jax_jit, (function, options, jax_options))
+    return jitted
 
 
 def trace(function: Callable[..., Any], /) -> Callable[..., Graph]:

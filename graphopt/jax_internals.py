@@ -45,6 +45,20 @@ def is_ref(value: object) -> bool:
     return isinstance(core.typeof(value), AbstractRef)
 
 
+def with_cache_miss(jitted: Any, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Any:
+    """`jitted`, a function made by `jax.jit`, again, with `around(miss)` in place of its `miss`.
+
+    `miss` is the Python function that its C++ part calls when it has no compiled program for the arguments. Programs
+    compiled for one of the two are found by both.
+    """
+    kind: Any = type(jitted)
+    again = kind.__new__(kind)
+    state = jitted.__getstate__()
+    again.__setstate__({**state, "cache_miss": around(state["cache_miss"])})
+    again.__dict__.update(jitted.__dict__)
+    return again
+
+
 def argument_names(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, ...]:
     """The path of every leaf of `(args, kwargs)` in the words of `function`'s signature, as in JAX's own errors."""
     names = api_util.debug_info("jit", function, args, kwargs).arg_names

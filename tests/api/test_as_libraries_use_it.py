@@ -55,11 +55,24 @@ def test_no_tracer_leaks_through_the_rule_of_a_custom_derivative() -> None:
         assert jax.grad(graphopt.jit(lambda x: jax.nn.relu(x) * 2))(3.0) == 2.0
 
 
-def test_a_jitted_function_can_be_sent_to_another_process() -> None:
+@pytest.mark.parametrize("options", [{"static_argnums": 1}, {}, {"numerics": "exact"}], ids=str)
+def test_a_jitted_function_can_be_sent_to_another_process(options: Any) -> None:
     cloudpickle = pytest.importorskip("cloudpickle", reason="cloudpickle comes with scikit-learn's joblib, or alone")
     captured = jnp.arange(3.0)
-    again = cloudpickle.loads(cloudpickle.dumps(graphopt.jit(lambda x, n: x * n + captured, static_argnums=1)))
+    again = cloudpickle.loads(cloudpickle.dumps(graphopt.jit(lambda x, n: x * n + captured, **options)))
     np.testing.assert_array_equal(again(1.0, 2), captured + 2)
+    assert again.lower(1.0, 2) and again.explain(1.0, 2)
+
+
+def test_the_call_is_jaxs_own_and_a_mistake_is_still_explained() -> None:
+    jitted = graphopt.jit(lambda x: x + 1)
+    assert isinstance(jitted, type(jax.jit(lambda x: x))), "a Python function around it costs a twentieth of a call"
+    assert jitted(1.0) == 2.0
+    for repeat in range(2):
+        with pytest.raises(TypeError) as caught:
+            jitted("text")
+        assert sum(note.startswith("graphopt: ") for note in caught.value.__notes__) == 1, repeat
+    assert jitted(2.0) == 3.0 and jitted._cache_size() == 1  # type: ignore[attr-defined]
 
 
 def test_a_jit_around_a_jitted_function_has_its_own_options() -> None:

@@ -293,7 +293,7 @@ def test_inside_a_trace_what_is_not_traced_is_left_alone() -> None:
 
 
 def test_attributes() -> None:
-    assert inspect.isfunction(decorated)
+    assert isinstance(decorated, type(jax.jit(decorated.__wrapped__)))
     assert decorated.__name__ == "decorated" and decorated.__qualname__ == "decorated"
     assert decorated.__doc__ == "Scaled sine."
     assert decorated.__module__ == __name__

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from graphopt.api import TRIED_JAX, choose_call, jit, optimize
+from graphopt.api import TRIED_JAX, choose_call, choose_dispatch, jit, optimize
 from graphopt.compile import rewrite_jaxpr
 from graphopt.config import Options
 from graphopt.errors import UntriedJaxWarning
@@ -127,6 +127,7 @@ def make(i: int) -> Callable[[Any], Any]:
 def test_another_jax_runs_by_the_public_interface(version: str) -> None:
     with pytest.warns(UntriedJaxWarning, match=f"this is jax {version}.*Install jax"):
         call = choose_call(version, rewrite_jaxpr)
+    assert choose_dispatch(version) is None
 
     def optimized(f: Any) -> Any:
         return jax.jit(lambda *args, **kwargs: call(f, Options(), args, kwargs))
