@@ -83,6 +83,7 @@ _CALLS = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
     "closed_call": "call_jaxpr",
+    "kernel": "body",
 }
 
 Run = Callable[[Graph, Sequence[Any]], list[Any]]

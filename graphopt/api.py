@@ -283,8 +283,9 @@ def jit(
 ) -> Any:
     """Compile `function` as `jax.jit` does, with its graph rewritten first.
 
-    backend: "xla" lowers everything to XLA, "auto" may choose another engine where it is known to win. A platform's
-        name ("cpu", "gpu", "tpu" ...) has the deprecated meaning that `jax.jit` gives it.
+    backend: "xla" lowers everything to XLA; "numba" sends to Numba, on a CPU, all that it can take (the report names
+        the rest); "auto" may choose another engine than XLA where it is known to win. A platform's name ("cpu", "gpu",
+        "tpu" ...) has the deprecated meaning that `jax.jit` gives it.
     numerics: "exact", "standard" or "fast": which rewrites may change rounding.
     passes: passes to run instead of the standard pipeline.
     jax_options: every other keyword of the installed `jax.jit`, with its meaning there (static_argnames,

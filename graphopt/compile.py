@@ -48,7 +48,18 @@ def optimize_graph(
     context = context_for(options, sources, target, timed)
     # What a faulty rule would have done can be done without; who looks for faults sets GRAPHOPT_CHECK, or verifies.
     context.strict = settings().check > 0
-    return run_pipeline(graph, passes_of(options), context)
+    return run_pipeline(graph, (*passes_of(options), *engine_passes(options, context, target)), context)
+
+
+def engine_passes(options: Options, context: Context, target: Target) -> tuple[Pass, ...]:
+    """What follows the pipeline where another engine than XLA may take part: on one device, a CPU, in this process."""
+    if options.backend != "numba" or context.portable or context.differentiable or target.platforms != ("cpu",):
+        return ()
+    # Numba takes a second to import: not before it is asked for.
+    from graphopt.backends.numba import lowering
+    from graphopt.passes.fuse import Fuse
+
+    return (Fuse(lowering.ENGINE),)
 
 
 def passes_of(options: Options) -> tuple[Pass, ...]:

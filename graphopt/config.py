@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from graphopt.errors import OptionError
 
-Backend = Literal["auto", "xla"]
+Backend = Literal["auto", "xla", "numba"]
 Numerics = Literal["exact", "standard", "fast"]
 
 BACKENDS: tuple[str, ...] = get_args(Backend)
@@ -69,7 +69,8 @@ def settings() -> Settings:
 class Options:
     """What one optimized function asks for: hashable, so that every cache of JAX's sees it.
 
-    backend: "xla" lowers everything to XLA; "auto" may choose another engine where it is known to win.
+    backend: "xla" lowers everything to XLA; "numba" sends to Numba, on a CPU, all that it can take; "auto" may choose
+        another engine than XLA where it is known to win.
     numerics: "exact", "standard" or "fast": which rewrites are allowed to change rounding.
     passes: None for the standard pipeline, or a tuple of passes (see `graphopt.passes`) to run instead.
     """

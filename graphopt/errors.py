@@ -41,6 +41,10 @@ class ParseError(GraphoptError, ValueError):
         self.column = column
 
 
+class EngineError(GraphoptError):
+    """An engine cannot be used on this machine, or cannot take what it was given."""
+
+
 class PassError(GraphoptError):
     """A pass failed, or returned a graph with other inputs or outputs than it was given."""
 

@@ -1,0 +1,184 @@
+"""A loop program as Numba source: one function, with the user's line beside each statement that comes from one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphopt.analysis.reductions import ADD, MUL
+from graphopt.backends.numba import intrinsics
+from graphopt.backends.numba.scalar import DTYPES, SCALARS, cast, is_float, literal
+from graphopt.ir.attrs import EMPTY
+from graphopt.ir.index import Index, Quotient, Variable
+from graphopt.ir.loop import (
+    Accumulate,
+    Apply,
+    Block,
+    Buffer,
+    Expression,
+    For,
+    If,
+    Let,
+    Load,
+    Local,
+    LoopProgram,
+    Phase,
+    Position,
+    Set,
+    Statement,
+    Store,
+    Value,
+)
+from graphopt.ir.node import Node
+
+INDENT = "    "
+
+NAMES: dict[str, Any] = {
+    "np": np,
+    "floor": intrinsics.floor,
+    "ceil": intrinsics.ceil,
+    "round_even": intrinsics.round_even,
+    "round_away": intrinsics.round_away,
+    "sqrt": intrinsics.sqrt,
+    "fabs": intrinsics.fabs,
+    "copysign": intrinsics.copysign,
+    "maximum": intrinsics.maximum,
+    "minimum": intrinsics.minimum,
+    "population_count": intrinsics.population_count,
+    "count_leading_zeros": intrinsics.count_leading_zeros,
+    "add_any_order": intrinsics.add_any_order,
+    "mul_any_order": intrinsics.mul_any_order,
+    "divide": intrinsics.divide,
+    "remainder": intrinsics.remainder,
+    "shift_left": intrinsics.shift_left,
+    "shift_right_logical": intrinsics.shift_right_logical,
+    "shift_right_arithmetic": intrinsics.shift_right_arithmetic,
+    **{f"float_to_{d.name}": intrinsics.float_to_integer(d) for d in DTYPES if d.kind in "iu"},
+    **{f"read_{d.name}": intrinsics.element_reader(d, constant=False) for d in DTYPES},
+    **{f"input_{d.name}": intrinsics.element_reader(d, constant=True) for d in DTYPES},
+    **{f"write_{d.name}": intrinsics.element_writer(d) for d in DTYPES},
+    "buffer": intrinsics.element_reader("u8", constant=True),
+}
+"""What the source may name."""
+
+
+def source_of(program: LoopProgram, any_order: bool, place: Callable[[Node], str] = lambda node: "") -> str:
+    """The source of `kernel(buffers, phase, start, stop)`, which runs iterations start to stop of a phase.
+
+    any_order: whether the sums and products of a reduction may be reordered, which lets it be vectorized.
+    place: the user's line that a node comes from, or nothing.
+    """
+    lines = ["def kernel(buffers, phase, start, stop):"]
+    for number, buffer in enumerate(program.buffers):
+        lines.append(f"{INDENT}{buffer.name} = buffer(buffers, {number})")
+    writer = _Writer(any_order, place)
+    for number, phase in enumerate(program.phases):
+        test = f"{INDENT}{'if' if number == 0 else 'elif'} phase == {number}:"
+        lines += [test, *(2 * INDENT + line for line in writer.phase(phase))]
+    return "\n".join([*lines, f"{INDENT}return np.uint64(0)", ""])
+
+
+def function_of(source: str) -> Any:
+    """The kernel as a Python function, for Numba to compile."""
+    names = dict(NAMES)
+    exec(compile(source, "<kernel>", "exec"), names)
+    return names["kernel"]
+
+
+class _Writer:
+    def __init__(self, any_order: bool, place: Callable[[Node], str]) -> None:
+        self.any_order = any_order
+        self.place = place
+
+    def phase(self, phase: Phase) -> Iterator[str]:
+        yield from self.statements(phase.before)
+        yield f"for {phase.name} in range(start, stop):"
+        yield from self.block(phase.body)
+
+    def block(self, block: Block) -> Iterator[str]:
+        yield from (INDENT + line for line in self.statements(block))
+        if not block.statements:
+            yield INDENT + "pass"
+
+    def statements(self, block: Block) -> Iterator[str]:
+        for statement in block.statements:
+            yield from self.statement(statement)
+
+    def statement(self, statement: Statement) -> Iterator[str]:
+        if isinstance(statement, Let):
+            place = self.place(statement.node) if statement.node is not None else ""
+            line = f"{statement.local.name} = {self.expression(statement.value, statement.local.dtype)}"
+            yield f"{line}  # {place}" if place else line
+        elif isinstance(statement, Set):
+            yield f"{statement.local.name} = {self.expression(statement.value, statement.local.dtype)}"
+        elif isinstance(statement, Accumulate):
+            yield f"{statement.local.name} = {self.accumulated(statement)}"
+        elif isinstance(statement, Store):
+            buffer = statement.buffer
+            yield f"write_{buffer.dtype.name}({buffer.name}, {index(statement.at)}, {self.value(statement.value)})"
+        elif isinstance(statement, For):
+            yield f"for {statement.name} in range({statement.extent}):"
+            yield from self.block(statement.body)
+        else:
+            yield from self.condition(statement)
+
+    def condition(self, statement: If) -> Iterator[str]:
+        tests = []
+        for at, low, high in statement.within:
+            text = index(at)
+            if at.low < low:
+                tests.append(f"{text} >= {low}")
+            if at.high >= high:
+                tests.append(f"{text} < {high}")
+        yield f"if {' and '.join(tests)}:"
+        yield from self.block(statement.then)
+        if statement.otherwise.statements:
+            yield "else:"
+            yield from self.block(statement.otherwise)
+
+    def accumulated(self, statement: Accumulate) -> str:
+        local, value = statement.local, self.value(statement.value)
+        if self.any_order and is_float(local.dtype) and statement.op in (ADD, MUL):
+            name = "add_any_order" if statement.op is ADD else "mul_any_order"
+            return f"{name}({local.name}, {value})"
+        return self.applied(Apply(statement.op, EMPTY, (local, statement.value)), local.dtype)
+
+    def expression(self, value: Expression, dtype: np.dtype[Any]) -> str:
+        if isinstance(value, Load):
+            return self.load(value.buffer, value.at)
+        if isinstance(value, Apply):
+            return self.applied(value, dtype)
+        if isinstance(value, Position):
+            return cast(dtype, index(value.at))
+        return self.value(value)
+
+    def applied(self, value: Apply, dtype: np.dtype[Any]) -> str:
+        of: Sequence[np.dtype[Any]] = [operand.dtype for operand in value.values]
+        source = SCALARS[value.op](value.attrs, of, dtype, [self.value(operand) for operand in value.values])
+        assert source is not None, value
+        return source
+
+    @staticmethod
+    def load(buffer: Buffer, at: Index) -> str:
+        kind = "input" if buffer.role == "in" else "read"
+        return f"{kind}_{buffer.dtype.name}({buffer.name}, {index(at)})"
+
+    @staticmethod
+    def value(value: Value) -> str:
+        return value.name if isinstance(value, Local) else literal(value.value)
+
+
+def index(at: Index) -> str:
+    """An index expression as source."""
+    parts = []
+    for atom, coefficient in at.terms:
+        if isinstance(atom, Variable):
+            text = atom.name
+        else:
+            text = f"(({index(atom.of)}) {'//' if isinstance(atom, Quotient) else '%'} {atom.by})"
+        parts.append(text if coefficient == 1 else f"{coefficient} * {text}")
+    if at.number or not parts:
+        parts.append(str(at.number))
+    return " + ".join(parts)

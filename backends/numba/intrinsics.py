@@ -1,0 +1,177 @@
+"""Scalar operations that Numba's own language lacks or defines otherwise than XLA: one LLVM instruction or a few each.
+
+Each takes and returns scalars of one dtype. Indexing here has no wrap-around for negative indices, whose check would
+keep LLVM from vectorizing; what a kernel only reads is marked as such, so that no overlap is checked for at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import from_dtype, types
+from numba.extending import intrinsic
+
+WORD = ir.IntType(64)
+
+
+def _llvm(name: str, operands: int = 1) -> Any:
+    """The LLVM intrinsic of this name, on as many operands of one type."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        function = builder.module.declare_intrinsic(name, [kind], ir.FunctionType(kind, [kind] * operands))
+        return builder.call(function, args)
+
+    if operands == 1:
+        return intrinsic(lambda typing, x: (x(x), generate))
+    return intrinsic(lambda typing, x, y: (x(x, x), generate))
+
+
+floor = _llvm("llvm.floor")
+ceil = _llvm("llvm.ceil")
+round_even = _llvm("llvm.rint")
+round_away = _llvm("llvm.round")
+sqrt = _llvm("llvm.sqrt")
+fabs = _llvm("llvm.fabs")
+copysign = _llvm("llvm.copysign", 2)
+maximum = _llvm("llvm.maximum", 2)  # a NaN if one operand is, and 0.0 above -0.0
+minimum = _llvm("llvm.minimum", 2)
+population_count = _llvm("llvm.ctpop")
+
+
+@intrinsic
+def count_leading_zeros(typing: Any, x: Any) -> Any:
+    """Zero bits above the highest one; the width for zero."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctlz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return x(x), generate
+
+
+def _reassociable(combine: Callable[[Any, Any, Any], Any]) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return combine(builder, *args)
+
+    return intrinsic(lambda typing, x, y: (x(x, x), generate))
+
+
+add_any_order = _reassociable(lambda builder, x, y: builder.fadd(x, y, flags=("reassoc",)))
+mul_any_order = _reassociable(lambda builder, x, y: builder.fmul(x, y, flags=("reassoc",)))
+
+
+def _is_signed(kind: Any) -> bool:
+    return isinstance(kind, types.Integer) and kind.signed
+
+
+def _divide(quotient: bool) -> Any:
+    """Integer division as XLA has it: towards zero; x / 0 is all ones, x % 0 is x, and the least number / -1 itself."""
+
+    def of(typing: Any, x: Any, y: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            a, b = args
+            kind = a.type
+            zero, one, ones = (ir.Constant(kind, value) for value in (0, 1, -1))
+            by_zero = builder.icmp_unsigned("==", b, zero)
+            undefined = by_zero
+            if _is_signed(x):
+                least = ir.Constant(kind, -(2 ** (kind.width - 1)))
+                overflow = builder.and_(builder.icmp_unsigned("==", a, least), builder.icmp_unsigned("==", b, ones))
+                undefined = builder.or_(by_zero, overflow)
+            divisor = builder.select(undefined, one, b)
+            if quotient:
+                found = builder.sdiv(a, divisor) if _is_signed(x) else builder.udiv(a, divisor)
+                return builder.select(by_zero, ones, found)
+            found = builder.srem(a, divisor) if _is_signed(x) else builder.urem(a, divisor)
+            return builder.select(by_zero, a, found)
+
+        return x(x, x), generate
+
+    return intrinsic(of)
+
+
+divide = _divide(True)
+remainder = _divide(False)
+
+
+def _shift(kind_of_shift: str) -> Any:
+    """Shifts as XLA has them: by the width or more (as an unsigned number) nothing is left but the sign."""
+
+    def of(typing: Any, x: Any, y: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            a, by = args
+            width = ir.Constant(a.type, a.type.width)
+            inside = builder.icmp_unsigned("<", by, width)
+            amount = builder.select(inside, by, ir.Constant(a.type, a.type.width - 1))
+            if kind_of_shift == "arithmetic":
+                return builder.ashr(a, amount)
+            found = builder.shl(a, amount) if kind_of_shift == "left" else builder.lshr(a, amount)
+            return builder.select(inside, found, ir.Constant(a.type, 0))
+
+        return x(x, x), generate
+
+    return intrinsic(of)
+
+
+shift_left = _shift("left")
+shift_right_logical = _shift("logical")
+shift_right_arithmetic = _shift("arithmetic")
+
+
+def float_to_integer(to: Any) -> Any:
+    """Conversion of a floating number to the integer dtype `to`: towards zero, saturating, NaN to 0."""
+    result = from_dtype(np.dtype(to))
+
+    def of(typing: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = ir.IntType(result.bitwidth)
+            name = "llvm.fptosi.sat" if result.signed else "llvm.fptoui.sat"
+            function = builder.module.declare_intrinsic(
+                name, [kind, args[0].type], ir.FunctionType(kind, [args[0].type])
+            )
+            return builder.call(function, args)
+
+        return result(x), generate
+
+    return intrinsic(of)
+
+
+def _element(builder: Any, kind: Any, address: Any, index: Any) -> Any:
+    base = builder.inttoptr(address, kind.as_pointer())
+    return builder.gep(base, [index], inbounds=True)
+
+
+def element_reader(dtype: Any, constant: bool) -> Any:
+    """`read(address, index)`: element `index` of an array of `dtype`. constant: nobody writes to it meanwhile."""
+    result = from_dtype(np.dtype(dtype))
+
+    def of(typing: Any, address: Any, index: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = context.get_data_type(result)
+            loaded = builder.load(_element(builder, kind, *args))
+            if constant:
+                loaded.set_metadata("invariant.load", builder.module.add_metadata([]))
+            return context.data_model_manager[result].from_data(builder, loaded)
+
+        return result(types.uintp, types.intp), generate
+
+    return intrinsic(of)
+
+
+def element_writer(dtype: Any) -> Any:
+    """`write(address, index, value)`: sets element `index` of an array of `dtype`."""
+    of_value = from_dtype(np.dtype(dtype))
+
+    def of(typing: Any, address: Any, index: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = context.get_data_type(of_value)
+            stored = context.data_model_manager[of_value].as_data(builder, args[2])
+            builder.store(stored, _element(builder, kind, args[0], args[1]))
+            return context.get_dummy_value()
+
+        return types.void(types.uintp, types.intp, of_value), generate
+
+    return intrinsic(of)

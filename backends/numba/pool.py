@@ -1,0 +1,127 @@
+"""Work sharing on XLA's own thread pool.
+
+A phase's range is cut into chunks of `grain` iterations. A counter hands them out; the calling thread works like the
+others and never waits for a thread that has not started, so it cannot deadlock whatever else the pool does. The state
+of a loop is counted by reference, for a scheduled task may start after the call that scheduled it has returned: it then
+finds no chunk left and touches nothing but the state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+from numba import types
+
+from graphopt.backends.numba.frame import API, CONTEXT, ERROR_DESTROY, THREADPOOL_NUM_THREADS, THREADPOOL_SCHEDULE
+from graphopt.backends.numba.memory import (
+    call,
+    call_kernel,
+    fetch_add,
+    free,
+    load,
+    load_atomic,
+    malloc,
+    sched_yield,
+    store,
+)
+
+# The state of one loop, in bytes from its start.
+NEXT, DONE, REFERENCES, CHUNKS, KERNEL, BUFFERS, PHASE, EXTENT, GRAIN, SIZE = (8 * i for i in range(10))
+
+jit = numba.njit(error_model="numpy", nogil=True)
+
+
+@jit
+def _work(state: Any) -> None:
+    """Takes chunks until none is left."""
+    chunks, grain, extent = load_atomic(state, CHUNKS), load_atomic(state, GRAIN), load_atomic(state, EXTENT)
+    while True:
+        chunk = fetch_add(state, NEXT, 1)
+        if chunk >= chunks:
+            return
+        start = chunk * grain
+        stop = min(extent, start + grain)
+        call_kernel(load(state, KERNEL), load(state, BUFFERS), load_atomic(state, PHASE), start, stop)
+        fetch_add(state, DONE, 1)
+
+
+@jit
+def _release(state: Any) -> None:
+    if fetch_add(state, REFERENCES, -1) == 1:
+        free(state)
+
+
+@numba.cfunc(types.uintp(types.uintp))
+def _task(state: Any) -> Any:
+    _work(state)
+    _release(state)
+    return numba.uintp(0)
+
+
+_TASK = _task.address
+
+
+@jit
+def _destroyed(api: Any, error: Any) -> bool:
+    """Whether a call of XLA's interface returned an error, which is given back."""
+    if error == 0:
+        return False
+    args = numba.uintp(malloc(24))
+    store(args, 0, numba.uintp(24))
+    store(args, 8, numba.uintp(0))
+    store(args, 16, error)
+    call(load(api, ERROR_DESTROY), args)
+    free(args)
+    return True
+
+
+@jit
+def _threads(api: Any, context: Any) -> int:
+    """How many threads XLA's pool has; 1 where there is none."""
+    args = numba.uintp(malloc(40))
+    store(args, 0, numba.uintp(32))
+    store(args, 8, numba.uintp(0))
+    store(args, 16, context)
+    store(args, 24, args + numba.uintp(32))
+    store(args, 32, numba.uintp(1))
+    failed = _destroyed(api, call(load(api, THREADPOOL_NUM_THREADS), args))
+    threads = load_atomic(args, 32)
+    free(args)
+    return 1 if failed else threads
+
+
+@jit
+def parallel_for(frame: Any, kernel: Any, buffers: Any, phase: int, extent: int, grain: int) -> None:
+    """All iterations of a phase: here alone where they are one chunk, else with the pool's help."""
+    chunks = (extent + grain - 1) // grain
+    if chunks <= 1:
+        if extent > 0:
+            call_kernel(kernel, buffers, phase, 0, extent)
+        return
+    api, context = load(frame, API), load(frame, CONTEXT)
+    helpers = min(chunks, _threads(api, context)) - 1
+    state = numba.uintp(malloc(SIZE))
+    store(state, NEXT, numba.uintp(0))
+    store(state, DONE, numba.uintp(0))
+    store(state, REFERENCES, numba.uintp(helpers + 1))
+    store(state, CHUNKS, numba.uintp(chunks))
+    store(state, KERNEL, kernel)
+    store(state, BUFFERS, buffers)
+    store(state, PHASE, numba.uintp(phase))
+    store(state, EXTENT, numba.uintp(extent))
+    store(state, GRAIN, numba.uintp(grain))
+    args = numba.uintp(malloc(40))
+    store(args, 0, numba.uintp(40))
+    store(args, 8, numba.uintp(0))
+    store(args, 16, context)
+    store(args, 24, numba.uintp(_TASK))
+    store(args, 32, state)
+    for _ in range(helpers):
+        if _destroyed(api, call(load(api, THREADPOOL_SCHEDULE), args)):
+            _release(state)
+    free(args)
+    _work(state)
+    while load_atomic(state, DONE) < chunks:
+        sched_yield()
+    _release(state)

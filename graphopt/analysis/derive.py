@@ -1,0 +1,326 @@
+"""From a kernel's body to its loop program, by access maps.
+
+The body is asked for one element of each output at symbolic indices. What that element needs is asked for in turn, at
+the indices that the access maps give, down to loads from the kernel's operands. Each value is computed in the outermost
+loop that has all the variables of its indices: what does not depend on an inner loop stands before it, so a row's
+maximum is computed once a row. A reduction is an accumulator and loops around its operand's element.
+
+Body:
+    %1: f32[8] = reduce_max[axes=(1,)](%0)
+    %2: f32[8,100] = broadcast_in_dim[broadcast_dimensions=(0,), shape=(8, 100)](%1)
+    %3: f32[8,100] = sub(%0, %2)
+Loop program:
+    parallel i1 < 8:
+      a2: f32 = -inf
+      reduction r3 < 100:
+        x4: f32 = in0[100 * i1 + r3]
+        a2 max= x4
+      serial j5 < 100:
+        x6: f32 = in0[100 * i1 + j5]
+        v7: f32 = sub(x6, a2)
+        out0[100 * i1 + j5] = v7
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jax.extend.core import primitives as p
+
+from graphopt.analysis.access import MOVES, Indices, Read, always, elementwise
+from graphopt.analysis.reductions import MIN, OR, REDUCTIONS, Reduction, axes_of, is_arg
+from graphopt.ir.attrs import EMPTY
+from graphopt.ir.graph import Graph
+from graphopt.ir.index import Index, delinear, linear, variable
+from graphopt.ir.loop import (
+    REDUCTION,
+    SERIAL,
+    Accumulate,
+    Apply,
+    Block,
+    Buffer,
+    Expression,
+    For,
+    If,
+    Let,
+    Literal,
+    Load,
+    Local,
+    LoopProgram,
+    Phase,
+    Position,
+    Set,
+    Statement,
+    Store,
+    Value,
+)
+from graphopt.ir.node import Node
+from graphopt.ir.op import CONSTANT, PARAM, op_of
+
+IOTA = op_of(p.iota_p)
+SELECT, EQ, NE = (op_of(primitive) for primitive in (p.select_n_p, p.eq_p, p.ne_p))
+
+GRAIN = 20_000.0
+"""Nanoseconds of work that are worth a thread's while."""
+
+DIVISION = 1.0
+"""Nanoseconds of a quotient or remainder in an index; it keeps loops from being vectorized."""
+
+Element = Callable[[Indices], Value]
+"""Writes the statements for one element at indices, and returns it."""
+
+Part = tuple[Sequence[int], Element]
+"""What a reduction goes over: loops of these extents around an element."""
+
+
+@dataclass(slots=True)
+class _Scope:
+    """One block being written. bound: the loop variables that it has. times: how often it runs in one iteration of the
+    phase. opaque: nothing inside of it may be computed outside, for it is computed under a condition."""
+
+    block: Block
+    bound: frozenset[str]
+    times: float
+    opaque: bool = False
+    known: dict[Any, Value] = field(default_factory=dict)
+
+
+class Derivation:
+    """Writes loop programs for one body. `work` is the time that all phases are expected to take, in nanoseconds."""
+
+    def __init__(self, body: Graph, cost: Callable[[Node], float]) -> None:
+        """cost: of one element of a node, in nanoseconds."""
+        self.body = body
+        self.cost = cost
+        self.inputs = {q: Buffer(f"in{i}", q.aval.dtype, q.aval.size, "in") for i, q in enumerate(body.params)}
+        self.outputs = [Buffer(f"out{i}", n.aval.dtype, n.aval.size, "out") for i, n in enumerate(body.outputs)]
+        self.scratch: list[Buffer] = []
+        self.combined: dict[Node, Callable[[Indices], Value]] = {}  # reductions that a phase before has done in parts
+        self.phases: list[Phase] = []
+        self.work = 0.0
+        self._path: list[_Scope] = []
+        self._names = 0
+        self._iteration = 0.0  # nanoseconds of one iteration of the phase that is being written
+
+    @property
+    def program(self) -> LoopProgram:
+        """The loop program of all phases so far."""
+        return LoopProgram((*self.inputs.values(), *self.outputs, *self.scratch), tuple(self.phases))
+
+    # ---- statements
+
+    def add(self, statement: Statement) -> None:
+        """A statement at the end of the current block."""
+        self._path[-1].block.statements.append(statement)
+
+    def let(self, value: Expression, dtype: Any, node: Node | None = None, kind: str = "v") -> Local:
+        """A new local value in the current block."""
+        local = Local(self.name(kind), np.dtype(dtype))
+        self.add(Let(local, value, node))
+        if isinstance(value, Load | Position):
+            self._iteration += self._path[-1].times * DIVISION * value.at.divisions()
+        if node is not None:
+            self._iteration += self._path[-1].times * self.cost(node)
+        return local
+
+    def name(self, kind: str) -> str:
+        """A name that is not used yet."""
+        self._names += 1
+        return f"{kind}{self._names}"
+
+    def new_scratch(self, dtype: Any, size: int) -> Buffer:
+        """A buffer that later phases read."""
+        buffer = Buffer(f"scratch{len(self.scratch)}", np.dtype(dtype), size, "scratch")
+        self.scratch.append(buffer)
+        return buffer
+
+    def phase(self, extent: int, write: Callable[[Index], None]) -> None:
+        """One phase, whose body `write` writes for an index."""
+        name = self.name("i")
+        once = _Scope(Block(), frozenset(), 0.0)
+        body = _Scope(Block(), frozenset((name,)), 1.0)
+        self._path, self._iteration = [once, body], 0.0
+        write(variable(name, 0, extent - 1) if extent > 1 else Index())
+        grain = max(1, min(extent, round(GRAIN / max(self._iteration, 1e-3))))
+        self.phases.append(Phase(name, extent, grain, once.block, body.block))
+        self.work += self._iteration * extent
+
+    def loop(self, extent: int, kind: str, write: Callable[[Index], None]) -> None:
+        """One loop, written after all that its body needs from outside; no loop where it would run once or never."""
+        if extent == 1:
+            return write(Index())
+        if extent == 0:
+            return None
+        name = self.name("j" if kind == SERIAL else "r")
+        block = Block()
+        with self._inside(_Scope(block, self._path[-1].bound | {name}, self._path[-1].times * extent)):
+            write(variable(name, 0, extent - 1))
+        self.add(For(name, extent, kind, block))
+        return None
+
+    def loops(self, extents: Sequence[int], kind: str, write: Callable[[Indices], None], done: Indices = ()) -> None:
+        """Loops inside each other."""
+        if not extents:
+            return write(done)
+        return self.loop(extents[0], kind, lambda index: self.loops(extents[1:], kind, write, (*done, index)))
+
+    def condition(self, within: tuple[tuple[Index, int, int], ...], *writers: Callable[[], None]) -> None:
+        """What the first writer writes, where `within` holds; else what the second does, if there is one."""
+        blocks = (Block(), Block())
+        for block, write in zip(blocks, writers, strict=False):
+            with self._inside(_Scope(block, self._path[-1].bound, self._path[-1].times, opaque=True)):
+                write()
+        self.add(If(within, *blocks))
+
+    @contextmanager
+    def _inside(self, scope: _Scope) -> Iterator[None]:
+        self._path.append(scope)
+        try:
+            yield
+        finally:
+            self._path.pop()
+
+    # ---- values
+
+    def value(self, node: Node, at: Indices) -> Value:
+        """One element of a node, computed in the outermost block that it can be computed in."""
+        path = self._path
+        for scope in reversed(path):
+            if (node, at) in scope.known:
+                return scope.known[node, at]
+        needed = frozenset(name for index in at for name in index.variables())
+        depth = len(path) - 1
+        while depth and not path[depth].opaque and needed <= path[depth - 1].bound:
+            depth -= 1
+        self._path = path[: depth + 1]
+        found = path[depth].known[node, at] = self._compute(node, at)
+        self._path = path
+        return found
+
+    def _compute(self, node: Node, at: Indices) -> Value:
+        if node.op is PARAM:
+            return self.let(Load(self.inputs[node], linear(at, node.aval.shape)), node.aval.dtype, node, "x")
+        if node.op is CONSTANT:
+            return Literal(node.attrs["value"].element)
+        if node.op in MOVES:
+            return self._moved(node, [r for r in MOVES[node.op](node, at) if always(r.within) is not False])
+        if node.op is IOTA:
+            return self.let(Position(at[node.attrs["dimension"]]), node.aval.dtype, node)
+        if node in self.combined:
+            return self.combined[node](at)
+        if node.op in REDUCTIONS:
+            return self._reduced(node, at)
+        operands = tuple(self.value(node.inputs[read.operand], read.at) for read in elementwise(node, at))
+        return self.let(Apply(node.op, node.attrs, operands), node.aval.dtype, node)
+
+    def _moved(self, node: Node, reads: Sequence[Read]) -> Value:
+        """What the first read gives whose conditions hold."""
+        first = reads[0]
+        if always(first.within):
+            return self.value(node.inputs[first.operand], first.at)
+        result = self.let(Literal(np.zeros((), node.aval.dtype)[()]), node.aval.dtype, node)
+        self._choose(node, reads, result)
+        return result
+
+    def _choose(self, node: Node, reads: Sequence[Read], result: Local) -> None:
+        first = reads[0]
+        if len(reads) == 1 or always(first.within):
+            self.add(Set(result, self.value(node.inputs[first.operand], first.at)))
+            return
+        alone = [Read(first.operand, first.at)]
+        self.condition(
+            first.within, lambda: self._choose(node, alone, result), lambda: self._choose(node, reads[1:], result)
+        )
+
+    # ---- reductions
+
+    def _reduced(self, node: Node, at: Indices) -> Value:
+        axes, shape = axes_of(node), node.inputs[0].aval.shape
+        extents = [shape[axis] for axis in axes]
+        return self.reduce(node, [(extents, lambda r: merged(at, axes, r))])
+
+    def reduce(self, node: Node, places: Sequence[tuple[Sequence[int], Callable[[Indices], Indices]]]) -> Value:
+        """A reduction over all of `places`: loops of these extents, and the operand's indices in them."""
+        best = self.best(node, [(extents, self._operand(node, place)) for extents, place in places])
+        if not is_arg(node):
+            return best
+        return self.first(node, [(extents, self.candidate(node, best, place)) for extents, place in places])
+
+    def _operand(self, node: Node, place: Callable[[Indices], Indices]) -> Element:
+        return lambda r: self.value(node.inputs[0], place(r))
+
+    def best(self, node: Node, parts: Sequence[Part]) -> Value:
+        """The operand's elements in `parts` combined: for argmax the greatest of them."""
+        return self.fold(REDUCTIONS[node.op], node.inputs[0].aval.dtype, parts, node)
+
+    def first(self, node: Node, parts: Sequence[Part]) -> Value:
+        """The least of `parts`, which are places."""
+        last = Reduction(MIN, lambda dtype: self.last(node))
+        return self.fold(last, node.attrs["index_dtype"], parts, node)
+
+    def last(self, node: Node) -> int:
+        """The greatest place that an argmax or argmin can give."""
+        (axis,) = axes_of(node)
+        return max(0, int(node.inputs[0].aval.shape[axis]) - 1)
+
+    def candidate(self, node: Node, best: Value, place: Callable[[Indices], Indices]) -> Element:
+        """The place of an element that is `best`, or is no number (`best` is none either then); else the last place."""
+        operand, dtype = node.inputs[0], np.dtype(node.attrs["index_dtype"])
+        (axis,) = axes_of(node)
+        last = Literal(np.asarray(self.last(node)).astype(dtype)[()])
+
+        def element(r: Indices) -> Value:
+            at = place(r)
+            found = self.value(operand, at)
+            same: Value = self.let(Apply(EQ, EMPTY, (found, best)), np.bool_)
+            if operand.aval.dtype.kind == "f":
+                none = self.let(Apply(NE, EMPTY, (found, found)), np.bool_)
+                same = self.let(Apply(OR, EMPTY, (same, none)), np.bool_)
+            position = self.let(Position(at[axis]), dtype, node)
+            return self.let(Apply(SELECT, EMPTY, (same, last, position)), dtype)
+
+        return element
+
+    def fold(self, reduction: Reduction, dtype: Any, parts: Sequence[Part], node: Node) -> Value:
+        """An accumulator, and for each of `parts` loops that accumulate."""
+        result = self.let(Literal(reduction.start(dtype)), dtype, None, "a")
+        for extents, element in parts:
+
+            def write(r: Indices, element: Element = element) -> None:
+                self.add(Accumulate(result, reduction.combine, element(r)))
+                self._iteration += self._path[-1].times * self.cost(node)
+
+            self.loops(extents, REDUCTION, write)
+        return result
+
+
+def merged(kept: Indices, axes: Sequence[int], reduced: Indices) -> Indices:
+    """The indices of a reduction's operand: those of its result, with `reduced` at `axes`."""
+    of = dict(zip(axes, reduced, strict=True))
+    rest = iter(kept)
+    return tuple(of[axis] if axis in of else next(rest) for axis in range(len(kept) + len(axes)))
+
+
+def write_outputs(derivation: Derivation, parallel: int) -> None:
+    """One phase over the first `parallel` axes, which all outputs have in common, that computes and stores them all."""
+    body = derivation.body
+    leading = body.outputs[0].aval.shape[:parallel]
+
+    def write(index: Index) -> None:
+        row = delinear(index, leading)
+        for rest in sorted({n.aval.shape[parallel:] for n in body.outputs}, key=lambda rest: (len(rest), rest)):
+
+            def store(inner: Indices, rest: tuple[int, ...] = rest) -> None:
+                for node, buffer in zip(body.outputs, derivation.outputs, strict=True):
+                    if node.aval.shape[parallel:] == rest:
+                        at = (*row, *inner)
+                        derivation.add(Store(buffer, linear(at, node.aval.shape), derivation.value(node, at)))
+
+            derivation.loops(rest, SERIAL, store)
+
+    derivation.phase(math.prod(leading), write)

@@ -1,0 +1,42 @@
+"""What a pass must know of an engine: what it can take, and what it would make of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from graphopt.ir.graph import Graph
+from graphopt.ir.loop import LoopProgram
+from graphopt.ir.node import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an engine would run for a body.
+
+    key: by which the engine knows it. program: its loops. work: nanoseconds that one run is expected to take on a core.
+    """
+
+    key: int
+    program: LoopProgram
+    work: float
+
+
+class Engine(Protocol):
+    """An engine other than XLA."""
+
+    @property
+    def name(self) -> str:
+        """What options and reports call it."""
+
+    def declines(self, node: Node) -> str | None:
+        """Why an operation cannot be part of a kernel; None where it can."""
+
+    def cost(self, node: Node) -> float:
+        """Nanoseconds that one element of a node takes."""
+
+    def plan(self, body: Graph, any_order: bool) -> Plan:
+        """How a body of operations that it does not decline would be run.
+
+        any_order: whether the sums and products of reductions may be reordered.
+        """

@@ -1,0 +1,81 @@
+"""What reductions and cumulative operations combine with, from which start, along which axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jax.extend.core import primitives as p
+
+from graphopt.ir.node import Node
+from graphopt.ir.op import Op, op_of
+
+ADD, MUL, MAX, MIN, AND, OR, XOR = (
+    op_of(primitive) for primitive in (p.add_p, p.mul_p, p.max_p, p.min_p, p.and_p, p.or_p, p.xor_p)
+)
+ARGMAX, ARGMIN = op_of(p.argmax_p), op_of(p.argmin_p)
+
+
+def _least(dtype: Any) -> Any:
+    if dtype.kind == "f":
+        return -np.inf
+    return False if dtype.kind == "b" else np.iinfo(dtype).min
+
+
+def _greatest(dtype: Any) -> Any:
+    if dtype.kind == "f":
+        return np.inf
+    return True if dtype.kind == "b" else np.iinfo(dtype).max
+
+
+def _all_ones(dtype: Any) -> Any:
+    return True if dtype.kind == "b" else np.array(-1).astype(dtype)[()]
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """combine: an associative operation on two values. neutral: what it starts from, for a dtype."""
+
+    combine: Op
+    neutral: Callable[[Any], Any]
+
+    def start(self, dtype: Any) -> Any:
+        """The start as a NumPy scalar of the dtype."""
+        return np.asarray(self.neutral(np.dtype(dtype))).astype(dtype)[()]
+
+
+_SUM, _PRODUCT = Reduction(ADD, lambda dtype: 0), Reduction(MUL, lambda dtype: 1)
+_MAX, _MIN = Reduction(MAX, _least), Reduction(MIN, _greatest)
+
+REDUCTIONS: Mapping[Op, Reduction] = {
+    op_of(p.reduce_sum_p): _SUM,
+    op_of(p.reduce_prod_p): _PRODUCT,
+    op_of(p.reduce_max_p): _MAX,
+    op_of(p.reduce_min_p): _MIN,
+    op_of(p.reduce_and_p): Reduction(AND, _all_ones),
+    op_of(p.reduce_or_p): Reduction(OR, lambda dtype: 0),
+    op_of(p.reduce_xor_p): Reduction(XOR, lambda dtype: 0),
+    ARGMAX: _MAX,
+    ARGMIN: _MIN,
+}
+"""Reductions over axes; argmax and argmin by what their operand is reduced with."""
+
+CUMULATIVE: Mapping[Op, Reduction] = {
+    op_of(p.cumsum_p): _SUM,
+    op_of(p.cumprod_p): _PRODUCT,
+    op_of(p.cummax_p): _MAX,
+    op_of(p.cummin_p): _MIN,
+}
+"""Cumulative operations: each element combines those up to its place."""
+
+
+def axes_of(node: Node) -> tuple[int, ...]:
+    """The axes that a reduction goes over."""
+    return tuple(node.attrs["axes"])
+
+
+def is_arg(node: Node) -> bool:
+    """Whether a reduction gives the place of what it finds, and not its value."""
+    return node.op in (ARGMAX, ARGMIN)

@@ -1,0 +1,245 @@
+"""Loop programs: how a kernel computes its results, as loops over elements. No backend is named here.
+
+A program is a sequence of phases. Each phase is one parallel loop whose iterations are independent, so that any split
+of its range over threads computes the same; a phase begins when the one before it is done. Inside are serial loops,
+local values, conditions, loads and stores; buffers are flat, row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphopt.ir.aval import dtype_name
+from graphopt.ir.index import Index
+from graphopt.ir.op import Op
+
+PARALLEL, SERIAL, REDUCTION = "parallel", "serial", "reduction"
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Memory of `size` elements. role: "in", "out", or "scratch", which a kernel has for itself while it runs."""
+
+    name: str
+    dtype: np.dtype[Any]
+    size: int
+    role: str
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.name}: {dtype_name(self.dtype)}[{self.size}]"
+
+
+# ---- values
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A value that was computed before, by its name."""
+
+    name: str
+    dtype: np.dtype[Any]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A constant, as a NumPy scalar."""
+
+    value: Any
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The scalar's own dtype."""
+        dtype: np.dtype[Any] = np.dtype(self.value.dtype)
+        return dtype
+
+    def __str__(self) -> str:
+        return f"{self.value!s}"
+
+
+Value = Local | Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One element of a buffer."""
+
+    buffer: Buffer
+    at: Index
+
+    def __str__(self) -> str:
+        return f"{self.buffer.name}[{self.at}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """A scalar operation on values. attrs: the operation's parameters; operands: the dtypes are those of the values."""
+
+    op: Op
+    attrs: Any
+    values: tuple[Value, ...]
+
+    def __str__(self) -> str:
+        return f"{self.op.name}({', '.join(map(str, self.values))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """An index as a value."""
+
+    at: Index
+
+    def __str__(self) -> str:
+        return str(self.at)
+
+
+Expression = Load | Apply | Position | Value
+
+
+# ---- statements
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    """A new local value. node: what it stands for in the kernel's graph, for source lines."""
+
+    local: Local
+    value: Expression
+    node: Any = None
+
+    def lines(self) -> Iterator[str]:
+        """Text."""
+        yield f"{self.local}: {dtype_name(self.local.dtype)} = {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """A new value for a local."""
+
+    local: Local
+    value: Expression
+
+    def lines(self) -> Iterator[str]:
+        """Text."""
+        yield f"{self.local} := {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulate:
+    """`local := op(local, value)`, where the operations may be done in any order."""
+
+    local: Local
+    op: Op
+    value: Value
+
+    def lines(self) -> Iterator[str]:
+        """Text."""
+        yield f"{self.local} {self.op.name}= {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """One element written."""
+
+    buffer: Buffer
+    at: Index
+    value: Value
+
+    def lines(self) -> Iterator[str]:
+        """Text."""
+        yield f"{self.buffer.name}[{self.at}] = {self.value}"
+
+
+@dataclass(slots=True)
+class Block:
+    """Statements in order; it grows while a program is derived, and not afterwards."""
+
+    statements: list[Statement] = field(default_factory=list)
+
+    def lines(self) -> Iterator[str]:
+        """Text, indented."""
+        for statement in self.statements:
+            yield from (f"  {line}" for line in statement.lines())
+
+
+@dataclass(slots=True)
+class For:
+    """`for name in 0 .. extent - 1`. kind: "serial", or "reduction" where it only accumulates."""
+
+    name: str
+    extent: int
+    kind: str
+    body: Block
+
+    def lines(self) -> Iterator[str]:
+        """Text."""
+        yield f"{self.kind} {self.name} < {self.extent}:"
+        yield from self.body.lines()
+
+
+@dataclass(slots=True)
+class If:
+    """One of two blocks. within: the condition, `low <= index < high` for each of these, all of them."""
+
+    within: tuple[tuple[Index, int, int], ...]
+    then: Block
+    otherwise: Block
+
+    def lines(self) -> Iterator[str]:
+        """Text."""
+        yield "if " + " and ".join(f"{low} <= {at} < {high}" for at, low, high in self.within) + ":"
+        yield from self.then.lines()
+        if self.otherwise.statements:
+            yield "else:"
+            yield from self.otherwise.lines()
+
+
+Statement = Let | Set | Accumulate | Store | For | If
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A parallel loop `for name in 0 .. extent - 1`.
+
+    grain: how many iterations one thread takes at least. before: what each thread computes first, for all of them.
+    """
+
+    name: str
+    extent: int
+    grain: int
+    before: Block
+    body: Block
+
+    def lines(self) -> Iterator[str]:
+        """Text."""
+        for statement in self.before.statements:
+            yield from statement.lines()
+        yield f"{PARALLEL} {self.name} < {self.extent}, at least {self.grain} at a time:"
+        yield from self.body.lines()
+
+
+@dataclass(frozen=True, slots=True)
+class LoopProgram:
+    """A kernel: its buffers (inputs, then outputs, then scratch) and its phases in order."""
+
+    buffers: tuple[Buffer, ...]
+    phases: tuple[Phase, ...]
+
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.buffers), *(line for phase in self.phases for line in phase.lines())])
+
+
+def inner_blocks(statements: Sequence[Statement]) -> Iterator[Block]:
+    """The blocks of these statements, without those inside them."""
+    for statement in statements:
+        if isinstance(statement, For):
+            yield statement.body
+        elif isinstance(statement, If):
+            yield statement.then
+            yield statement.otherwise

@@ -1,0 +1,180 @@
+"""Fusion: regions of the graph become kernels, each a loop program that an engine other than XLA runs.
+
+Before:
+    %1: f32[1000] = exp(%0)
+    %2: f32[1000] = mul(%1, 2.0:f32[])
+    %3: f32[1000] = sub(%2, 1.0:f32[])
+After:
+    graph @1(%0: f32[1000]) {
+      %1: f32[1000] = exp(%0)
+      ...
+    }
+    %1: f32[1000] = kernel[body=@1, engine="numba", key=...](%0)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from jax.extend.core import primitives
+
+from graphopt.analysis.engine import Engine
+from graphopt.analysis.grouping import Group, groups_of, is_repeated, is_worth_a_kernel
+from graphopt.analysis.reductions import REDUCTIONS
+from graphopt.ir.graph import Graph, make_graph
+from graphopt.ir.node import Node, param, project
+from graphopt.ir.op import PROJECT, op_of
+from graphopt.ops.control import COND, SCAN, WHILE
+from graphopt.ops.kernel import KERNEL, kernel
+from graphopt.ops.make import BROADCAST
+from graphopt.rewrite.passes import Context, Pass
+from graphopt.rewrite.rebuild import with_bodies
+
+CALL = op_of(primitives.jit_p)
+
+WASTE = 1.5
+"""How much longer than each of its operations once a kernel may take; beyond that it is cut."""
+
+ROUNDS = 8
+
+RUNS_ITS_GRAPHS = (SCAN, WHILE, COND, CALL)
+"""Operations that run their sub-graphs as they stand. How a scatter combines, say, is a sub-graph for XLA to read."""
+
+Unit = Node | Group
+
+
+@dataclass(frozen=True)
+class Fuse(Pass):
+    """Makes kernels for an engine of all that it can take; says what it cannot, and why."""
+
+    engine: Engine = field(repr=False)
+    name = "fuse"
+
+    def run(self, graph: Graph, context: Context) -> Graph:
+        """The graph with kernels in it."""
+        fuser = _Fuser(self.engine, context)
+        new = fuser.graph(graph)
+        for reason, count in fuser.declined.most_common():
+            context.note(f"left to XLA: {reason}" + (f" ({count} times)" if count > 1 else ""))
+        if fuser.kernels:
+            context.note(f"{self.engine.name}: {fuser.kernels} kernels of {fuser.fused} operations")
+        return new
+
+
+class _Fuser:
+    def __init__(self, engine: Engine, context: Context) -> None:
+        self.engine = engine
+        self.context = context
+        self.done: dict[Graph, Graph] = {}
+        self.declined: Counter[str] = Counter()
+        self.kernels = self.fused = 0
+        # "exact" asks for the bits of the operations as they stand, and those of a sum depend on the order.
+        self.any_order = context.options.numerics != "exact"
+
+    def graph(self, graph: Graph) -> Graph:
+        """A graph with kernels, in its sub-graphs too."""
+        if graph not in self.done:
+            self.done[graph] = self.fused_graph(graph)
+        return self.done[graph]
+
+    def takes(self, node: Node) -> bool:
+        """Whether a node can be part of a kernel."""
+        return node.op.primitive is not None and self.engine.declines(node) is None
+
+    def fused_graph(self, graph: Graph) -> Graph:
+        groups = self.groups(graph)
+        unit_of: dict[Node, Unit] = {node: group for group in groups for node in group.members}
+        for node in graph.nodes:
+            if node.op.primitive is not None and node not in unit_of and node.op is not KERNEL:
+                reason = self.engine.declines(node)
+                self.declined[reason or f"{node.op.name}, which by itself only moves data"] += 1
+        mapping: dict[Node, Node] = {p: p for p in graph.params}
+        for unit in _in_order(graph, unit_of):
+            if isinstance(unit, Group):
+                self.place(unit, graph, mapping)
+            elif unit.op is PROJECT:
+                mapping[unit] = project(mapping[unit.inputs[0]], unit.attrs["index"])
+            elif unit not in mapping:
+                inputs = tuple([mapping[n] for n in unit.inputs])
+                attrs = with_bodies(unit, self.graph) if unit.op in RUNS_ITS_GRAPHS else unit.attrs
+                mapping[unit] = unit.with_attrs(attrs).with_inputs(inputs)
+        new = make_graph(graph.params, [mapping[n] for n in graph.outputs])
+        self.context.sources.inherit(graph, new, mapping)
+        return new
+
+    def groups(self, graph: Graph) -> list[Group]:
+        """Groups none of which computes much more often than its operations ask for."""
+        cut: set[Node] = set()
+        for _ in range(ROUNDS):
+            groups = [g for g in groups_of(graph, self.takes, cut) if is_worth_a_kernel(g)]
+            more = {node for group in groups for node in self.to_cut(group, graph)} - cut
+            if not more:
+                break
+            cut |= more
+        return groups
+
+    def to_cut(self, group: Group, graph: Graph) -> set[Node]:
+        """Members of a wasteful group that had better be computed once, in a kernel before it."""
+        inner = group.members - set(group.results)
+        reductions = {n for n in inner if n.op in REDUCTIONS}
+        spread = {n.inputs[0] for n in group.members if n.op is BROADCAST and n.inputs[0] in inner}
+        if not reductions and not spread:
+            return set()
+        body, inputs = body_of(group, graph)
+        once = sum(self.engine.cost(n) * _elements(n) for n in (*group.members, *inputs))
+        if self.engine.plan(body, self.any_order).work <= WASTE * once:
+            return set()
+        return reductions or spread
+
+    def place(self, group: Group, graph: Graph, mapping: dict[Node, Node]) -> None:
+        """Puts a kernel in place of a group."""
+        body, inputs = body_of(group, graph)
+        plan = self.engine.plan(body, self.any_order)
+        node = kernel(body, tuple([mapping[n] for n in inputs]), plan.key, self.engine.name)
+        for index, result in enumerate(group.results):
+            mapping[result] = project(node, index)
+        self.kernels += 1
+        self.fused += len(group.members)
+
+
+def body_of(group: Group, graph: Graph) -> tuple[Graph, list[Node]]:
+    """The graph of a group, and the nodes outside of it that are its operands."""
+    mapping: dict[Node, Node] = {}
+    inputs: list[Node] = []
+    for node in graph.nodes:
+        if node not in group.members:
+            continue
+        for operand in node.inputs:
+            if operand in mapping:
+                continue
+            if is_repeated(operand):
+                mapping[operand] = operand
+            else:
+                mapping[operand] = param(len(inputs), operand.aval)
+                inputs.append(operand)
+        mapping[node] = node.with_inputs(tuple([mapping[n] for n in node.inputs]))
+    params = [mapping[n] for n in inputs]
+    return make_graph(params, [mapping[n] for n in group.results]), inputs
+
+
+def _elements(node: Node) -> int:
+    return max([node.avals[0].size, *(n.avals[0].size for n in node.inputs)])
+
+
+def _in_order(graph: Graph, unit_of: dict[Node, Unit]) -> list[Unit]:
+    """Nodes and groups, each after all that it needs."""
+    order: list[Unit] = []
+    seen: set[Unit] = set()
+    stack: list[tuple[Unit, bool]] = [(unit_of.get(n, n), False) for n in reversed(graph.nodes)]
+    while stack:
+        unit, entered = stack.pop()
+        if entered:
+            order.append(unit)
+        elif unit not in seen:
+            seen.add(unit)
+            stack.append((unit, True))
+            members = unit.members if isinstance(unit, Group) else (unit,)
+            needed = (unit_of.get(operand, operand) for member in members for operand in member.inputs)
+            stack += [(other, False) for other in needed if other not in seen]
+    return order
