@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import jax
 from jax.extend.core import ClosedJaxpr
@@ -18,9 +18,11 @@ from graphopt.backends.xla.target import Target
 from graphopt.compile import optimize_graph
 from graphopt.config import Options
 from graphopt.debug import user_lines
-from graphopt.ir.graph import Graph
+from graphopt.ir.graph import Graph, nested_graphs
+from graphopt.ir.loop import LoopProgram
 from graphopt.ir.node import Node
 from graphopt.ir.sources import Sources
+from graphopt.ops.kernel import KERNEL
 from graphopt.passes.inline import OPTIMIZED_CALL, Inline
 from graphopt.rewrite.driver import Firing
 from graphopt.rewrite.passes import Context, PassRecord
@@ -50,6 +52,40 @@ def _loosest(firings: Sequence[Firing]) -> str:
 
 def _lines(firings: Sequence[Firing]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(line for firing in firings for line in user_lines(firing.infos)))
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel of the final graph. `str()` is its loop program and its source.
+
+    node: the kernel; its body says what it computes. lines: the user's line that each node of the body comes from.
+    """
+
+    node: Node
+    lines: Mapping[Node, str] = field(repr=False)
+
+    @property
+    def body(self) -> Graph:
+        """What it computes, as a graph."""
+        graph: Graph = self.node.attrs["body"].graph
+        return graph
+
+    @property
+    def program(self) -> LoopProgram:
+        """How it computes that: loops over elements."""
+        from graphopt.backends.numba.engine import plan_by_key
+
+        return plan_by_key(self.node.attrs["key"]).program
+
+    @property
+    def source(self) -> str:
+        """The Numba source, with the user's line beside each statement that comes from one."""
+        from graphopt.backends.numba.engine import source_with_lines
+
+        return source_with_lines(self.node.attrs["key"], lambda node: self.lines.get(node, ""))
+
+    def __str__(self) -> str:
+        return f"{self.program}\n\n{self.source}"
 
 
 @dataclass(frozen=True)
@@ -90,6 +126,17 @@ class Report:
         return tuple(sorted(found, key=lambda use: -use.times))
 
     @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The kernels of the final graph, those in loops and branches too."""
+        nodes = {n: graph for graph in nested_graphs(self.graph) for n in graph.nodes if n.op is KERNEL}
+        return tuple(Kernel(node, self._body_lines(node, graph)) for node, graph in nodes.items())
+
+    def _body_lines(self, node: Node, graph: Graph) -> Mapping[Node, str]:
+        """The user's line for each node of a kernel's body."""
+        found = self.sources.infos.get(node.attrs["body"].graph, {})
+        return {n: lines[0] for n, infos in found.items() if (lines := user_lines(infos))}
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What the passes did and declined, and why, in the order of the passes."""
         return tuple(f"{record.name}: {note}" for record in self.passes for note in record.notes)
@@ -108,7 +155,11 @@ class Report:
 
     def _renderable(self) -> Group:
         platforms = ", ".join(self.target.platforms)
-        title = f"{self.function} on {platforms}: numerics {self.options.numerics}, everything runs in XLA"
+        kernels = len(self.kernels)
+        engines = (
+            f"{kernels} kernel{'s' * (kernels > 1)} in Numba, the rest in XLA" if kernels else "everything runs in XLA"
+        )
+        title = f"{self.function} on {platforms}: numerics {self.options.numerics}, {engines}"
         table = Table(title="passes", title_justify="left")
         for heading in ("pass", "nodes before", "nodes after", "ms"):
             table.add_column(heading, justify="left" if heading == "pass" else "right")

@@ -23,8 +23,9 @@ from graphopt.analysis.engine import Engine
 from graphopt.analysis.grouping import Group, groups_of, is_repeated, is_worth_a_kernel
 from graphopt.analysis.reductions import REDUCTIONS
 from graphopt.ir.graph import Graph, make_graph
-from graphopt.ir.node import Node, param, project
+from graphopt.ir.node import Node, param, project, results
 from graphopt.ir.op import PROJECT, op_of
+from graphopt.ir.sources import Sources
 from graphopt.ops.control import COND, SCAN, WHILE
 from graphopt.ops.kernel import KERNEL, kernel
 from graphopt.ops.make import BROADCAST
@@ -32,9 +33,6 @@ from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import with_bodies
 
 CALL = op_of(primitives.jit_p)
-
-WASTE = 1.5
-"""How much longer than each of its operations once a kernel may take; beyond that it is cut."""
 
 ROUNDS = 8
 
@@ -123,23 +121,30 @@ class _Fuser:
             return set()
         body, inputs = body_of(group, graph)
         once = sum(self.engine.cost(n) * _elements(n) for n in (*group.members, *inputs))
-        if self.engine.plan(body, self.any_order).work <= WASTE * once:
+        inner = reductions or spread
+        if self.engine.plan(body, self.any_order).work <= once + sum(map(self.engine.spill, inner)):
             return set()
-        return reductions or spread
+        return inner
 
     def place(self, group: Group, graph: Graph, mapping: dict[Node, Node]) -> None:
         """Puts a kernel in place of a group."""
-        body, inputs = body_of(group, graph)
+        body, inputs = body_of(group, graph, self.context.sources)
         plan = self.engine.plan(body, self.any_order)
         node = kernel(body, tuple([mapping[n] for n in inputs]), plan.key, self.engine.name)
-        for index, result in enumerate(group.results):
-            mapping[result] = project(node, index)
+        if len(group.results) == 1:
+            mapping[group.results[0]] = node  # which may have several results itself
+        else:
+            for index, result in enumerate(group.results):
+                mapping[result] = project(node, index)
         self.kernels += 1
         self.fused += len(group.members)
 
 
-def body_of(group: Group, graph: Graph) -> tuple[Graph, list[Node]]:
-    """The graph of a group, and the nodes outside of it that are its operands."""
+def body_of(group: Group, graph: Graph, sources: Sources | None = None) -> tuple[Graph, list[Node]]:
+    """The graph of a group, and the nodes outside of it that are its operands.
+
+    sources: gets the lines of the body's nodes, those of the group's.
+    """
     mapping: dict[Node, Node] = {}
     inputs: list[Node] = []
     for node in graph.nodes:
@@ -155,7 +160,11 @@ def body_of(group: Group, graph: Graph) -> tuple[Graph, list[Node]]:
                 inputs.append(operand)
         mapping[node] = node.with_inputs(tuple([mapping[n] for n in node.inputs]))
     params = [mapping[n] for n in inputs]
-    return make_graph(params, [mapping[n] for n in group.results]), inputs
+    body = make_graph(params, [value for n in group.results for value in results(mapping[n])])
+    if sources is not None:
+        infos = sources.infos.get(graph, {})
+        sources.record(body, {mapping[n]: infos[n] for n in graph.nodes if n in group.members and n in infos})
+    return body, inputs
 
 
 def _elements(node: Node) -> int:

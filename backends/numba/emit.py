@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.analysis.reductions import ADD, MUL
-from graphopt.backends.numba import intrinsics
+from graphopt.backends.numba import intrinsics, sorting
 from graphopt.backends.numba.scalar import DTYPES, SCALARS, cast, is_float, literal
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.index import Index, Quotient, Variable
@@ -27,9 +27,11 @@ from graphopt.ir.loop import (
     Phase,
     Position,
     Set,
+    Sort,
     Statement,
     Store,
     Value,
+    When,
 )
 from graphopt.ir.node import Node
 
@@ -56,6 +58,11 @@ NAMES: dict[str, Any] = {
     "shift_right_logical": intrinsics.shift_right_logical,
     "shift_right_arithmetic": intrinsics.shift_right_arithmetic,
     **{f"float_to_{d.name}": intrinsics.float_to_integer(d) for d in DTYPES if d.kind in "iu"},
+    **{f"bits_to_{d.name}": intrinsics.bits_to(d) for d in DTYPES if d.kind != "b"},
+    "sort_uint32": sorting.sort_uint32,
+    "sort_uint64": sorting.sort_uint64,
+    "sort_places_uint32": sorting.sort_places_uint32,
+    "sort_places_uint64": sorting.sort_places_uint64,
     **{f"read_{d.name}": intrinsics.element_reader(d, constant=False) for d in DTYPES},
     **{f"input_{d.name}": intrinsics.element_reader(d, constant=True) for d in DTYPES},
     **{f"write_{d.name}": intrinsics.element_writer(d) for d in DTYPES},
@@ -121,8 +128,19 @@ class _Writer:
         elif isinstance(statement, For):
             yield f"for {statement.name} in range({statement.extent}):"
             yield from self.block(statement.body)
-        else:
+        elif isinstance(statement, If):
             yield from self.condition(statement)
+        elif isinstance(statement, When):
+            yield f"if {self.value(statement.condition)}:"
+            yield from self.block(statement.then)
+        else:
+            yield self.sort(statement)
+
+    @staticmethod
+    def sort(statement: Sort) -> str:
+        keys, places = statement.keys, statement.places
+        name = f"sort_{keys.dtype.name}" if places is None else f"sort_places_{keys.dtype.name}"
+        return f"{name}({keys.name}, {(places or keys).name}, {index(statement.at)}, {statement.count})"
 
     def condition(self, statement: If) -> Iterator[str]:
         tests = []

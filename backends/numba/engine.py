@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from graphopt.analysis.derive import IOTA, Derivation, write_outputs
 from graphopt.analysis.engine import Plan
 from graphopt.analysis.parts import accumulate, is_cut, reduce_in_parts
 from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, axes_of, is_arg
+from graphopt.analysis.sorting import SORT, sort
 from graphopt.backends.numba.emit import function_of, source_of
 from graphopt.backends.numba.objects import Launch, add_kernel, kernel_key, scratch_bytes
 from graphopt.backends.numba.scalar import DTYPES, SCALARS, reason
@@ -24,11 +26,21 @@ from graphopt.ir.op import PARAM, op_of
 LOAD, ARITHMETIC, DIVISION, FUNCTION = 0.1, 0.05, 0.3, 0.5
 """Nanoseconds for one element."""
 
+CALL = 5_000.0
+"""Nanoseconds of one more kernel: its call, and threads that begin and end together."""
+
+WHOLE = (SORT, *CUMULATIVE)
+"""Operations that are the last of their kernel."""
+
 SLOW = {op_of(primitive) for primitive in (p.div_p, p.rem_p, p.sqrt_p, p.rsqrt_p)}
 
 
-@dataclass(slots=True)
-class _Planned:
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A kernel that may be compiled. any_order: whether its sums and products may be reordered."""
+
+    program: LoopProgram
+    any_order: bool
     source: str
     launch: Launch
 
@@ -41,9 +53,9 @@ class NumbaEngine:
 
     def declines(self, node: Node) -> str | None:
         """Why an operation cannot be part of a kernel; None where it can."""
-        if node.effects or node.context is not None or len(node.avals) != 1 or node.subgraphs:
+        if node.effects or node.context is not None or node.subgraphs or (len(node.avals) != 1 and node.op is not SORT):
             return f"{node.op.name}"
-        avals = (*(n.aval for n in node.inputs), node.aval)
+        avals = (*(n.aval for n in node.inputs), *node.avals)
         if not all(aval.is_plain for aval in avals):
             return f"{node.op.name}, of a type that says more than shape and dtype"
         if any(aval.dtype not in DTYPES for aval in avals):
@@ -52,7 +64,7 @@ class NumbaEngine:
             return "what is empty"
         if node.op in MOVES:
             return "a reshape in another order" if node.attrs.get("dimensions") and "new_sizes" in node.attrs else None
-        if node.op is IOTA:
+        if node.op is IOTA or node.op is SORT:
             return None
         if node.op in REDUCTIONS:
             return _declined_reduction(node)
@@ -70,12 +82,19 @@ class NumbaEngine:
             return DIVISION
         return ARITHMETIC if node.op in SCALARS or node.op in REDUCTIONS or node.op is IOTA else FUNCTION
 
+    def spill(self, node: Node) -> float:
+        """Nanoseconds that computing a node in a kernel of its own costs: its call, and memory for its result.
+
+        Other kernels read the operands of a reduction again, or what its own would have had to store of them.
+        """
+        return CALL + 2 * LOAD * max(n.avals[0].size for n in (node, *node.inputs))
+
     def plan(self, body: Graph, any_order: bool) -> Plan:
         """The loop program of a body, with its source known by its key."""
         program, work = self.program(body)
         source, launch = source_of(program, any_order), _launch(program)
         key = kernel_key(source, launch)
-        _planned.setdefault(key, _Planned(source, launch))
+        _planned.setdefault(key, Planned(program, any_order, source, launch))
         return Plan(key, program, work)
 
     def program(self, body: Graph) -> tuple[LoopProgram, float]:
@@ -87,8 +106,9 @@ class NumbaEngine:
             for node in body.nodes:
                 if is_cut(node):
                     reduce_in_parts(derivation, node)
-            if body.outputs[0].op in CUMULATIVE:
-                accumulate(derivation, body.outputs[0])
+            whole = next((n for n in body.nodes if n.op in WHOLE), None)
+            if whole is not None:
+                (sort if whole.op is SORT else accumulate)(derivation, whole)
                 return derivation.program, derivation.work
             write_outputs(derivation, parallel)
             if best is None or derivation.work < best.work:
@@ -97,12 +117,18 @@ class NumbaEngine:
         return best.program, best.work
 
 
-_planned: dict[int, _Planned] = {}
+_planned: dict[int, Planned] = {}
 
 
-def source_by_key(key: int) -> str:
-    """The source of a kernel that was planned."""
-    return _planned[key].source
+def plan_by_key(key: int) -> Planned:
+    """A kernel that was planned in this process."""
+    return _planned[key]
+
+
+def source_with_lines(key: int, place: Callable[[Node], str]) -> str:
+    """The source of a planned kernel, with what `place` says of a node beside the statement that comes from it."""
+    planned = _planned[key]
+    return source_of(planned.program, planned.any_order, place)
 
 
 def compile_kernel(key: int) -> None:

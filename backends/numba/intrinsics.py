@@ -139,6 +139,19 @@ def float_to_integer(to: Any) -> Any:
     return intrinsic(of)
 
 
+def bits_to(to: Any) -> Any:
+    """The bits of a number as one of another dtype of the same width."""
+    result = from_dtype(np.dtype(to))
+
+    def of(typing: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.bitcast(args[0], context.get_value_type(result))
+
+        return result(x), generate
+
+    return intrinsic(of)
+
+
 def _element(builder: Any, kind: Any, address: Any, index: Any) -> Any:
     base = builder.inttoptr(address, kind.as_pointer())
     return builder.gep(base, [index], inbounds=True)

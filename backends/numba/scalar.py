@@ -92,6 +92,13 @@ def _convert(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) 
     return args[0] if source == to else cast(to, args[0])
 
 
+def _bitcast(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) -> str | None:
+    if of[0] == to:
+        return args[0]
+    same_width = of[0].itemsize == to.itemsize and "b" not in (of[0].kind, to.kind)
+    return f"bits_to_{to.name}({args[0]})" if same_width else None
+
+
 def _integer_pow(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) -> str | None:
     """Repeated squaring, as JAX lowers it."""
     exponent, x = attrs["y"], args[0]
@@ -169,6 +176,7 @@ SCALARS: Mapping[Op, Expression] = {
     op_of(p.select_n_p): _select,
     op_of(p.clamp_p): _clamp,
     op_of(p.convert_element_type_p): _convert,
+    op_of(p.bitcast_convert_type_p): _bitcast,
 }
 """The elementwise operations that kernels compute, and how."""
 

@@ -68,6 +68,9 @@ SELECT, EQ, NE = (op_of(primitive) for primitive in (p.select_n_p, p.eq_p, p.ne_
 GRAIN = 20_000.0
 """Nanoseconds of work that are worth a thread's while."""
 
+CACHED = 0.2
+"""What loading an operand takes in a loop after one that has loaded it, of what it took there."""
+
 DIVISION = 1.0
 """Nanoseconds of a quotient or remainder in an index; it keeps loops from being vectorized."""
 
@@ -106,6 +109,7 @@ class Derivation:
         self._path: list[_Scope] = []
         self._names = 0
         self._iteration = 0.0  # nanoseconds of one iteration of the phase that is being written
+        self._loaded: set[Node] = set()  # what that phase has loaded
 
     @property
     def program(self) -> LoopProgram:
@@ -125,8 +129,14 @@ class Derivation:
         if isinstance(value, Load | Position):
             self._iteration += self._path[-1].times * DIVISION * value.at.divisions()
         if node is not None:
-            self._iteration += self._path[-1].times * self.cost(node)
+            again = isinstance(value, Load) and node in self._loaded
+            self._iteration += self._path[-1].times * self.cost(node) * (CACHED if again else 1.0)
+            self._loaded.add(node)
         return local
+
+    def bind(self, name: str) -> None:
+        """Makes a local value of the current block known as a variable of indices."""
+        self._path[-1].bound |= {name}
 
     def name(self, kind: str) -> str:
         """A name that is not used yet."""
@@ -144,7 +154,7 @@ class Derivation:
         name = self.name("i")
         once = _Scope(Block(), frozenset(), 0.0)
         body = _Scope(Block(), frozenset((name,)), 1.0)
-        self._path, self._iteration = [once, body], 0.0
+        self._path, self._iteration, self._loaded = [once, body], 0.0, set()
         write(variable(name, 0, extent - 1) if extent > 1 else Index())
         grain = max(1, min(extent, round(GRAIN / max(self._iteration, 1e-3))))
         self.phases.append(Phase(name, extent, grain, once.block, body.block))

@@ -35,6 +35,9 @@ class Engine(Protocol):
     def cost(self, node: Node) -> float:
         """Nanoseconds that one element of a node takes."""
 
+    def spill(self, node: Node) -> float:
+        """Nanoseconds that computing a node in a kernel of its own costs: its call, and memory for its result."""
+
     def plan(self, body: Graph, any_order: bool) -> Plan:
         """How a body of operations that it does not decline would be run.
 

@@ -12,9 +12,13 @@ from dataclasses import dataclass, field
 
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.reductions import CUMULATIVE
+from graphopt.analysis.sorting import SORT
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM
+
+ALONE = (SORT, *CUMULATIVE)
+"""Operations that are the last of their kernel and its only result."""
 
 LIMIT = 48
 """Operations in one kernel: more take long to compile, and their values no longer fit into registers."""
@@ -43,13 +47,13 @@ def groups_of(graph: Graph, takes: Callable[[Node], bool], cut: Collection[Node]
             continue
         around = {group_of.get(user) for user in users[node]}
         inside = node not in outputs and None not in around
-        if inside and len(around) == 1 and node not in cut and node.op not in CUMULATIVE:
+        if inside and len(around) == 1 and node not in cut and node.op not in ALONE:
             (group,) = around
             if group is not None and len(group.members) < LIMIT:
                 group.members.add(node)
                 group_of[node] = group
                 continue
-        found = _joined(node, users, group_of) if node.op not in CUMULATIVE and node not in cut else None
+        found = _joined(node, users, group_of) if node.op not in ALONE and node not in cut else None
         group = found or Group()
         group.members.add(node)
         group.results.append(node)
@@ -61,7 +65,7 @@ def _joined(node: Node, users: dict[Node, list[Node]], group_of: dict[Node, Grou
     """The group of a user that a node can join as one more result."""
     for user in users[node]:
         group = group_of.get(user)
-        if group is None or len(group.members) >= LIMIT or any(r.op in CUMULATIVE for r in group.results):
+        if group is None or len(group.members) >= LIMIT or any(r.op in ALONE for r in group.results):
             continue
         if group.results[0].avals[0].shape == node.avals[0].shape and not _leads_back(node, group, users, group_of):
             return group

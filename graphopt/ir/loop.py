@@ -200,7 +200,38 @@ class If:
             yield from self.otherwise.lines()
 
 
-Statement = Let | Set | Accumulate | Store | For | If
+@dataclass(slots=True)
+class When:
+    """A block that is run where a boolean is true."""
+
+    condition: Value
+    then: Block
+
+    def lines(self) -> Iterator[str]:
+        """Text."""
+        yield f"when {self.condition}:"
+        yield from self.then.lines()
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """Elements `at` to `at + count` of `keys`, unsigned integers, in ascending order.
+
+    Those of `places`, int32, go with them, and equal keys keep their order. Without `places` keys are sorted alone.
+    """
+
+    keys: Buffer
+    places: Buffer | None
+    at: Index
+    count: int
+
+    def lines(self) -> Iterator[str]:
+        """Text."""
+        along = f", along with {self.places.name}" if self.places is not None else ""
+        yield f"sort {self.keys.name}[{self.at} ...+ {self.count}]{along}"
+
+
+Statement = Let | Set | Accumulate | Store | For | If | When | Sort
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,3 +274,5 @@ def inner_blocks(statements: Sequence[Statement]) -> Iterator[Block]:
         elif isinstance(statement, If):
             yield statement.then
             yield statement.otherwise
+        elif isinstance(statement, When):
+            yield statement.then

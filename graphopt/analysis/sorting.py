@@ -1,0 +1,209 @@
+"""Sorts as loop programs: keys made into unsigned integers of the same order, sorted, and what belongs to them fetched.
+
+The order is that of `jax.lax.sort`: -0.0 and 0.0 are equal, NaNs are equal and last. Rows are sorted side by side.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from jax.extend.core import primitives as p
+
+from graphopt.analysis.access import Indices
+from graphopt.analysis.derive import Derivation
+from graphopt.analysis.reductions import ADD, OR, XOR, Reduction
+from graphopt.ir.attrs import EMPTY
+from graphopt.ir.index import Index, delinear, linear, variable
+from graphopt.ir.loop import (
+    SERIAL,
+    Apply,
+    Block,
+    Buffer,
+    Let,
+    Literal,
+    Load,
+    Local,
+    Position,
+    Set,
+    Sort,
+    Store,
+    Value,
+    When,
+)
+from graphopt.ir.node import Node
+from graphopt.ir.op import op_of
+
+SORT = op_of(p.sort_p)
+CONVERT, BITCAST, SELECT, EQ, NE, LT, SHIFT = (
+    op_of(primitive)
+    for primitive in (
+        p.convert_element_type_p,
+        p.bitcast_convert_type_p,
+        p.select_n_p,
+        p.eq_p,
+        p.ne_p,
+        p.lt_p,
+        p.shift_right_arithmetic_p,
+    )
+)
+
+
+def sort(derivation: Derivation, node: Node) -> None:
+    """The phase of a sort of any number of operands by the first `num_keys` of them."""
+    _Sort(derivation, node).write()
+
+
+class _Sort:
+    def __init__(self, derivation: Derivation, node: Node) -> None:
+        self.derivation = derivation
+        self.node = node
+        self.shape = node.inputs[0].aval.shape
+        self.axis = node.attrs["dimension"] % len(self.shape)
+        self.count = self.shape[self.axis]
+        self.others = (*self.shape[: self.axis], *self.shape[self.axis + 1 :])
+        self.rows = math.prod(self.others)
+
+    def write(self) -> None:
+        """One phase over the rows."""
+        keys = self.node.inputs[: self.node.attrs["num_keys"]]
+        buffers = {dtype: self.derivation.new_scratch(dtype, self.rows * self.count) for dtype in map(key_dtype, keys)}
+        alone = len(self.node.inputs) == 1
+        places = None if alone else self.derivation.new_scratch(np.int32, self.rows * self.count)
+
+        def row(index: Index) -> None:
+            if places is None:
+                self.sort_alone(index, buffers[key_dtype(keys[0])])
+            else:
+                self.sort_places(index, keys, buffers, places)
+
+        self.derivation.phase(self.rows, row)
+
+    def at(self, row: Index, step: Index) -> Indices:
+        """The indices of one element of a row."""
+        others = delinear(row, self.others)
+        return (*others[: self.axis], step, *others[self.axis :])
+
+    def sort_alone(self, row: Index, keys: Buffer) -> None:
+        """Keys are sorted and made into numbers again; then the zeros get their signs, in the order of the operand."""
+        d, operand = self.derivation, self.node.inputs[0]
+        (out,) = d.outputs
+        d.loop(self.count, SERIAL, lambda j: self.store_key(keys, row, j, d.value(operand, self.at(row, j))))
+        d.add(Sort(keys, None, row * self.count, self.count))
+
+        def back(j: Index) -> None:
+            loaded = d.let(Load(keys, row * self.count + j), keys.dtype, self.node)
+            d.add(Store(out, linear(self.at(row, j), self.shape), from_key(d, loaded, operand.aval.dtype)))
+
+        d.loop(self.count, SERIAL, back)
+        if operand.aval.dtype.kind == "f":
+            self.restore_zeros(row, out)
+
+    def restore_zeros(self, row: Index, out: Buffer) -> None:
+        """-0.0 and 0.0 had one key."""
+        d, operand = self.derivation, self.node.inputs[0]
+        zero = Literal(np.zeros((), operand.aval.dtype)[()])
+
+        def below(r: Indices) -> Value:
+            less = apply(d, LT, np.bool_, d.value(operand, self.at(row, r[0])), zero)
+            return apply(d, CONVERT, np.int64, less)
+
+        first = d.fold(Reduction(ADD, lambda dtype: 0), np.int64, [([self.count], below)], self.node)
+        place = d.let(first, np.int64, None, "p")
+
+        def restore(j: Index) -> None:
+            element = d.value(operand, self.at(row, j))
+            then = Block()
+            d.add(When(apply(d, EQ, np.bool_, element, zero), then))
+            target = variable(place.name, 0, self.count - 1)
+            then.statements.append(Store(out, linear(self.at(row, target), self.shape), element))
+            following = Local(d.name("v"), place.dtype)
+            then.statements.append(Let(following, Position(target + 1)))
+            then.statements.append(Set(place, following))
+
+        d.loop(self.count, SERIAL, restore)
+
+    def sort_places(self, row: Index, keys: tuple[Node, ...], buffers: dict[Any, Buffer], places: Buffer) -> None:
+        """Places are sorted by the last key, then by the one before it, and so on: each sort keeps equals in order."""
+        d = self.derivation
+        start = row * self.count
+        for number, key in enumerate(reversed(keys)):
+            buffer = buffers[key_dtype(key)]
+
+            def prepare(j: Index, key: Node = key, buffer: Buffer = buffer, first: bool = number == 0) -> None:
+                if first:
+                    d.add(Store(places, start + j, d.let(Position(j), np.int32)))
+                    step = j
+                else:
+                    step = self.loaded(places, start + j)
+                self.store_key(buffer, row, j, d.value(key, self.at(row, step)))
+
+            d.loop(self.count, SERIAL, prepare)
+            d.add(Sort(buffer, places, start, self.count))
+
+        def fetch(j: Index) -> None:
+            step = self.loaded(places, start + j)
+            for operand, out in zip(self.node.inputs, d.outputs, strict=True):
+                d.add(Store(out, linear(self.at(row, j), self.shape), d.value(operand, self.at(row, step))))
+
+        d.loop(self.count, SERIAL, fetch)
+
+    def loaded(self, places: Buffer, at: Index) -> Index:
+        """A place as an index."""
+        place = self.derivation.let(Load(places, at), np.int32, self.node)
+        self.derivation.bind(place.name)
+        return variable(place.name, 0, self.count - 1) if self.count > 1 else Index()
+
+    def store_key(self, buffer: Buffer, row: Index, j: Index, value: Value) -> None:
+        self.derivation.add(Store(buffer, row * self.count + j, to_key(self.derivation, value)))
+
+
+def key_dtype(node: Node) -> Any:
+    """The dtype of the keys that a node's elements become."""
+    return np.dtype(np.uint64 if node.aval.dtype.itemsize == 8 else np.uint32)
+
+
+def apply(d: Derivation, op: Any, dtype: Any, *values: Value) -> Local:
+    """A scalar operation as a new local value."""
+    return d.let(Apply(op, EMPTY, values), dtype)
+
+
+def _top(dtype: Any) -> Literal:
+    return Literal(np.dtype(dtype).type(1 << (8 * np.dtype(dtype).itemsize - 1)))
+
+
+def to_key(d: Derivation, value: Value) -> Value:
+    """An unsigned number that is as much greater as `value` is in the order of sorting."""
+    kind, wide = value.dtype.kind, value.dtype.itemsize == 8
+    unsigned, signed = (np.uint64, np.int64) if wide else (np.uint32, np.int32)
+    if kind in "bu":
+        return value if value.dtype == unsigned else apply(d, CONVERT, unsigned, value)
+    if kind == "i":
+        widened = value if value.dtype == signed else apply(d, CONVERT, signed, value)
+        return apply(d, XOR, unsigned, apply(d, BITCAST, unsigned, widened), _top(unsigned))
+    zero = Literal(np.zeros((), value.dtype)[()])
+    number = apply(d, SELECT, value.dtype, apply(d, EQ, np.bool_, value, zero), value, zero)
+    bits = apply(d, BITCAST, signed, number)
+    sign = apply(d, SHIFT, signed, bits, Literal(np.dtype(signed).type(8 * value.dtype.itemsize - 1)))
+    flip = apply(d, OR, unsigned, apply(d, BITCAST, unsigned, sign), _top(unsigned))
+    key = apply(d, XOR, unsigned, apply(d, BITCAST, unsigned, bits), flip)
+    last = Literal(np.dtype(unsigned).type(np.iinfo(unsigned).max))
+    return apply(d, SELECT, unsigned, apply(d, NE, np.bool_, value, value), key, last)
+
+
+def from_key(d: Derivation, key: Value, dtype: Any) -> Value:
+    """The number of a dtype that a key was made of; 0.0 for both zeros, and one NaN for all."""
+    dtype, unsigned = np.dtype(dtype), key.dtype
+    signed = np.dtype(f"i{unsigned.itemsize}")
+    if dtype.kind in "bu":
+        return key if dtype == unsigned else apply(d, CONVERT, dtype, key)
+    if dtype.kind == "i":
+        number = apply(d, BITCAST, signed, apply(d, XOR, unsigned, key, _top(unsigned)))
+        return number if dtype == signed else apply(d, CONVERT, dtype, number)
+    # Where the highest bit is set the number was not negative: then only that bit was flipped, else all.
+    shift = Literal(signed.type(8 * unsigned.itemsize - 1))
+    positive = apply(d, SHIFT, signed, apply(d, BITCAST, signed, key), shift)
+    negative = apply(d, XOR, signed, positive, Literal(signed.type(-1)))
+    flip = apply(d, OR, unsigned, apply(d, BITCAST, unsigned, negative), _top(unsigned))
+    return apply(d, BITCAST, dtype, apply(d, XOR, unsigned, key, flip))
