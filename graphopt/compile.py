@@ -20,6 +20,8 @@ from graphopt.debug import show
 from graphopt.errors import PassError
 from graphopt.ir.graph import Graph
 from graphopt.ir.sources import Sources
+from graphopt.passes.choose import is_worth_it, wants_another_engine
+from graphopt.passes.fuse import Fuse
 from graphopt.passes.pipelines import STANDARD
 from graphopt.rewrite.passes import Context, Pass, PassRecord, run_pipeline
 from graphopt.rewrite.safety import SAFETIES
@@ -48,18 +50,21 @@ def optimize_graph(
     context = context_for(options, sources, target, timed)
     # What a faulty rule would have done can be done without; who looks for faults sets GRAPHOPT_CHECK, or verifies.
     context.strict = settings().check > 0
-    return run_pipeline(graph, (*passes_of(options), *engine_passes(options, context, target)), context)
+    graph, records = run_pipeline(graph, passes_of(options), context)
+    graph, more = run_pipeline(graph, engine_passes(graph, options, context, target), context)
+    return graph, (*records, *more)
 
 
-def engine_passes(options: Options, context: Context, target: Target) -> tuple[Pass, ...]:
+def engine_passes(graph: Graph, options: Options, context: Context, target: Target) -> tuple[Pass, ...]:
     """What follows the pipeline where another engine than XLA may take part: on one device, a CPU, in this process."""
-    if options.backend != "numba" or context.portable or context.differentiable or target.platforms != ("cpu",):
+    if options.backend == "xla" or context.portable or context.differentiable or target.platforms != ("cpu",):
         return ()
-    # Numba takes a second to import: not before it is asked for.
+    if options.backend == "auto" and not wants_another_engine(graph):
+        return ()
+    # Numba takes a second to import: not before it is needed.
     from graphopt.backends.numba import lowering
-    from graphopt.passes.fuse import Fuse
 
-    return (Fuse(lowering.ENGINE),)
+    return (Fuse(lowering.ENGINE, only=is_worth_it if options.backend == "auto" else None),)
 
 
 def passes_of(options: Options) -> tuple[Pass, ...]:

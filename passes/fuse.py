@@ -15,6 +15,7 @@ After:
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from jax.extend.core import primitives
@@ -44,14 +45,18 @@ Unit = Node | Group
 
 @dataclass(frozen=True)
 class Fuse(Pass):
-    """Makes kernels for an engine of all that it can take; says what it cannot, and why."""
+    """Makes kernels for an engine, of all that it can take; says what it cannot, and why.
+
+    engine: whose kernels. only: which operations are to go there; by default all.
+    """
 
     engine: Engine = field(repr=False)
+    only: Callable[[Node], bool] | None = field(default=None, repr=False)
     name = "fuse"
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """The graph with kernels in it."""
-        fuser = _Fuser(self.engine, context)
+        fuser = _Fuser(self.engine, self.only, context)
         new = fuser.graph(graph)
         for reason, count in fuser.declined.most_common():
             context.note(f"left to XLA: {reason}" + (f" ({count} times)" if count > 1 else ""))
@@ -61,14 +66,14 @@ class Fuse(Pass):
 
 
 class _Fuser:
-    def __init__(self, engine: Engine, context: Context) -> None:
+    def __init__(self, engine: Engine, only: Callable[[Node], bool] | None, context: Context) -> None:
         self.engine = engine
+        self.only = only
         self.context = context
         self.done: dict[Graph, Graph] = {}
         self.declined: Counter[str] = Counter()
         self.kernels = self.fused = 0
-        # "exact" asks for the bits of the operations as they stand, and those of a sum depend on the order.
-        self.any_order = context.options.numerics != "exact"
+        self.exact = context.options.numerics == "exact"
 
     def graph(self, graph: Graph) -> Graph:
         """A graph with kernels, in its sub-graphs too."""
@@ -78,14 +83,18 @@ class _Fuser:
 
     def takes(self, node: Node) -> bool:
         """Whether a node can be part of a kernel."""
-        return node.op.primitive is not None and self.engine.declines(node) is None
+        if node.op.primitive is None or (self.only is not None and not self.only(node)):
+            return False
+        return self.engine.declines(node, self.exact) is None
 
     def fused_graph(self, graph: Graph) -> Graph:
         groups = self.groups(graph)
         unit_of: dict[Node, Unit] = {node: group for group in groups for node in group.members}
         for node in graph.nodes:
             if node.op.primitive is not None and node not in unit_of and node.op is not KERNEL:
-                reason = self.engine.declines(node)
+                if self.only is not None and not self.only(node):
+                    continue
+                reason = self.engine.declines(node, self.exact)
                 self.declined[reason or f"{node.op.name}, which by itself only moves data"] += 1
         mapping: dict[Node, Node] = {p: p for p in graph.params}
         for unit in _in_order(graph, unit_of):
@@ -122,14 +131,14 @@ class _Fuser:
         body, inputs = body_of(group, graph)
         once = sum(self.engine.cost(n) * _elements(n) for n in (*group.members, *inputs))
         inner = reductions or spread
-        if self.engine.plan(body, self.any_order).work <= once + sum(map(self.engine.spill, inner)):
+        if self.engine.plan(body, not self.exact).work <= once + sum(map(self.engine.spill, inner)):
             return set()
         return inner
 
     def place(self, group: Group, graph: Graph, mapping: dict[Node, Node]) -> None:
         """Puts a kernel in place of a group."""
         body, inputs = body_of(group, graph, self.context.sources)
-        plan = self.engine.plan(body, self.any_order)
+        plan = self.engine.plan(body, not self.exact)
         node = kernel(body, tuple([mapping[n] for n in inputs]), plan.key, self.engine.name)
         if len(group.results) == 1:
             mapping[group.results[0]] = node  # which may have several results itself

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
@@ -23,11 +25,26 @@ from graphopt.ir.loop import LoopProgram
 from graphopt.ir.node import Node
 from graphopt.ir.op import PARAM, op_of
 
+# fmt: off
+_SAME_BITS = [
+    "add", "sub", "mul", "div", "neg", "max", "min", "abs", "sign", "square", "floor", "ceil", "round", "sqrt",
+    "select_n", "clamp", "convert_element_type", "bitcast_convert_type", "reduce_max", "reduce_min", "cummax", "cummin",
+]
+# fmt: on
+
 LOAD, ARITHMETIC, DIVISION, FUNCTION = 0.1, 0.05, 0.3, 0.5
 """Nanoseconds for one element."""
 
 CALL = 5_000.0
 """Nanoseconds of one more kernel: its call, and threads that begin and end together."""
+
+SAME_BITS = {
+    *MOVES,
+    IOTA,
+    SORT,
+    *(op_of(getattr(p, f"{name}_p")) for name in _SAME_BITS),
+}
+"""Operations that IEEE 754 rounds in one way, or not at all."""
 
 WHOLE = (SORT, *CUMULATIVE)
 """Operations that are the last of their kernel."""
@@ -51,8 +68,11 @@ class NumbaEngine:
 
     name: str = "numba"
 
-    def declines(self, node: Node) -> str | None:
-        """Why an operation cannot be part of a kernel; None where it can."""
+    def declines(self, node: Node, exact: bool) -> str | None:
+        """Why an operation cannot be part of a kernel; None where it can.
+
+        exact: whether the result must have the bits of XLA's, which a sum or a function of ours need not have.
+        """
         if node.effects or node.context is not None or node.subgraphs or (len(node.avals) != 1 and node.op is not SORT):
             return f"{node.op.name}"
         avals = (*(n.aval for n in node.inputs), *node.avals)
@@ -62,6 +82,8 @@ class NumbaEngine:
             return f"{node.op.name} of {', '.join(dict.fromkeys(str(a.dtype) for a in avals if a.dtype not in DTYPES))}"
         if any(aval.size == 0 for aval in avals):
             return "what is empty"
+        if exact and node.op not in SAME_BITS and jnp.issubdtype(node.avals[0].dtype, np.floating):
+            return f'{node.op.name}, of which numerics="exact" asks for the bits of XLA'
         if node.op in MOVES:
             return "a reshape in another order" if node.attrs.get("dimensions") and "new_sizes" in node.attrs else None
         if node.op is IOTA or node.op is SORT:

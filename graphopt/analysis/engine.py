@@ -29,8 +29,11 @@ class Engine(Protocol):
     def name(self) -> str:
         """What options and reports call it."""
 
-    def declines(self, node: Node) -> str | None:
-        """Why an operation cannot be part of a kernel; None where it can."""
+    def declines(self, node: Node, exact: bool) -> str | None:
+        """Why an operation cannot be part of a kernel; None where it can.
+
+        exact: whether the result must have the bits of XLA's.
+        """
 
     def cost(self, node: Node) -> float:
         """Nanoseconds that one element of a node takes."""
