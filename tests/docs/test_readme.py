@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = re.findall(r"```python\n(.*?)```\n+```text\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
-def test_there_are_two_examples() -> None:
-    assert len(EXAMPLES) == 2
+def test_there_are_three_examples() -> None:
+    assert len(EXAMPLES) == 3
 
 
-@pytest.mark.parametrize(("code", "printed"), EXAMPLES, ids=["ten lines", "a rule"])
+@pytest.mark.parametrize(("code", "printed"), EXAMPLES, ids=["ten lines", "a kernel", "a rule"])
 def test_an_example_prints_what_the_readme_says(code: str, printed: str, tmp_path: Path) -> None:
     program = tmp_path / "example.py"
     program.write_text(code)
