@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +17,7 @@ from graphopt.analysis.parts import accumulate, is_cut, reduce_in_parts
 from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, axes_of, is_arg
 from graphopt.analysis.sorting import SORT, sort
 from graphopt.backends.numba.emit import function_of, source_of
-from graphopt.backends.numba.objects import Launch, add_kernel, kernel_key, scratch_bytes
+from graphopt.backends.numba.objects import Launch, add_kernel, kernel_key
 from graphopt.backends.numba.scalar import DTYPES, SCALARS, reason
 from graphopt.ir.graph import Graph
 from graphopt.ir.loop import LoopProgram
@@ -160,15 +159,11 @@ def compile_kernel(key: int) -> None:
 
 
 def _launch(program: LoopProgram) -> Launch:
-    by_role: dict[str, list[Any]] = {"in": [], "out": [], "scratch": []}
+    sizes: dict[str, list[int]] = {"in": [], "out": [], "scratch": []}
     for buffer in program.buffers:
-        by_role[buffer.role].append(buffer)
-    return Launch(
-        len(by_role["in"]),
-        len(by_role["out"]),
-        scratch_bytes([buffer.size * buffer.dtype.itemsize for buffer in by_role["scratch"]]),
-        tuple((phase.extent, phase.grain) for phase in program.phases),
-    )
+        sizes[buffer.role].append(buffer.size * buffer.dtype.itemsize)
+    phases = tuple((phase.extent, phase.grain) for phase in program.phases)
+    return Launch(len(sizes["in"]), tuple(sizes["out"]), tuple(sizes["scratch"]), phases)
 
 
 def _declined_reduction(node: Node) -> str | None:

@@ -6,6 +6,7 @@ Addresses are unsigned 64-bit integers. Nothing here is checked; whoever calls k
 from __future__ import annotations
 
 import ctypes
+import mmap
 from typing import Any
 
 from llvmlite import ir
@@ -28,6 +29,10 @@ def _from_libc(name: str, result: Any, *arguments: Any) -> Any:
 malloc = _from_libc("malloc", ctypes.c_size_t, ctypes.c_size_t)
 free = _from_libc("free", None, ctypes.c_size_t)
 sched_yield = _from_libc("sched_yield", ctypes.c_int)
+madvise = _from_libc("madvise", ctypes.c_int, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
+
+MADV_HUGEPAGE = 14  # of Linux, in asm-generic/mman-common.h
+PAGE = mmap.PAGESIZE
 
 
 def _pointer(builder: Any, address: Any, offset: Any, to: Any = WORD) -> Any:

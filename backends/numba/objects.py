@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -38,7 +37,18 @@ from graphopt.backends.numba.frame import (
     STAGE,
     check_version,
 )
-from graphopt.backends.numba.memory import call, free, load, load_int32, malloc, store, store_int32
+from graphopt.backends.numba.memory import (
+    MADV_HUGEPAGE,
+    PAGE,
+    call,
+    free,
+    load,
+    load_int32,
+    madvise,
+    malloc,
+    store,
+    store_int32,
+)
 from graphopt.backends.numba.pool import parallel_for
 
 TARGET = "graphopt.kernel"
@@ -47,8 +57,11 @@ TARGET = "graphopt.kernel"
 KERNEL_SIGNATURE = types.uintp(types.uintp, types.intp, types.intp, types.intp)
 """A kernel: (table of buffers, phase, start, stop); returns 0."""
 
-# A kernel's record, in words: address, inputs, results, number of scratch buffers, number of phases, then the bytes of
-# each scratch buffer, then extent and grain of each phase.
+# A kernel's record, in words: address, number of inputs, of results, of scratch buffers and of phases, then the bytes
+# of each result and each scratch buffer, then extent and grain of each phase.
+LARGE = 1 << 22
+"""Bytes from which on memory is asked for in huge pages."""
+
 ADDRESS, INPUTS, RESULTS, SCRATCHES, PHASES, REST = range(6)
 
 
@@ -56,11 +69,12 @@ ADDRESS, INPUTS, RESULTS, SCRATCHES, PHASES, REST = range(6)
 class Launch:
     """How a kernel is called.
 
-    inputs, results: numbers of buffers. scratch: bytes of each scratch buffer. phases: extent and grain of each.
+    inputs: number of operands. results, scratch: bytes of each result and scratch buffer. phases: extent and grain of
+    each.
     """
 
     inputs: int
-    results: int
+    results: tuple[int, ...]
     scratch: tuple[int, ...]
     phases: tuple[tuple[int, int], ...]
 
@@ -141,8 +155,9 @@ def add_kernel(key: int, function: Any, launch: Launch) -> Any:
         compiled = numba.cfunc(KERNEL_SIGNATURE, error_model="numpy")(function)
         _compiled.append(compiled)
         phases = [number for phase in launch.phases for number in phase]
-        counts = [launch.inputs, launch.results, len(launch.scratch), len(launch.phases)]
-        _table.add(key, np.array([compiled.address, *counts, *launch.scratch, *phases], np.uint64))
+        counts = [launch.inputs, len(launch.results), len(launch.scratch), len(launch.phases)]
+        words = [compiled.address, *counts, *launch.results, *launch.scratch, *phases]
+        _table.add(key, np.array(words, np.uint64))
         return compiled
 
 
@@ -201,6 +216,13 @@ def _handler(major: int, minor: int, cell: int, message: int) -> Any:
         return error
 
     @numba.njit(error_model="numpy")
+    def advise(memory: Any, size: Any) -> None:
+        """Asks for huge pages under large new memory: touching it first is what most of its first writing takes."""
+        if size >= numba.uintp(LARGE):
+            start = (memory + numba.uintp(PAGE - 1)) & ~numba.uintp(PAGE - 1)
+            madvise(start, (size - (start - memory)) & ~numba.uintp(PAGE - 1), MADV_HUGEPAGE)
+
+    @numba.njit(error_model="numpy")
     def run(frame: Any, record: Any) -> None:
         inputs, results = np.intp(load(record, 8 * INPUTS)), np.intp(load(record, 8 * RESULTS))
         scratches, phases = np.intp(load(record, 8 * SCRATCHES)), np.intp(load(record, 8 * PHASES))
@@ -208,12 +230,15 @@ def _handler(major: int, minor: int, cell: int, message: int) -> Any:
         for i in range(inputs):
             store(buffers, 8 * i, load(load(load(frame, ARGS), 8 * i), DATA))
         for i in range(results):
-            store(buffers, 8 * (inputs + i), load(load(load(frame, RETS), 8 * i), DATA))
+            memory = load(load(load(frame, RETS), 8 * i), DATA)
+            store(buffers, 8 * (inputs + i), memory)
+            advise(memory, load(record, 8 * (REST + i)))
         for i in range(scratches):
-            memory = malloc(load(record, 8 * (REST + i)) + numba.uintp(64))
-            store(buffers, 8 * (inputs + results + i), numba.uintp(memory))
+            memory = numba.uintp(malloc(load(record, 8 * (REST + results + i)) + numba.uintp(64)))
+            advise(memory, load(record, 8 * (REST + results + i)))
+            store(buffers, 8 * (inputs + results + i), memory)
         for i in range(phases):
-            at = 8 * (REST + scratches + 2 * i)
+            at = 8 * (REST + results + scratches + 2 * i)
             extent, grain = np.intp(load(record, at)), np.intp(load(record, at + 8))
             parallel_for(frame, load(record, 8 * ADDRESS), buffers, i, extent, grain)
         for i in range(scratches):
@@ -237,8 +262,3 @@ def _handler(major: int, minor: int, cell: int, message: int) -> Any:
         return numba.uintp(0)
 
     return handler
-
-
-def scratch_bytes(sizes: Sequence[int]) -> tuple[int, ...]:
-    """Bytes of scratch buffers, each at least one so that every one has an address of its own."""
-    return tuple(max(1, size) for size in sizes)
