@@ -1,0 +1,1 @@
+"""The backend that compiles kernels with Numba."""
