@@ -1,9 +1,9 @@
 """erf and erfc.
 
-erf(x) = x + x p(x²) up to |x| = 1. Elsewhere, and for erfc, erfc(a) = exp(-a²) g(t) / (1 + 2a), a = |x|, where g, which
-stays between 1 and 1.3, is a polynomial in t = (a - c) / (a + c), c = 2 in float32 and 4 in float64 (M. M. Shepherd
-and J. G. Laframboise, Mathematics of Computation 36, 1981; the division by 1 + 2a after N. Juffa). The polynomials are
-our own minimax polynomials (`coefficients.py`).
+erf(x) = x + x p(x²) up to |x| = 1, and 1 - exp(-p(|x|)) beyond. erfc(a) = exp(-a²) g(t) / (1 + 2a), a = |x|, where g,
+which stays between 1 and 1.3, is a polynomial in t = (a - c) / (a + c), c = 2 in float32 and 4 in float64 (M. M.
+Shepherd and J. G. Laframboise, Mathematics of Computation 36, 1981). The polynomials are our own minimax polynomials
+(`coefficients.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,17 @@ from typing import Any
 from graphopt.backends.numba.vecmath import coefficients
 from graphopt.backends.numba.vecmath.exponential import reduced_f32, reduced_f64
 from graphopt.backends.numba.vecmath.intrinsics import copysign, fabs, fma, horner, scalar, select
-from graphopt.backends.numba.vecmath.real import F32, F64, Real, fast_two_sum, scaled_f32, scaled_f64, two_product
+from graphopt.backends.numba.vecmath.real import (
+    F32,
+    F64,
+    Real,
+    fast_two_sum,
+    power_of_two_f32,
+    power_of_two_f64,
+    scaled_f32,
+    scaled_f64,
+    two_product,
+)
 
 
 def complement_in(real: Real) -> Any:
@@ -65,15 +75,21 @@ near_zero_f32, near_zero_f64 = near_zero_in(F32), near_zero_in(F64)
 
 def erf_in(real: Real) -> Any:
     """erf in a format."""
-    one = real.floating(1)
+    one, largest = real.floating(1), real.floating(4 if real is F32 else 6)
+    polynomial = coefficients.ERF_FAR_F32 if real is F32 else coefficients.ERF_FAR_F64
     near_zero = near_zero_f32 if real is F32 else near_zero_f64
-    complement = complement_f32 if real is F32 else complement_f64
+    reduced = reduced_f32 if real is F32 else reduced_f64
+    power_of_two = power_of_two_f32 if real is F32 else power_of_two_f64
 
     @scalar
     def erf(x: Any) -> Any:
-        """erf(x)."""
+        """erf(x), beyond one as 1 - exp(-v) with v = -log(erfc(x))."""
         size = fabs(x)
-        return copysign(select(size < one, near_zero(size), one - complement(size)), x)
+        held = select(size > largest, largest, size)
+        r, q, n = reduced(-horner(held, polynomial))
+        scale = power_of_two(n)
+        far = (one - scale) - scale * fma(r * r, q, r)
+        return copysign(select(size < one, near_zero(size), far), x)
 
     return erf
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 from graphopt.backends.numba.vecmath import coefficients
-from graphopt.backends.numba.vecmath.exponential import exp_f32, exp_f64, half_exp_f32, half_exp_f64
+from graphopt.backends.numba.vecmath.exponential import half_exp_f32, half_exp_f64, reduced_f32, reduced_f64
 from graphopt.backends.numba.vecmath.intrinsics import copysign, fabs, fma, horner, scalar, select
-from graphopt.backends.numba.vecmath.real import F32, F64, Real
+from graphopt.backends.numba.vecmath.real import F32, F64, Real, power_of_two_f32, power_of_two_f64
 
 
 def tanh_in(real: Real) -> Any:
     """tanh in a format."""
     one, two = real.floating(1), real.floating(2)
-    near_below = real.floating(0.625)
+    near_below, largest = real.floating(0.625), real.floating(10 if real is F32 else 20)
     polynomial = coefficients.TANH_F32 if real is F32 else coefficients.TANH_F64
-    exp = exp_f32 if real is F32 else exp_f64
+    reduced = reduced_f32 if real is F32 else reduced_f64
+    power_of_two = power_of_two_f32 if real is F32 else power_of_two_f64
 
     @scalar
     def tanh(x: Any) -> Any:
@@ -27,7 +28,9 @@ def tanh_in(real: Real) -> Any:
         size = fabs(x)
         z = size * size
         near = fma(size * z, horner(z, polynomial), size)
-        far = one - two / (exp(two * size) + one)
+        r, q, n = reduced(two * select(size > largest, largest, size))
+        scale = power_of_two(n)
+        far = one - two / (fma(scale, fma(r * r, q, r), scale) + one)
         return copysign(select(size < near_below, near, far), x)
 
     return tanh

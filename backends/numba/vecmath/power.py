@@ -19,7 +19,7 @@ from graphopt.backends.numba.vecmath.intrinsics import (
     sqrt,
     to_bits,
 )
-from graphopt.backends.numba.vecmath.logarithm import normalized_f64
+from graphopt.backends.numba.vecmath.logarithm import normalized_f32, normalized_f64
 from graphopt.backends.numba.vecmath.real import (
     F32,
     F64,
@@ -30,7 +30,6 @@ from graphopt.backends.numba.vecmath.real import (
     power_of_two_f64,
     scaled_f64,
     two_product,
-    two_sum,
 )
 
 TWO_BY_LN2_HIGH, TWO_BY_LN2_LOW = (float(part) for part in F64.split(2 / LN2))
@@ -59,7 +58,7 @@ def special_in(real: Real) -> Any:
         negative = copysign(one, x) < zero
         found = select(negative & odd, -found, found)
         defined = (x >= zero) | whole | (x == -infinity)
-        found = select(defined & (y == y), found, nan)
+        found = select(defined & (x == x) & (y == y), found, nan)
         return select((y == zero) | (x == one), one, found)
 
     return special
@@ -71,7 +70,8 @@ special_f32, special_f64 = special_in(F32), special_in(F64)
 @scalar
 def pow_f32(x: Any, y: Any) -> Any:
     """x**y, in float64: 2**(y log2 |x|), with log2(1 + f) = 2/ln(2) atanh(f / (2 + f)); then the special cases."""
-    f, _, k = normalized_f64(np.float64(fabs(x)))
+    exact, _, exponent = normalized_f32(fabs(x))
+    f, k = np.float64(exact), np.float64(exponent)
     s = f / (2.0 + f)
     power = np.float64(y) * fma(TWO_BY_LN2_HIGH, s * horner(s * s, POW_LOG_F32), k)
     power = select(power < -200.0, -200.0, power)
@@ -84,7 +84,7 @@ def pow_f32(x: Any, y: Any) -> Any:
 
 @scalar
 def pow_f64(x: Any, y: Any) -> Any:
-    """x**y = 2**(y log2 |x|), with the logarithm as the sum of two numbers, good to about 2**-66; then the special cases.
+    """x**y = 2**(y log2 |x|), with the logarithm as the sum of two numbers, good to about 2**-66.
 
     log2(1 + f) = 2/ln(2) (s + s³/3 + s⁵ p(s²)), s = f / (2 + f), where s and the first two terms are sums of two.
     """
@@ -133,7 +133,7 @@ halley_f32, halley_f64 = halley_in(F32), halley_in(F64)
 
 
 def started_in(real: Real) -> Any:
-    """x ↦ its cube root to about five bits, from a third of its exponent (W. Kahan and K. C. Ng, in fdlibm's s_cbrt.c)."""
+    """x ↦ its cube root to about five bits, from a third of its exponent (W. Kahan, K. C. Ng: fdlibm's s_cbrt.c)."""
     integer = real.integer
     third = np.float32(1 / 3)
     # The upper 32 bits of a float64 suffice: few processors convert 64 at a time.
@@ -154,8 +154,8 @@ def cbrt_in(real: Real) -> Any:
     """The cube root in a format."""
     floating, is_single = real.floating, real is F32
     zero, one, infinity = floating(0), floating(1), floating(np.inf)
-    low, high = floating(2.0 ** (1 - real.bias)), floating(2.0 ** (real.bias - 3))
-    # By a power of two that has a cube root, away from the denormals, and from where three times x would overflow.
+    low, high = floating(2.0 ** (real.mantissa - real.bias)), floating(2.0 ** (real.bias - 3))
+    # By a power of two that has a cube root, away from where the steps meet denormals or three times x would overflow.
     shift = 8 if is_single else 18
     up, down = floating(8.0**shift), floating(8.0**-shift)
     root_up, root_down = floating(2.0**shift), floating(2.0**-shift)

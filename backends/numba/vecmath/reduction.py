@@ -2,8 +2,8 @@
 
 After Payne and Hanek (1983): x / 2π is needed up to whole turns only, so the leading bits of 1 / 2π, which give whole
 turns with the last bit of x, are left out. What is left begins at a bit that depends on the exponent of x, and is cut
-into pieces whose products with x are exact, as one number (float32, computed in float64) or as the sum of two (float64).
-There is no other path for small x: a loop with a branch to a slow one would not be vectorized.
+into pieces whose products with x are exact, as one number (float32, computed in float64) or as the sum of two
+(float64). There is no other path for small x: a loop with a branch to a slow one would not be vectorized.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
 
 from graphopt.backends.numba.vecmath.intrinsics import fabs, fma, rint, scalar, select, to_bits
 from graphopt.backends.numba.vecmath.real import (
@@ -23,7 +25,7 @@ from graphopt.backends.numba.vecmath.real import (
     two_sum,
 )
 
-BITS = 1200  # of 1 / 2π: 971 are left out for the largest float64, and then 160 are used
+BITS = 1300  # of 1 / 2π: up to 954 are left out for the largest float64, and then 265 are used
 
 
 def turns() -> int:
@@ -63,6 +65,7 @@ STEP = 26
 FIRST, SECOND, THIRD, FOURTH = (tuple(map(float, pieces(STEP * k, 27, 3))) for k in range(4))
 SECOND_FROM, THIRD_FROM, FOURTH_FROM = (2.0 ** (25 + STEP * k) for k in range(1, 4))
 HALF_PI = float(PI / 2)
+HALF_PI_HIGH, HALF_PI_LOW = (float(part) for part in F64.split(PI / 2))
 
 
 @scalar
@@ -79,33 +82,68 @@ def reduced_f32(x: Any) -> Any:
     return fma(4.0, c, fma(4.0, turn, -n)) * HALF_PI, count
 
 
-# float64: the bits left out go up in steps of 16, and x is scaled down by as much as the pieces are scaled up.
-ROWS = (1024 - 52) // 16 + 1
-TABLE = np.array([float(piece * 2 ** (16 * k)) for k in range(ROWS) for piece in pieces(16 * k, 53, 4)])
-HALF_PI_HIGH, HALF_PI_LOW = (float(part) for part in F64.split(PI / 2))
+# float64: as many bits are left out as are in a number of words of 53, and x is scaled down by as much.
+WORD = 53
+USED = 5
+WORDS = tuple(
+    float(Fraction((TURNS >> (BITS - WORD * (k + 1))) % (1 << WORD), 1 << WORD))
+    for k in range((1023 - 52) // WORD + USED)
+)
+WORD_SCALE = 2.0**-WORD
+
+
+def _window(typing_context: Any, words: Any, start: Any) -> Any:
+    """Five words from the one numbered `start`, by selects: a load from a table would keep the loop from vectorizing.
+
+    Shifts the words by 16 if that bit of `start` is set, then by 8, and so on; what is too far to be used is left away.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        packed, place = arguments
+        kept = [builder.extract_value(packed, k) for k in range(words.count)]
+        for shift in (16, 8, 4, 2, 1):
+            is_set = builder.icmp_unsigned("!=", builder.and_(place, place.type(shift)), place.type(0))
+            shifted = [*kept[shift:], *[kept[-1]] * shift]
+            kept = [builder.select(is_set, far, near) for near, far in zip(kept, shifted, strict=True)]
+            kept = kept[: USED + shift - 1]
+        return context.make_tuple(builder, signature.return_type, kept)
+
+    return types.UniTuple(words.dtype, USED)(words, start), emit
+
+
+window = intrinsic(_window)
 
 
 @scalar
 def reduced_f64(x: Any) -> Any:
     """A float64 ↦ r as the sum of two numbers, n. Nearest to a multiple of π/2 comes 2**-61."""
-    exponent = np.int64(np.int64(to_bits(x) >> 52) & 0x7FF) - 1023
-    k = np.int64(select(exponent < 52, np.int64(0), np.int64(exponent - 52)) >> 4)
-    scaled = x * power_of_two_f64(np.int64(-16 * k))
-    place = np.uint64(4 * k)
-    # Up to 2**69 turns, 2**16, 2**-37, 2**-90, and what rounding lost of each up to 2**-53 of it.
-    a, a_lost = two_product(scaled, TABLE[place])
-    b, b_lost = two_product(scaled, TABLE[place + np.uint64(1)])
-    c, c_lost = two_product(scaled, TABLE[place + np.uint64(2)])
-    d = scaled * TABLE[place + np.uint64(3)]
-    total, first = two_sum(a - rint(a), a_lost - rint(a_lost))
-    total, second = two_sum(total, b - rint(b))
-    c, smallest = two_sum(c, b_lost)
-    total, third = two_sum(total, c)
+    exponent = np.int64(np.int64(to_bits(x) >> 52) & 0x7FF) - (1023 + 52)
+    start = np.int64(np.int64(select(exponent < 0, np.int64(0), np.int64(exponent)) * 1237) >> 16)  # / 53
+    first, second, third, fourth, fifth = window(WORDS, start)
+    # Up to 2**106 turns, then 2**53, 1, 2**-53 and 2**-106; what rounding lost of each is up to 2**-53 of it.
+    x = x * power_of_two_f64(np.int64(-53 * start))
+    a, a_lost = two_product(x, first)
+    x = x * WORD_SCALE
+    b, b_lost = two_product(x, second)
+    x = x * WORD_SCALE
+    c, c_lost = two_product(x, third)
+    x = x * WORD_SCALE
+    d, d_lost = two_product(x, fourth)
+    e = x * WORD_SCALE * fifth
+    total, left_1 = two_sum(a - rint(a), a_lost - rint(a_lost))
+    total, left_2 = two_sum(total, b - rint(b))
+    total, left_3 = two_sum(total, b_lost)
+    total, left_4 = two_sum(total, c)
+    small, tiny = two_sum(c_lost, d)
+    total, left_5 = two_sum(total, small)
     n, count = nearest_integer_f64(4.0 * total)
-    # The rest is summed as carefully: where x is next to a multiple of π/2, it is all that is left.
-    first, fourth = two_sum(first, second)
-    first, fifth = two_sum(first, third)
-    quarter, sixth = two_sum(fma(4.0, total, -n), 4.0 * first)
-    lost = fma(4.0, fourth + fifth + (smallest + (c_lost + d)), sixth)
+    # What is left is summed as carefully: where x is next to a multiple of π/2, it is all that there is.
+    left, lost_1 = two_sum(left_1, left_2)
+    left, lost_2 = two_sum(left, left_3)
+    left, lost_3 = two_sum(left, left_4)
+    left, lost_4 = two_sum(left, left_5)
+    tiny = ((lost_1 + lost_2) + (lost_3 + lost_4)) + (tiny + (d_lost + e))
+    quarter, lost_5 = two_sum(fma(4.0, total, -n), 4.0 * left)
+    lost = fma(4.0, tiny, lost_5)
     r, r_lost = two_product(quarter, HALF_PI_HIGH)
     return r, fma(quarter, HALF_PI_LOW, fma(lost, HALF_PI_HIGH, r_lost)), count
