@@ -45,7 +45,7 @@ from graphopt.backends.numba.vecmath.power import cbrt_f32, cbrt_f64, pow_f32, p
 from graphopt.backends.numba.vecmath.trigonometric import cos_f32, cos_f64, sin_f32, sin_f64, tan_f32, tan_f64
 from graphopt.ir.op import Op, op_of
 
-SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.float32), np.dtype(np.float64))
 
 SCALAR_MATH: Mapping[tuple[Op, np.dtype[Any]], Any] = {
     (op_of(primitive), dtype): function
@@ -72,6 +72,6 @@ SCALAR_MATH: Mapping[tuple[Op, np.dtype[Any]], Any] = {
         (primitives.tan_p, tan_f32, tan_f64),
         (primitives.tanh_p, tanh_f32, tanh_f64),
     )
-    for dtype, function in zip((SINGLE, DOUBLE), functions, strict=True)
+    for dtype, function in zip(DTYPES, functions, strict=True)
 }
 """The function that computes an operation on elements of a dtype; of `pow`, where both operands have it."""

@@ -53,7 +53,7 @@ def _copysign(typing_context: Any, magnitude: Any, sign: Any) -> Any:
     return (magnitude(magnitude, sign), emit) if magnitude == sign else None
 
 
-copysign = intrinsic(_copysign)
+copysign: Any = intrinsic(_copysign)
 
 
 def _fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
@@ -63,7 +63,7 @@ def _fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     return (a(a, b, c), emit) if a == b == c else None
 
 
-fma = intrinsic(_fma)
+fma: Any = intrinsic(_fma)
 """a * b + c, rounded once."""
 
 
@@ -78,7 +78,7 @@ def _horner(typing_context: Any, x: Any, coefficients: Any) -> Any:
     return (x(x, coefficients), emit) if coefficients.dtype == x else None
 
 
-horner = intrinsic(_horner)
+horner: Any = intrinsic(_horner)
 """The polynomial with the given tuple of coefficients, constant term first, one fma for each but the last."""
 
 
@@ -89,7 +89,7 @@ def _select(typing_context: Any, condition: Any, a: Any, b: Any) -> Any:
     return (a(types.boolean, a, b), emit) if a == b else None
 
 
-select = intrinsic(_select)
+select: Any = intrinsic(_select)
 """`a` where the condition holds, otherwise `b`; both are computed, and no branch is left to be removed."""
 
 _BITS = {types.float32: types.int32, types.float64: types.int64}

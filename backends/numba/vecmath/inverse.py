@@ -1,8 +1,8 @@
 """asin, acos, atan and atan2.
 
 asin(x) = x + x³ p(x²) up to |x| = 1/2 and π/2 - 2 asin(√((1 - x) / 2)) beyond, as in fdlibm (e_asin.c, Sun
-Microsystems, 1993); atan(x) = x + x³ p(x²) up to 1 and π/2 - atan(1/x) beyond. The polynomials are our own minimax polynomials
-(`coefficients.py`), instead of quotients: a division costs as much as a dozen terms.
+Microsystems, 1993); atan(x) = x + x³ p(x²) up to 1 and π/2 - atan(1/x) beyond. The polynomials are our own minimax
+polynomials (`coefficients.py`), instead of quotients: a division costs as much as a dozen terms.
 """
 
 from __future__ import annotations

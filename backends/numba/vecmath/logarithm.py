@@ -22,8 +22,7 @@ def normalized_in(real: Real) -> Any:
     smallest, lift = floating(2.0 ** (1 - real.bias)), floating(2.0 ** (mantissa + 1))
     lifted = mantissa + 1
     one = floating(1)
-    width = np.dtype(floating).itemsize
-    root_half = int(np.asarray(np.sqrt(floating(0.5))).view(f"i{width}"))
+    root_half = real.bits(np.sqrt(floating(0.5)))
 
     @scalar
     def normalized(x: Any) -> Any:
@@ -32,7 +31,8 @@ def normalized_in(real: Real) -> Any:
         k = integer(integer(bits - root_half) >> mantissa)
         f = from_bits(integer(bits - integer(k << mantissa))) - one
         k = select(denormal, integer(k - lifted), k)
-        return f, k, floating(np.int32(k))  # from 32 bits: few processors convert 64 at a time
+        count: Any = np.int32(k)
+        return f, k, floating(count)  # from 32 bits: few processors convert 64 at a time
 
     return normalized
 

@@ -141,8 +141,9 @@ def started_in(real: Real) -> Any:
 
     @scalar
     def started(x: Any) -> Any:
-        top = np.int32(to_bits(x) >> omitted)
-        return from_bits(integer(integer(np.int32(np.float32(top) * third) + start) << omitted))
+        top: Any = np.int32(to_bits(x) >> omitted)
+        guess: Any = np.int32(np.float32(top) * third)
+        return from_bits(integer(integer(guess + start) << omitted))
 
     return started
 

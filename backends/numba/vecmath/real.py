@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -20,8 +19,8 @@ class Real:
     mantissa: stored bits of the significand; bias: what is added to an exponent.
     """
 
-    floating: Callable[[float], Any]
-    integer: Callable[[int], Any]
+    floating: Any
+    integer: Any
     mantissa: int
     bias: int
 
@@ -29,6 +28,10 @@ class Real:
         """A number as the sum of two of this format, the first the nearest."""
         high = self.nearest(value)
         return high, self.nearest(value - Fraction(float(high)))
+
+    def bits(self, value: Any) -> int:
+        """The bits of a number of this format, as a signed integer."""
+        return int(np.asarray(value).view(self.integer))
 
     def nearest(self, value: Fraction) -> Any:
         """The nearest number of this format: a double that is halfway between two float32 is not rounded twice."""
@@ -103,7 +106,7 @@ def nearest_integer_in(real: Real) -> Any:
     """
     integer = real.integer
     magic = real.floating(1.5 * 2.0**real.mantissa)
-    bits = int(np.asarray(magic).view(f"i{np.dtype(real.floating).itemsize}"))
+    bits = real.bits(magic)
 
     @scalar
     def nearest_integer(x: Any) -> Any:

@@ -111,7 +111,7 @@ def _window(typing_context: Any, words: Any, start: Any) -> Any:
     return types.UniTuple(words.dtype, USED)(words, start), emit
 
 
-window = intrinsic(_window)
+window: Any = intrinsic(_window)
 
 
 @scalar

@@ -200,10 +200,7 @@ def best(fit: Fit, terms: int) -> tuple[list[Any], Any]:
         rows = [[grid[j] ** power for power in range(terms)] + [(-1) ** k / weights[j]] for k, j in enumerate(chosen)]
         solved = mpmath.lu_solve(mpmath.matrix(rows), mpmath.matrix([values[j] for j in chosen]))
         coefficients = list(solved[:terms])
-        errors = [
-            w * (mpmath.polyval(coefficients[::-1], v) - value)
-            for v, value, w in zip(grid, values, weights, strict=True)
-        ]
+        errors = [w * (value_at(coefficients, v) - value) for v, value, w in zip(grid, values, weights, strict=True)]
         runs: list[int] = []  # the largest error of each run of one sign
         for j, error in enumerate(errors):
             if runs and errors[runs[-1]] * error > 0:
@@ -219,13 +216,20 @@ def best(fit: Fit, terms: int) -> tuple[list[Any], Any]:
     return coefficients, max(map(abs, errors))
 
 
+def value_at(coefficients: Sequence[Any], v: Any) -> Any:
+    value = mpf(0)
+    for coefficient in reversed(coefficients):
+        value = value * v + coefficient
+    return value
+
+
 def worst(fit: Fit, coefficients: Sequence[Any]) -> float:
     """The worst error relative to the function, on 41 points, as a power of two."""
     errors = []
     for k in range(41):
         v = fit.low + (fit.high - fit.low) * (k + mpf("0.37")) / mpf("41")
         exact = fit.quotient(v)
-        errors.append(abs((mpmath.polyval(list(reversed(coefficients)), v) / exact - 1) * fit.share(v)))
+        errors.append(abs((value_at(coefficients, v) / exact - 1) * fit.share(v)))
     return float(mpmath.log(max(errors), 2))
 
 
