@@ -30,8 +30,8 @@ def complement_in(real: Real) -> Any:
     """a ↦ erfc(a) for a >= 0."""
     one, two = real.floating(1), real.floating(2)
     centre, vanished = real.floating(2 if real is F32 else 4), real.floating(10.5 if real is F32 else 28)
-    first, *others = coefficients.ERFC_F32 if real is F32 else coefficients.ERFC_F64
-    rest = tuple(others)
+    polynomial = coefficients.ERFC_F32 if real is F32 else coefficients.ERFC_F64
+    first, first_lost, rest = polynomial[0], polynomial[1], polynomial[2:]
     reduced = reduced_f32 if real is F32 else reduced_f64
     scaled = scaled_f32 if real is F32 else scaled_f64
 
@@ -41,17 +41,17 @@ def complement_in(real: Real) -> Any:
         t = (a - centre) / (a + centre)
         h = horner(t, rest)
         g = fma(t, h, first)
-        g_lost = fma(t, h, first - g)
+        g_lost = fma(t, h, first - g) + first_lost
         # The quotient g / (1 + 2a), with what its division and the sum 1 + 2a leave.
         below, below_lost = fast_two_sum(select(a < one, one, two * a), select(a < one, two * a, one))
         quotient = g / below
         left = (fma(-quotient, below_lost, fma(-quotient, below, g)) + g_lost) / below
         # exp(-a²) - 1, with what rounding a² leaves.
         square, square_lost = two_product(a, a)
-        r, q, n = reduced(-square)
-        p = fma(r * r, q, r)
-        p = p - fma(p, square_lost, square_lost)
-        return scaled(quotient + fma(quotient, p, left), n)
+        r, r_lost, q, n = reduced(-square)
+        p, p_lost = fast_two_sum(r, r * r * q)
+        p_lost = p_lost + (r_lost - fma(p, square_lost, square_lost))
+        return scaled(quotient + fma(quotient, p, fma(quotient, p_lost, left)), n)
 
     return complement
 
@@ -86,7 +86,7 @@ def erf_in(real: Real) -> Any:
         """erf(x), beyond one as 1 - exp(-v) with v = -log(erfc(x))."""
         size = fabs(x)
         held = select(size > largest, largest, size)
-        r, q, n = reduced(-horner(held, polynomial))
+        r, _, q, n = reduced(-horner(held, polynomial))
         scale = power_of_two(n)
         far = (one - scale) - scale * fma(r * r, q, r)
         return copysign(select(size < one, near_zero(size), far), x)

@@ -17,6 +17,7 @@ from graphopt.backends.numba.vecmath.real import (
     F64,
     LN2,
     Real,
+    fast_two_sum,
     nearest_integer_f32,
     nearest_integer_f64,
     power_of_two_f32,
@@ -27,7 +28,10 @@ from graphopt.backends.numba.vecmath.real import (
 
 
 def reduced_in(real: Real) -> Any:
-    """x ↦ r, q(r), n with x = n ln 2 + r and exp(r) - 1 = r + r² q(r), for finite x that do not overflow n."""
+    """x ↦ r, what rounding lost of it, q(r), n for finite x that do not overflow n.
+
+    x = n ln 2 + r + lost, exp(r) - 1 = r + r² q(r). What was lost matters to few.
+    """
     polynomial = coefficients.EXP_F32 if real is F32 else coefficients.EXP_F64
     nearest_integer = nearest_integer_f32 if real is F32 else nearest_integer_f64
     ln2_high, ln2_low = real.split(LN2)
@@ -36,8 +40,9 @@ def reduced_in(real: Real) -> Any:
     @scalar
     def reduced(x: Any) -> Any:
         n, count = nearest_integer(x * log2e)
-        r = fma(-n, ln2_low, fma(-n, ln2_high, x))
-        return r, horner(r, polynomial), count
+        exact = fma(-n, ln2_high, x)
+        r = fma(-n, ln2_low, exact)
+        return r, fma(-n, ln2_low, exact - r), horner(r, polynomial), count
 
     return reduced
 
@@ -70,7 +75,7 @@ def exp_in(real: Real) -> Any:
     @scalar
     def exp(x: Any) -> Any:
         """e**x."""
-        r, q, n = reduced(clamped(x))
+        r, _, q, n = reduced(clamped(x))
         return scaled(one + fma(r * r, q, r), n)
 
     return exp
@@ -88,7 +93,7 @@ def half_exp_in(real: Real) -> Any:
 
     @scalar
     def half_exp(x: Any) -> Any:
-        r, q, n = reduced(clamped(x))
+        r, _, q, n = reduced(clamped(x))
         return scaled(one + fma(r * r, q, r), integer(n - 1))
 
     return half_exp
@@ -133,7 +138,7 @@ def expm1_in(real: Real) -> Any:
         """e**x - 1 = 2 (s r² q + (s r + (s - 1/2))), where s = 2**(n - 1), which overflows later than 2**n."""
         held = select(x < low, low, x)
         held = select(held > high, high, held)
-        r, q, n = reduced(held)
+        r, _, q, n = reduced(held)
         s = power_of_two(integer(n - 1))
         far = floating(2) * fma(s, r * r * q, fma(s, r, s - floating(0.5)))
         near = fma(r * r, q, r)  # far would lose the last bit of a denormal x
@@ -152,9 +157,17 @@ def logistic_in(real: Real) -> Any:
 
     @scalar
     def logistic(x: Any) -> Any:
-        """1 / (1 + e**-x), for negative x as e**x / (1 + e**x), which does not overflow."""
+        """1 / (1 + e**-x), for negative x as e**x / (1 + e**x), which does not overflow.
+
+        The quotient is corrected by what it and the sum below it leave.
+        """
         e = exp(-fabs(x))
-        return select(x < zero, e, one) / (one + e)
+        above = select(x < zero, e, one)
+        below, below_lost = fast_two_sum(one, e)
+        inverse = one / below
+        quotient = above * inverse
+        left = fma(-quotient, below_lost, fma(-quotient, below, above))
+        return fma(left, inverse, quotient)
 
     return logistic
 

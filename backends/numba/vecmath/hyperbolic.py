@@ -28,7 +28,7 @@ def tanh_in(real: Real) -> Any:
         size = fabs(x)
         z = size * size
         near = fma(size * z, horner(z, polynomial), size)
-        r, q, n = reduced(two * select(size > largest, largest, size))
+        r, _, q, n = reduced(two * select(size > largest, largest, size))
         scale = power_of_two(n)
         far = one - two / (fma(scale, fma(r * r, q, r), scale) + one)
         return copysign(select(size < near_below, near, far), x)

@@ -13,7 +13,7 @@ import numpy as np
 
 from graphopt.backends.numba.vecmath import coefficients
 from graphopt.backends.numba.vecmath.intrinsics import copysign, fabs, fma, horner, scalar, select, sqrt
-from graphopt.backends.numba.vecmath.real import F32, F64, PI, Real
+from graphopt.backends.numba.vecmath.real import F32, F64, PI, Real, fast_two_sum
 
 
 def arcsine_in(real: Real) -> Any:
@@ -44,8 +44,8 @@ def asin_in(real: Real) -> Any:
     def asin(x: Any) -> Any:
         """asin(x); NaN beyond one."""
         near, s, rest = arcsine(fabs(x))
-        first = fma(-two, s, high)
-        far = first + fma(-two, rest, low)
+        first, lost = fast_two_sum(high, -two * s)
+        far = first + fma(-two, rest, low + lost)
         return copysign(select(near, s + rest, far), x)
 
     return asin

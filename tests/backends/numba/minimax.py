@@ -31,6 +31,7 @@ class Fit:
     share: Callable[[Any], Any]
     form: str
     wide: bool = False  # float64 coefficients even where float32 is computed
+    split: bool = False  # the constant term as the sum of two numbers
 
 
 def odd(
@@ -84,7 +85,7 @@ FITS = (
         lambda r: (mpmath.expm1(r) - r) / r**2,
         -HALF_LN2,
         HALF_LN2,
-        (5, 11),
+        (6, 11),
         lambda r: (mpmath.expm1(r) - r) / mpmath.expm1(r),
         "(exp(r) - 1 - r) / r², |r| <= ln(2) / 2",
     ),
@@ -126,9 +127,10 @@ FITS = (
         erfc_factor(2),
         mpf(-1),
         mpf(8.5) / mpf(12.5),
-        (11, 0),
+        (12, 0),
         lambda t: mpf(1),
         "(1 + 2a) exp(a²) erfc(a) in (a - 2) / (a + 2), 0 <= a <= 10.5",
+        split=True,
     ),
     Fit(
         "ERFC",
@@ -138,6 +140,7 @@ FITS = (
         (0, 24),
         lambda t: mpf(1),
         "(1 + 2a) exp(a²) erfc(a) in (a - 4) / (a + 4), 0 <= a <= 28",
+        split=True,
     ),
     Fit(
         "ERF_FAR",
@@ -266,7 +269,11 @@ def main(names: Sequence[str]) -> None:
             kind = np.float32 if width == 32 and not fit.wide else np.float64
             found, error = best(fit, terms)
             rounded = [kind(float(c)) for c in found]
-            bound = worst(fit, [mpf(float(c)) for c in rounded])
+            final = [mpf(float(c)) for c in rounded]
+            if fit.split:
+                rounded.insert(1, kind(float(found[0] - final[0])))
+                final[0] += mpf(float(rounded[1]))
+            bound = worst(fit, final)
             print(f"\n# {fit.form}: 2^{bound:.1f}; before rounding 2^{float(mpmath.log(error, 2)):.1f}.")
             print(f"{fit.name}_F{width} = {'singles' if kind is np.float32 else 'doubles'}(")
             for c in rounded:

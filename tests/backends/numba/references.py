@@ -106,8 +106,8 @@ def arguments(dtype: Any, rng: np.random.Generator, count: int) -> np.ndarray[An
     around = near[rng.integers(0, len(near), count)].astype(dtype)
     around = (around.view(integer) + rng.integers(-20, 21, count).astype(integer)).view(dtype)
     around = np.concatenate([near.astype(dtype), around]) * rng.choice([-1, 1], count + len(near)).astype(dtype)
-    found: np.ndarray[Any, Any] = np.concatenate([any_bits.view(dtype), moderate.astype(dtype), around])
-    return found[np.isfinite(found)]
+    found = np.concatenate([any_bits.view(dtype), moderate.astype(dtype), around])
+    return np.asarray(found[np.isfinite(found)])
 
 
 def powers(dtype: Any, rng: np.random.Generator, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
