@@ -111,7 +111,7 @@ def erfc_in(real: Real) -> Any:
         """erfc(x) = 1 - erf(x) near zero, where the terms of g cancel; 2 - erfc(-x) for negative x.
 
         Elsewhere what rounding loses of each factor is kept to first order.
-        Worst error measured: 1.72 ulp in float32, 1.73 ulp in float64.
+        Worst error measured: 1.83 ulp in float32, 1.73 ulp in float64.
         """
         size = fabs(x)
         found = complement(size)

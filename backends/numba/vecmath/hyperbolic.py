@@ -52,7 +52,7 @@ def sinh_in(real: Real) -> Any:
     def sinh(x: Any) -> Any:
         """sinh(x), from 1 on as h - 1/(4h) with h = e**x / 2.
 
-        Worst error measured: 1.59 ulp in float32, 1.59 ulp in float64.
+        Worst error measured: 1.62 ulp in float32, 1.59 ulp in float64.
         """
         size = fabs(x)
         z = size * size
