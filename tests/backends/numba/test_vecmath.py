@@ -14,6 +14,7 @@ import numba
 import numpy as np
 import pytest
 from jax import lax
+from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
@@ -129,7 +130,7 @@ def test_accuracy_next_to_all_multiples_of_half_pi(name: str, dtype: np.dtype[An
     measure(name, (references.next_to_quadrants(dtype),))
 
 
-@numba.njit(error_model="numpy")  # type: ignore[misc]
+@numba.njit(error_model="numpy")
 def worst_float32(found: Any, value: Any) -> Any:
     """The largest error of float32 results against float64 ones, and where; an overflow counts as 2**128."""
     largest, place = 0.0, 0
@@ -239,6 +240,50 @@ def test_the_rest_of_a_loop_has_the_same_bits(name: str, dtype: np.dtype[Any], s
     whole = call(name, *operands)
     part = call(name, *(a[:size] for a in operands))
     np.testing.assert_array_equal(part, whole[:size])
+
+
+def _set_mxcsr(typing_context: Any, value: Any) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.alloca(ir.IntType(32))
+        builder.store(arguments[0], place)
+        byte = ir.IntType(8).as_pointer()
+        load = builder.module.declare_intrinsic("llvm.x86.sse.ldmxcsr", (), ir.FunctionType(ir.VoidType(), [byte]))
+        builder.call(load, [builder.bitcast(place, byte)])
+        return context.get_dummy_value()
+
+    return types.void(types.uint32), emit
+
+
+set_mxcsr: Any = intrinsic(_set_mxcsr)
+MXCSR, FLUSH_DENORMALS = 0x1F80, 0x8040  # the default; operands and results
+
+
+def _set_control(value: int) -> None:
+    set_mxcsr(numba.uint32(value))
+
+
+set_control: Any = numba.njit(_set_control)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="sets a register that x86-64 has")
+@each_function
+@each_dtype
+def test_normal_numbers_are_the_same_where_denormals_are_flushed(name: str, dtype: np.dtype[Any]) -> None:
+    """XLA's threads are set to flush denormals to zero; no step on the way to a normal result may depend on them."""
+    smallest = np.finfo(dtype).tiny
+    operands = operands_of(name, dtype, 3000)
+    normal = np.logical_and.reduce([np.abs(operand) >= smallest for operand in operands])
+    operands = tuple(operand[normal] for operand in operands)
+    expected = call(name, *operands)
+    try:
+        set_control(MXCSR | FLUSH_DENORMALS)
+        found = call(name, *operands)
+    finally:
+        set_control(MXCSR)
+    # A result next to the smallest normal number may be flushed before it is rounded up to it.
+    away = ~(np.abs(expected) <= smallest)
+    np.testing.assert_array_equal(found[away], expected[away])
+    assert (np.abs(found[~away]) <= smallest).all()
 
 
 def has_fma() -> bool:
