@@ -19,6 +19,7 @@ from graphopt.backends.numba.vecmath.intrinsics import fabs, fma, rint, scalar, 
 from graphopt.backends.numba.vecmath.real import (
     F64,
     PI,
+    fast_two_sum,
     nearest_integer_f64,
     power_of_two_f64,
     two_product,
@@ -130,12 +131,12 @@ def reduced_f64(x: Any) -> Any:
     x = x * WORD_SCALE
     d, d_lost = two_product(x, fourth)
     e = x * WORD_SCALE * fifth
-    total, left_1 = two_sum(a - rint(a), a_lost - rint(a_lost))
-    total, left_2 = two_sum(total, b - rint(b))
-    total, left_3 = two_sum(total, b_lost)
+    # Where a has a fraction, a unit in its last place is more than what was lost of it: the first two sums are exact.
+    head, left_1 = fast_two_sum(a - rint(a), a_lost - rint(a_lost))
+    middle, left_2 = fast_two_sum(b - rint(b), b_lost)
+    total, left_3 = two_sum(head, middle)
     total, left_4 = two_sum(total, c)
-    small, tiny = two_sum(c_lost, d)
-    total, left_5 = two_sum(total, small)
+    left_5, tiny = two_sum(c_lost, d)
     n, count = nearest_integer_f64(4.0 * total)
     # What is left is summed as carefully: where x is next to a multiple of π/2, it is all that there is.
     left, lost_1 = two_sum(left_1, left_2)
