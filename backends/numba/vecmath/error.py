@@ -112,7 +112,7 @@ def erfc_in(real: Real) -> Any:
         """erfc(x) = (1 - x) - x p(x²) up to |x| = 3/4; 2 - erfc(-x) for negative x beyond.
 
         What rounding loses of each factor of the rest is kept to first order.
-        Worst error measured: 1.66 ulp in float32, 1.61 ulp in float64.
+        Worst error measured: 1.80 ulp in float32, 1.61 ulp in float64.
         """
         size = fabs(x)
         far = complement(size)

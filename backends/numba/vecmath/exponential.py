@@ -169,7 +169,7 @@ def logistic_in(real: Real) -> Any:
         """1 / (1 + e**-x), for negative x as e**x / (1 + e**x), which does not overflow.
 
         The quotient is corrected by what it and the sum below it leave.
-        Worst error measured: 1.45 ulp in float32, 1.41 ulp in float64.
+        Worst error measured: 1.48 ulp in float32, 1.41 ulp in float64.
         """
         e = exp(-fabs(x))
         above = select(x < zero, e, one)

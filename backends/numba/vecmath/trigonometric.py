@@ -38,7 +38,7 @@ def quadrant_f32(r: Any, n: Any) -> Any:
 def sin_f32(x: Any) -> Any:
     """sin(x), for every x.
 
-    Worst error measured: 1.56 ulp.
+    Worst error measured: 1.58 ulp.
     """
     r, n = reduced_f32(np.float64(x))
     return select(fabs(x) < SMALL_F32, x, quadrant_f32(r, n))
