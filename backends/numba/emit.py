@@ -9,7 +9,8 @@ import numpy as np
 
 from graphopt.analysis.reductions import ADD, MUL
 from graphopt.backends.numba import intrinsics, sorting
-from graphopt.backends.numba.scalar import DTYPES, SCALARS, cast, is_float, literal
+from graphopt.backends.numba.scalar import DTYPES, SCALARS, cast, is_float, literal, name_of
+from graphopt.backends.numba.vecmath import SCALAR_MATH
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.index import Index, Quotient, Variable
 from graphopt.ir.loop import (
@@ -59,6 +60,7 @@ NAMES: dict[str, Any] = {
     "shift_right_arithmetic": intrinsics.shift_right_arithmetic,
     **{f"float_to_{d.name}": intrinsics.float_to_integer(d) for d in DTYPES if d.kind in "iu"},
     **{f"bits_to_{d.name}": intrinsics.bits_to(d) for d in DTYPES if d.kind != "b"},
+    **{name_of(op, dtype): function for (op, dtype), function in SCALAR_MATH.items()},
     "sort_uint32": sorting.sort_uint32,
     "sort_uint64": sorting.sort_uint64,
     "sort_places_uint32": sorting.sort_places_uint32,

@@ -17,8 +17,8 @@ from graphopt.analysis.parts import accumulate, is_cut, reduce_in_parts
 from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, axes_of, is_arg
 from graphopt.analysis.sorting import SORT, sort
 from graphopt.backends.numba.emit import function_of, source_of
-from graphopt.backends.numba.objects import Launch, add_kernel, kernel_key
-from graphopt.backends.numba.scalar import DTYPES, SCALARS, reason
+from graphopt.backends.numba.objects import LARGE, Launch, add_kernel, kernel_key
+from graphopt.backends.numba.scalar import DTYPES, FUNCTIONS, SCALARS, reason
 from graphopt.ir.graph import Graph
 from graphopt.ir.loop import LoopProgram
 from graphopt.ir.node import Node
@@ -31,8 +31,11 @@ _SAME_BITS = [
 ]
 # fmt: on
 
-LOAD, ARITHMETIC, DIVISION, FUNCTION = 0.1, 0.05, 0.3, 0.5
+LOAD, ARITHMETIC, DIVISION, FUNCTION = 0.1, 0.05, 0.2, 0.25
 """Nanoseconds for one element."""
+
+NEW = 0.6
+"""Nanoseconds for one element that is written to new memory, and read from there."""
 
 CALL = 5_000.0
 """Nanoseconds of one more kernel: its call, and threads that begin and end together."""
@@ -48,7 +51,7 @@ SAME_BITS = {
 WHOLE = (SORT, *CUMULATIVE)
 """Operations that are the last of their kernel."""
 
-SLOW = {op_of(primitive) for primitive in (p.div_p, p.rem_p, p.sqrt_p, p.rsqrt_p)}
+DIVISIONS = {op_of(primitive) for primitive in (p.div_p, p.rem_p, p.sqrt_p)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +102,17 @@ class NumbaEngine:
             return LOAD
         if node.op in MOVES:
             return 0.0
-        if node.op in SLOW:
-            return DIVISION
-        return ARITHMETIC if node.op in SCALARS or node.op in REDUCTIONS or node.op is IOTA else FUNCTION
+        if node.op in FUNCTIONS:
+            return FUNCTION
+        return DIVISION if node.op in DIVISIONS else ARITHMETIC
 
     def spill(self, node: Node) -> float:
         """Nanoseconds that computing a node in a kernel of its own costs: its call, and memory for its result.
 
         Other kernels read the operands of a reduction again, or what its own would have had to store of them.
         """
-        return CALL + 2 * LOAD * max(n.avals[0].size for n in (node, *node.inputs))
+        aval = max((n.avals[0] for n in (node, *node.inputs)), key=lambda aval: aval.nbytes)
+        return CALL + (NEW if aval.nbytes >= LARGE else 2 * LOAD) * aval.size
 
     def plan(self, body: Graph, any_order: bool) -> Plan:
         """The loop program of a body, with its source known by its key."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jax.extend.core import primitives as p
 
+from graphopt.backends.numba.vecmath import SCALAR_MATH
 from graphopt.ir.attrs import Attrs
 from graphopt.ir.node import Node
 from graphopt.ir.op import Op, op_of
@@ -66,7 +67,7 @@ def _compare(sign: str, boolean: str | None = None) -> Expression:
 
 def _floating(form: str) -> Expression:
     def expression(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) -> str | None:
-        return form.format(*args, T=f"np.{to.name}") if is_float(of[0]) else None
+        return form.format(*args) if is_float(of[0]) else None
 
     return expression
 
@@ -137,7 +138,25 @@ def _clamp(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) ->
     return form.format(low, x, high) if is_float(to) else cast(to, form.format(low, x, high))
 
 
+def name_of(op: Op, dtype: Dtype) -> str:
+    """What source calls a function of `graphopt.backends.numba.vecmath`."""
+    return f"{op.name}_{dtype.name}"
+
+
+def _function(op: Op) -> Expression:
+    def expression(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) -> str | None:
+        # Who asks XLA for an accuracy gets XLA's.
+        known = all((op, dtype) in SCALAR_MATH for dtype in of) and attrs.get("accuracy") is None
+        return f"{name_of(op, to)}({', '.join(args)})" if known else None
+
+    return expression
+
+
+FUNCTIONS: Mapping[Op, Expression] = {op: _function(op) for op, _ in SCALAR_MATH}
+"""The elementwise operations that take a polynomial or more."""
+
 SCALARS: Mapping[Op, Expression] = {
+    **FUNCTIONS,
     op_of(p.add_p): _both("({0} + {1})", "{0} + {1}", "({0} | {1})"),
     op_of(p.sub_p): _both("({0} - {1})", "{0} - {1}"),
     op_of(p.mul_p): _both("({0} * {1})", "{0} * {1}", "({0} & {1})"),
@@ -155,7 +174,6 @@ SCALARS: Mapping[Op, Expression] = {
     op_of(p.ceil_p): _floating("ceil({0})"),
     op_of(p.round_p): _round,
     op_of(p.sqrt_p): _floating("sqrt({0})"),
-    op_of(p.rsqrt_p): _floating("({T}(1) / sqrt({0}))"),
     op_of(p.is_finite_p): lambda attrs, of, to, args: f"(fabs({args[0]}) < np.inf)" if is_float(of[0]) else None,
     op_of(p.eq_p): _compare("=="),
     op_of(p.ne_p): _compare("!="),

@@ -1,0 +1,119 @@
+"""The two formats, and what every function needs of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from graphopt.backends.numba.vecmath.intrinsics import fma, from_bits, scalar, to_bits
+
+
+@dataclass(frozen=True)
+class Real:
+    """A binary floating-point format.
+
+    floating: its type; integer: the signed integer of the same width.
+    mantissa: stored bits of the significand; bias: what is added to an exponent.
+    """
+
+    floating: Any
+    integer: Any
+    mantissa: int
+    bias: int
+
+    def split(self, value: Fraction) -> tuple[Any, Any]:
+        """A number as the sum of two of this format, the first the nearest."""
+        high = self.nearest(value)
+        return high, self.nearest(value - Fraction(float(high)))
+
+    def bits(self, value: Any) -> int:
+        """The bits of a number of this format, as a signed integer."""
+        return int(np.asarray(value).view(self.integer))
+
+    def nearest(self, value: Fraction) -> Any:
+        """The nearest number of this format: a double that is halfway between two float32 is not rounded twice."""
+        near = self.floating(float(value))
+        around = (np.nextafter(near, self.floating(-np.inf)), near, np.nextafter(near, self.floating(np.inf)))
+        return min(around, key=lambda candidate: abs(Fraction(float(candidate)) - value))
+
+
+F32 = Real(np.float32, np.int32, 23, 127)
+F64 = Real(np.float64, np.int64, 52, 1023)
+
+# 250 bits of each, so that three numbers of 53 bits can be cut from them.
+LN2 = Fraction("0.693147180559945309417232121458176568075500134360255254120680009493393621969694715605863326996")
+PI = Fraction("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803482534")
+
+
+@scalar
+def two_sum(a: Any, b: Any) -> Any:
+    """The sum and what rounding lost of it, exactly (Knuth)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
+@scalar
+def fast_two_sum(a: Any, b: Any) -> Any:
+    """The same where |a| >= |b| or a is zero (Dekker)."""
+    total = a + b
+    return total, b - (total - a)
+
+
+@scalar
+def two_product(a: Any, b: Any) -> Any:
+    """The product and what rounding lost of it, exactly."""
+    product = a * b
+    return product, fma(a, b, -product)
+
+
+def power_of_two_in(real: Real) -> Any:
+    """n ↦ 2**n for n from 1 - bias to bias; 0 for -bias."""
+    integer, mantissa, bias = real.integer, real.mantissa, real.bias
+
+    @scalar
+    def power_of_two(n: Any) -> Any:
+        return from_bits(integer((n + bias) << mantissa))
+
+    return power_of_two
+
+
+power_of_two_f32, power_of_two_f64 = power_of_two_in(F32), power_of_two_in(F64)
+
+
+def scaled_in(real: Real) -> Any:
+    """(p, n) ↦ p * 2**n, rounded once even where the result is denormal, for |n| up to twice the bias less two."""
+    integer, power_of_two = real.integer, power_of_two_in(real)
+
+    @scalar
+    def scaled(p: Any, n: Any) -> Any:
+        half = integer(n >> 1)
+        return p * power_of_two(half) * power_of_two(integer(n - half))
+
+    return scaled
+
+
+scaled_f32, scaled_f64 = scaled_in(F32), scaled_in(F64)
+
+
+def nearest_integer_in(real: Real) -> Any:
+    """x ↦ the nearest integer, as a number of the format and as an integer; |x| less than 2**(mantissa - 2).
+
+    By adding 1.5 * 2**mantissa, whose last bit is one: no conversion, which would have no defined value for NaN.
+    """
+    integer = real.integer
+    magic = real.floating(1.5 * 2.0**real.mantissa)
+    bits = real.bits(magic)
+
+    @scalar
+    def nearest_integer(x: Any) -> Any:
+        shifted = x + magic
+        return shifted - magic, integer(to_bits(shifted) - bits)
+
+    return nearest_integer
+
+
+nearest_integer_f32, nearest_integer_f64 = nearest_integer_in(F32), nearest_integer_in(F64)

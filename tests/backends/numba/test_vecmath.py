@@ -1,0 +1,319 @@
+"""The scalar functions for Numba loops: accuracy against mpmath, special values against JAX, and that they vectorize."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+from typing import Any
+
+import jax
+import llvmlite.binding
+import numba
+import numpy as np
+import pytest
+from jax import lax
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from graphopt.backends.numba import vecmath
+from graphopt.backends.numba.vecmath import SCALAR_MATH, logarithm
+from graphopt.backends.numba.vecmath.intrinsics import to_bits
+from graphopt.backends.numba.vecmath.real import power_of_two_f64
+
+from . import minimax, references
+
+SEED = int(os.environ["GRAPHOPT_TEST_SEED"])
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+ULPS = 2.0
+"""What every function keeps to."""
+
+FUNCTIONS = {(op.name, dtype): function for (op, dtype), function in SCALAR_MATH.items()} | {
+    ("log2", dtype): function for dtype, function in zip(DTYPES, (logarithm.log2_f32, logarithm.log2_f64), strict=True)
+}
+NAMES = sorted({name for name, _ in FUNCTIONS})
+each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+each_function = pytest.mark.parametrize("name", NAMES)
+
+
+def _pointer(typing_context: Any, address: Any) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.uintp), emit
+
+
+pointer: Any = intrinsic(_pointer)
+
+
+@functools.cache
+def loop(name: str, dtype: np.dtype[Any]) -> Any:
+    """A compiled loop over elements at addresses, as the backend writes its kernels."""
+    function, size, kind = FUNCTIONS[name, dtype], dtype.itemsize, dtype.type
+
+    def unary(x: int, o: int, start: int, stop: int) -> None:
+        n = stop - start
+        operand = numba.carray(pointer(numba.uintp(x + numba.uintp(size * start))), n, kind)
+        result = numba.carray(pointer(numba.uintp(o + numba.uintp(size * start))), n, kind)
+        for i in range(n):
+            result[i] = function(operand[i])
+
+    def binary(x: int, y: int, o: int, start: int, stop: int) -> None:
+        n = stop - start
+        left = numba.carray(pointer(numba.uintp(x + numba.uintp(size * start))), n, kind)
+        right = numba.carray(pointer(numba.uintp(y + numba.uintp(size * start))), n, kind)
+        result = numba.carray(pointer(numba.uintp(o + numba.uintp(size * start))), n, kind)
+        for i in range(n):
+            result[i] = function(left[i], right[i])
+
+    operands = 2 if name in references.BINARY else 1
+    signature = types.void(*[types.uintp] * (operands + 1), types.intp, types.intp)
+    return numba.cfunc(signature, error_model="numpy")(binary if operands == 2 else unary)
+
+
+def call(name: str, *operands: Any) -> Any:
+    dtype = operands[0].dtype
+    operands = tuple(np.ascontiguousarray(operand) for operand in operands)
+    assert all(operand.dtype == dtype and operand.size == operands[0].size for operand in operands)
+    result = np.empty_like(operands[0])
+    loop(name, dtype).ctypes(*(a.ctypes.data for a in (*operands, result)), 0, result.size)
+    return result
+
+
+def operands_of(name: str, dtype: np.dtype[Any], count: int) -> tuple[Any, ...]:
+    rng = np.random.default_rng(SEED)
+    if name in references.UNARY:
+        return (references.arguments(dtype, rng, count),)
+    if name == "pow":
+        return references.powers(dtype, rng, count)
+    some = references.arguments(dtype, rng, count)
+    some = some[some != 0]  # mpmath knows no negative zero
+    return some, rng.permutation(some)
+
+
+def measure(name: str, operands: tuple[Any, ...]) -> float:
+    dtype = operands[0].dtype
+    reference = (references.UNARY | references.BINARY)[name]
+    found, place = references.with_digits(reference, list(zip(*operands, strict=True)), call(name, *operands), dtype)
+    print(f"{name} {dtype}: {found:.3f} ulp at {place}")
+    assert found <= ULPS, (name, dtype, found, place)
+    return found
+
+
+@each_function
+@each_dtype
+def test_accuracy(name: str, dtype: np.dtype[Any]) -> None:
+    measure(name, operands_of(name, dtype, 500))
+
+
+@pytest.mark.parametrize("name", ["cos", "sin", "tan"])
+@each_dtype
+def test_accuracy_next_to_multiples_of_half_pi(name: str, dtype: np.dtype[Any]) -> None:
+    nearest = references.next_to_quadrants(dtype)
+    assert np.abs(nearest).max() > np.finfo(dtype).max / 16
+    measure(name, (np.random.default_rng(SEED).permutation(nearest)[:700],))
+
+
+@pytest.mark.exhaustive
+@each_function
+@each_dtype
+def test_accuracy_on_many(name: str, dtype: np.dtype[Any]) -> None:
+    measure(name, operands_of(name, dtype, 30_000))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["cos", "sin", "tan"])
+@each_dtype
+def test_accuracy_next_to_all_multiples_of_half_pi(name: str, dtype: np.dtype[Any]) -> None:
+    measure(name, (references.next_to_quadrants(dtype),))
+
+
+@numba.njit(error_model="numpy")
+def worst_float32(found: Any, value: Any) -> Any:
+    """The largest error of float32 results against float64 ones, and where; an overflow counts as 2**128."""
+    largest, place = 0.0, 0
+    for i in range(found.size):
+        f, v = np.float64(found[i]), value[i]
+        if f != f or v != v:
+            error = 0.0 if f != f and v != v else np.inf
+        else:
+            f, v = min(max(f, -(2.0**128)), 2.0**128), min(max(v, -(2.0**128)), 2.0**128)
+            exponent = ((to_bits(v) >> 52) & 0x7FF) - 1023
+            error = abs(f - v) * power_of_two_f64(np.int64(23 - min(max(exponent, -126), 127)))
+        if error > largest:
+            largest, place = error, i
+    return largest, place
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", sorted(references.UNARY))
+def test_every_float32(name: str) -> None:
+    """Against the float64 function, which is good to 2**-28 units of float32."""
+    block, largest = 1 << 20, (0.0, 0.0)
+    for start in range(0, 1 << 32, block):
+        x = np.arange(start, start + block, dtype=np.uint32).view(np.float32)
+        with np.errstate(all="ignore"):  # the cast of a signaling NaN
+            error, place = worst_float32(call(name, x), call(name, x.astype(np.float64)))
+        largest = max(largest, (error, float(x[place])))
+    print(f"{name} float32, every argument: {largest[0]:.3f} ulp at {largest[1]}")
+    assert largest[0] <= ULPS, (name, largest)
+
+
+SPECIAL = (
+    *(0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 7.0, 8.0, 27.0, 100.0, 1000.0, 1e10, 1e30, 1e-30, np.inf, np.nan),
+    *(2.0**24, 2.0**24 + 2, 2.0**53, 2.0**53 + 2),
+)
+
+
+def kinds(array: Any) -> list[str]:
+    """Zeros and infinities with their signs, NaN without; of other numbers the sign; denormals are as zeros."""
+    dtype = array.dtype
+    array = np.where(np.abs(array) < np.finfo(dtype).tiny, np.copysign(dtype.type(0), array), array)
+    signs = np.where(np.signbit(array), "-", "+")
+    return [
+        "nan" if np.isnan(a) else sign + ("inf" if np.isinf(a) else "0" if a == 0 else "finite")
+        for a, sign in zip(array, signs, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "log2"])
+@each_dtype
+def test_special_values_are_those_of_jax(name: str, dtype: np.dtype[Any]) -> None:
+    points = np.array([*SPECIAL, np.finfo(dtype).max], dtype)
+    points = np.concatenate([points, -points])
+    operands = (points,)
+    if name in references.BINARY:
+        operands = tuple(a.ravel() for a in np.meshgrid(points, points))
+    with jax.enable_x64(True):
+        expected = np.asarray(jax.jit(getattr(lax, name))(*operands))
+    found = call(name, *operands)
+    assert found.dtype == expected.dtype == dtype
+    places = [str(tuple(map(float, row))) for row in zip(*operands, strict=True)]  # NaN is not equal to itself
+    assert list(zip(places, kinds(found), strict=True)) == list(zip(places, kinds(expected), strict=True))
+    exact = np.isin(expected, [0.5, 1, 2, -1, -0.5]) & np.isin(found, expected)
+    np.testing.assert_array_equal(found[exact], expected[exact])
+
+
+ODD = ("asin", "atan", "cbrt", "erf", "expm1", "log1p", "sin", "sinh", "tan", "tanh")
+
+
+@pytest.mark.parametrize("name", ODD)
+@each_dtype
+def test_the_sign_of_zero_and_denormals(name: str, dtype: np.dtype[Any]) -> None:
+    """The smallest denormals are their own sine, and so on; the factors of cbrt and erf are others."""
+    smallest = np.finfo(dtype).smallest_subnormal
+    points = np.array([0.0, -0.0, *(k * float(smallest) for k in (1, -1, 2, -3, 1000, -12345))], dtype)
+    found = call(name, points)
+    np.testing.assert_array_equal(np.signbit(found), np.signbit(points))
+    if name not in ("cbrt", "erf"):
+        np.testing.assert_array_equal(found, points)
+
+
+@each_dtype
+def test_zero_to_nan_are_numpys(dtype: np.dtype[Any]) -> None:
+    """What log2, which JAX has no operation for, makes of special values."""
+    points = np.array(
+        [0.0, -0.0, 1.0, 2.0, 0.125, -1.0, np.inf, -np.inf, np.nan, np.finfo(dtype).smallest_subnormal], dtype
+    )
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(call("log2", points), np.log2(points))
+
+
+@each_dtype
+def test_powers_of_two_are_exact(dtype: np.dtype[Any]) -> None:
+    info = np.finfo(dtype)
+    exponents = np.arange(info.minexp - info.nmant, info.maxexp).astype(dtype)
+    powers = np.ldexp(dtype.type(1), exponents.astype(int))
+    np.testing.assert_array_equal(call("exp2", exponents), powers)
+    np.testing.assert_array_equal(call("log2", powers), exponents)
+    np.testing.assert_array_equal(call("pow", np.full_like(powers, 2), exponents), powers)
+
+
+@each_function
+@each_dtype
+@pytest.mark.parametrize("size", [0, 1, 7, 67])
+def test_the_rest_of_a_loop_has_the_same_bits(name: str, dtype: np.dtype[Any], size: int) -> None:
+    """What is computed after the last full vector, one at a time, agrees with what is computed in vectors."""
+    operands = tuple(a[:128] for a in operands_of(name, dtype, 200))
+    whole = call(name, *operands)
+    part = call(name, *(a[:size] for a in operands))
+    np.testing.assert_array_equal(part, whole[:size])
+
+
+def _set_mxcsr(typing_context: Any, value: Any) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.alloca(ir.IntType(32))
+        builder.store(arguments[0], place)
+        byte = ir.IntType(8).as_pointer()
+        load = builder.module.declare_intrinsic("llvm.x86.sse.ldmxcsr", (), ir.FunctionType(ir.VoidType(), [byte]))
+        builder.call(load, [builder.bitcast(place, byte)])
+        return context.get_dummy_value()
+
+    return types.void(types.uint32), emit
+
+
+set_mxcsr: Any = intrinsic(_set_mxcsr)
+MXCSR, FLUSH_DENORMALS = 0x1F80, 0x8040  # the default; operands and results
+
+
+def _set_control(value: int) -> None:
+    set_mxcsr(numba.uint32(value))
+
+
+set_control: Any = numba.njit(_set_control)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="sets a register that x86-64 has")
+@each_function
+@each_dtype
+def test_normal_numbers_are_the_same_where_denormals_are_flushed(name: str, dtype: np.dtype[Any]) -> None:
+    """XLA's threads are set to flush denormals to zero; no step on the way to a normal result may depend on them."""
+    smallest = np.finfo(dtype).tiny
+    operands = operands_of(name, dtype, 3000)
+    normal = np.logical_and.reduce([np.abs(operand) >= smallest for operand in operands])
+    operands = tuple(operand[normal] for operand in operands)
+    expected = call(name, *operands)
+    try:
+        set_control(MXCSR | FLUSH_DENORMALS)
+        found = call(name, *operands)
+    finally:
+        set_control(MXCSR)
+    # A result next to the smallest normal number may be flushed before it is rounded up to it.
+    away = ~(np.abs(expected) <= smallest)
+    np.testing.assert_array_equal(found[away], expected[away])
+    assert (np.abs(found[~away]) <= smallest).all()
+
+
+def has_fma() -> bool:
+    return platform.machine() != "x86_64" or bool(llvmlite.binding.get_host_cpu_features().get("fma"))
+
+
+@pytest.mark.skipif(not has_fma(), reason="without an instruction for fma it is a call")
+@each_function
+@each_dtype
+def test_the_loop_is_vectorized(name: str, dtype: np.dtype[Any]) -> None:
+    text = loop(name, dtype).inspect_llvm()
+    kind = {4: "float", 8: "double"}[dtype.itemsize]
+    packed = re.findall(rf"(?:@llvm\.fma\.v\d+f\d+|fdiv <\d+ x {kind}>)", text)
+    assert packed, f"no packed arithmetic in the loop of {name}"
+    called = set(re.findall(r"\bcall [^@\n]*@\"?([\w.]+)", text))
+    # What is left belongs to the wrapper around the kernel: the kernel itself, and how its exceptions are printed.
+    assert not {c for c in called if not c.startswith(("llvm.", "Py", "NRT", "numba")) and "test_vecmath" not in c}
+
+
+def test_the_table_has_each_function_under_its_operation() -> None:
+    for (op, dtype), function in SCALAR_MATH.items():
+        assert function is getattr(vecmath, f"{op.name}_f{8 * dtype.itemsize}")
+
+
+def test_functions_have_documents() -> None:
+    for function in FUNCTIONS.values():
+        assert re.search(r"\d ulp", function.__doc__), function
+
+
+def test_the_coefficients_are_those_that_the_script_finds(capsys: pytest.CaptureFixture[str]) -> None:
+    minimax.main([])
+    with open(vecmath.coefficients.__file__) as file:
+        assert capsys.readouterr().out == file.read()
