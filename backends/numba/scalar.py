@@ -142,7 +142,7 @@ SCALARS: Mapping[Op, Expression] = {
     op_of(p.max_p): _both("maximum({0}, {1})", "max({0}, {1})", "({0} | {1})"),
     op_of(p.min_p): _both("minimum({0}, {1})", "min({0}, {1})", "({0} & {1})"),
     op_of(p.abs_p): _both("fabs({0})", "-{0} if {0} < 0 else {0}"),
-    op_of(p.sign_p): _both("({0} if {0} == 0 or {0} != {0} else copysign({T}(1), {0}))", "int({0} > 0) - int({0} < 0)"),
+    op_of(p.sign_p): _both("({0} if {0} != {0} else copysign({T}({0} != 0), {0}))", "int({0} > 0) - int({0} < 0)"),
     op_of(p.square_p): _both("({0} * {0})", "{0} * {0}"),
     op_of(p.floor_p): _floating("floor({0})"),
     op_of(p.ceil_p): _floating("ceil({0})"),
