@@ -256,6 +256,14 @@ def test_what_stands_before_the_parallel_loop_counts_as_work() -> None:
     assert ENGINE.program(simplified(lambda x: jnp.sum(x), whole(1000)))[1] >= 1000 * ENGINE.cost(graph.outputs[0])
 
 
+@pytest.mark.parametrize("shape", [(7, 11), (3, 4), (64, 100), (5, 7, 3), (1000, 10)])
+def test_rows_are_shared_among_threads(shape: tuple[int, ...]) -> None:
+    """One thread for all rows would take as long in sum; what rounding makes of that decides nothing."""
+    graph = simplified(lambda x: (y := x - x.max(-1, keepdims=True)) / y.sum(-1, keepdims=True), whole(*shape))
+    (phase,) = ENGINE.program(graph)[0].phases
+    assert phase.extent == np.prod(shape[:-1])
+
+
 GOLDEN_PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "rows": (softmax_like, (whole(64, 100),)),
     "argmax in parts": (lambda x: lax.argmax(x * 2, 0, np.int32), (whole(100_003),)),
