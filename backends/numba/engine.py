@@ -136,7 +136,8 @@ class NumbaEngine:
                 (sort if whole.op is SORT else accumulate)(derivation, whole)
                 return derivation.program, derivation.work
             write_outputs(derivation, parallel)
-            if best is None or derivation.work < best.work:
+            # Sums in another order differ by rounding: that must not decide against what more threads can share.
+            if best is None or derivation.work < 0.999 * best.work:
                 best = derivation
         assert best is not None
         return best.program, best.work

@@ -46,12 +46,14 @@ def literal(value: Any) -> str:
 
 
 def _both(floating: str, integer: str, boolean: str | None = None) -> Expression:
-    """One format for floating numbers, one for integers, one for booleans; `{0}`, `{1}` are the operands."""
+    """One format for floating numbers, one for integers, one for booleans; `{0}`, `{1}` are the operands, `{T}` the
+    result's type."""
 
     def expression(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) -> str | None:
         if of[0].kind == "b":
             return None if boolean is None else boolean.format(*args)
-        return floating.format(*args) if is_float(of[0]) else cast(to, integer.format(*args))
+        floats = is_float(of[0])
+        return floating.format(*args, T=f"np.{to.name}") if floats else cast(to, integer.format(*args))
 
     return expression
 
@@ -166,9 +168,7 @@ SCALARS: Mapping[Op, Expression] = {
     op_of(p.max_p): _both("maximum({0}, {1})", "max({0}, {1})", "({0} | {1})"),
     op_of(p.min_p): _both("minimum({0}, {1})", "min({0}, {1})", "({0} & {1})"),
     op_of(p.abs_p): _both("fabs({0})", "-{0} if {0} < 0 else {0}"),
-    op_of(p.sign_p): _both(
-        "({0} if {0} == 0 or {0} != {0} else copysign({0} * 0 + 1, {0}))", "int({0} > 0) - int({0} < 0)"
-    ),
+    op_of(p.sign_p): _both("({0} if {0} != {0} else copysign({T}({0} != 0), {0}))", "int({0} > 0) - int({0} < 0)"),
     op_of(p.square_p): _both("({0} * {0})", "{0} * {0}"),
     op_of(p.floor_p): _floating("floor({0})"),
     op_of(p.ceil_p): _floating("ceil({0})"),

@@ -152,7 +152,7 @@ class Derivation:
     def phase(self, extent: int, write: Callable[[Index], None]) -> None:
         """One phase, whose body `write` writes for an index."""
         name = self.name("i")
-        once = _Scope(Block(), frozenset(), 0.0)
+        once = _Scope(Block(), frozenset(), 1 / extent)
         body = _Scope(Block(), frozenset((name,)), 1.0)
         self._path, self._iteration, self._loaded = [once, body], 0.0, set()
         write(variable(name, 0, extent - 1) if extent > 1 else Index())

@@ -125,7 +125,7 @@ class Index:
         return _normal(terms, self.number + other.number)
 
     def __sub__(self, other: Index | int) -> Index:
-        return self + (other * -1 if isinstance(other, Index) else -other)
+        return self + (other * -1 if isinstance(other, Index) else -int(other))
 
     def __mul__(self, factor: int) -> Index:
         if factor == 0:
@@ -133,6 +133,7 @@ class Index:
         return Index(tuple((atom, c * int(factor)) for atom, c in self.terms), self.number * int(factor))
 
     def __floordiv__(self, by: int) -> Index:
+        by = int(by)
         whole, rest = _split(self, by)
         if rest.low // by == rest.high // by:
             return whole + rest.low // by
@@ -140,6 +141,7 @@ class Index:
         return whole + (high // (by // step) if step > 1 else Index(((Quotient(rest, by), 1),)))
 
     def __mod__(self, by: int) -> Index:
+        by = int(by)
         _, rest = _split(self, by)
         if rest.low // by == rest.high // by:
             return rest - rest.low // by * by
@@ -200,7 +202,7 @@ def linear(indices: tuple[Index, ...], shape: tuple[int, ...]) -> Index:
     total, stride = Index(), 1
     for index, size in zip(reversed(indices), reversed(shape), strict=True):
         total = total + index * stride
-        stride *= size
+        stride *= int(size)
     return total
 
 

@@ -1,0 +1,200 @@
+"""An interpreter of loop programs on NumPy arrays, statement by statement: what a loop program means.
+
+It is slow, and made for finding faults: it takes the parallel iterations from the last to the first, in chunks of
+`grain`, forgets each local at the end of its block, and refuses what a backend would get wrong without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from graphopt.errors import EngineError
+from graphopt.ir.index import Index
+from graphopt.ir.loop import (
+    Accumulate,
+    Apply,
+    Block,
+    Buffer,
+    Expression,
+    For,
+    If,
+    Let,
+    Literal,
+    Load,
+    LoopProgram,
+    Phase,
+    Position,
+    Set,
+    Store,
+    Value,
+)
+from graphopt.ir.op import Op
+
+Array = np.ndarray[Any, Any]
+
+
+def interpret(program: LoopProgram, *args: Any, grain: int | None = None) -> list[Array]:
+    """The results of a loop program on arrays, flat as its buffers are.
+
+    grain: iterations in one chunk, in place of what each phase says. Raises EngineError where the program reads or
+    writes out of a buffer's bounds, reads what was not written or what another iteration of the phase writes, writes
+    an element in two iterations of a phase, or leaves an element of a result out.
+    """
+    inputs = [b for b in program.buffers if b.role == "in"]
+    if len(inputs) != len(args):
+        raise EngineError(f"the loop program has {len(inputs)} inputs; interpret got {len(args)}")
+    run = _Run(program)
+    for buffer, value in zip(inputs, args, strict=True):
+        array = np.asarray(value)
+        if array.dtype != buffer.dtype or array.size != buffer.size:
+            raise EngineError(f"{array.dtype}[{array.size}] was given for the buffer {buffer}")
+        run.memory[buffer] = array.reshape(-1)
+    for phase in program.phases:
+        run.phase(phase, phase.grain if grain is None else grain)
+    results = [b for b in program.buffers if b.role == "out"]
+    for buffer in results:
+        if (run.writer[buffer] == NOBODY).any():
+            raise EngineError(f"element {int(np.argmin(run.writer[buffer]))} of {buffer} was not written")
+    return [run.memory[buffer] for buffer in results]
+
+
+NOBODY = -1
+
+
+class _Run:
+    """Memory, and which iteration has written each element: its number, counted over all phases."""
+
+    def __init__(self, program: LoopProgram) -> None:
+        own = [b for b in program.buffers if b.role != "in"]
+        self.memory: dict[Buffer, Array] = {b: np.zeros(b.size, b.dtype) for b in own}
+        self.writer = {b: np.full(b.size, NOBODY) for b in own}
+        self.first = self.now = 0  # the numbers of the phase's first iteration and of the current one
+        self.variables: dict[str, int] = {}
+        self.locals: dict[str, Any] = {}
+
+    def phase(self, phase: Phase, grain: int) -> None:
+        self.first = 1 + max([NOBODY, *(int(w.max(initial=NOBODY)) for w in self.writer.values())])
+        for start in reversed(range(0, phase.extent, grain)):
+            before = set(self.locals)
+            self.statements(phase.before)
+            for i in reversed(range(start, min(start + grain, phase.extent))):
+                self.now = self.first + i
+                self.variables[phase.name] = i
+                self.block(phase.body)
+            self.variables.pop(phase.name, None)
+            self.forget(before)
+
+    def block(self, block: Block) -> None:
+        before = set(self.locals)
+        self.statements(block)
+        self.forget(before)
+
+    def forget(self, before: set[str]) -> None:
+        for name in self.locals.keys() - before:
+            del self.locals[name]
+
+    def statements(self, block: Block) -> None:
+        for statement in block.statements:
+            if isinstance(statement, Let):
+                self.locals[statement.local.name] = self.typed(statement.value, statement.local.dtype)
+            elif isinstance(statement, Set):
+                self.value(statement.local)
+                self.locals[statement.local.name] = self.typed(statement.value, statement.local.dtype)
+            elif isinstance(statement, Accumulate):
+                combined = apply(statement.op, {}, self.value(statement.local), self.value(statement.value))
+                self.locals[statement.local.name] = self.checked(combined, statement.local.dtype, statement)
+            elif isinstance(statement, Store):
+                self.store(statement)
+            elif isinstance(statement, For):
+                for i in range(statement.extent):
+                    self.variables[statement.name] = i
+                    self.block(statement.body)
+                self.variables.pop(statement.name, None)
+            elif isinstance(statement, If):
+                holds = all(low <= self.index(at) < high for at, low, high in statement.within)
+                self.block(statement.then if holds else statement.otherwise)
+
+    def typed(self, value: Expression, dtype: np.dtype[Any]) -> Any:
+        if isinstance(value, Load):
+            found = self.load(value)
+        elif isinstance(value, Apply):
+            found = apply(value.op, value.attrs, *map(self.value, value.values))
+        elif isinstance(value, Position):
+            found = np.asarray(self.index(value.at)).astype(dtype)
+        else:
+            found = self.value(value)
+        return self.checked(found, dtype, value)
+
+    @staticmethod
+    def checked(found: Any, dtype: np.dtype[Any], what: object) -> Any:
+        if np.dtype(found.dtype) != dtype or np.shape(found) != ():
+            raise EngineError(f"{what} is {found.dtype}{list(np.shape(found))} and not {dtype}")
+        return found
+
+    def value(self, value: Value) -> Any:
+        if isinstance(value, Literal):
+            return np.asarray(value.value)
+        if value.name not in self.locals:
+            raise EngineError(f"{value} is used outside of the block that it is in")
+        return self.locals[value.name]
+
+    def index(self, at: Index) -> int:
+        try:
+            found = at.value(self.variables)
+        except KeyError as error:
+            raise EngineError(f"{at} is used outside of the loop over {error}") from None
+        if not at.low <= found <= at.high:
+            raise EngineError(f"{at} is {found} and not within its bounds {at.low} and {at.high}")
+        return found
+
+    def place(self, buffer: Buffer, at: Index) -> int:
+        found = self.index(at)
+        if not 0 <= found < buffer.size:
+            raise EngineError(f"{buffer.name}[{at}] is element {found} of {buffer}")
+        return found
+
+    def load(self, load: Load) -> Any:
+        place = self.place(load.buffer, load.at)
+        if load.buffer.role != "in":
+            writer = int(self.writer[load.buffer][place])
+            if writer == NOBODY or (self.first <= writer != self.now):
+                raise EngineError(f"{load} is read, element {place}, that no phase before has written")
+        return self.memory[load.buffer][place]
+
+    def store(self, store: Store) -> None:
+        place = self.place(store.buffer, store.at)
+        if store.buffer.role == "in":
+            raise EngineError(f"{store.buffer} is written to")
+        writer = int(self.writer[store.buffer][place])
+        if self.first <= writer != self.now:
+            raise EngineError(f"element {place} of {store.buffer} is written by two iterations")
+        value = self.value(store.value)
+        self.memory[store.buffer][place] = self.checked(value, store.buffer.dtype, store)
+        self.writer[store.buffer][place] = self.now
+
+
+def apply(op: Op, attrs: Mapping[str, Any], *values: Any) -> Any:
+    """A scalar operation: by NumPy where its bits are those of XLA, else by JAX."""
+    operands = [np.asarray(value) for value in values]
+    if op.fold is not None:
+        found = op.fold(attrs, *operands)
+        if found is not NotImplemented:
+            return found
+    assert op.primitive is not None
+    if not attrs and op.name in _NAMED:
+        return np.asarray(_NAMED[op.name](*map(jnp.asarray, operands)))
+    return np.asarray(op.primitive.bind(*map(jnp.asarray, operands), **attrs))
+
+
+_NAMED: Mapping[str, Callable[..., Any]] = {"add": lax.add, "mul": lax.mul, "max": lax.max, "min": lax.min}
+"""What reductions combine with, whose parameters differ between versions of JAX and are not in a loop program."""
+
+
+def shaped(results: Sequence[Array], avals: Sequence[Any]) -> list[Array]:
+    """Flat results in the shapes of these types."""
+    return [result.reshape(aval.shape) for result, aval in zip(results, avals, strict=True)]

@@ -1,0 +1,379 @@
+"""Loop programs of whole kernels: interpreted, they compute what the graph does, and the text of two of them."""
+
+import os
+from collections.abc import Callable
+from inspect import cleandoc
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from graphopt.analysis import parts
+from graphopt.analysis.reductions import ADD
+from graphopt.backends.interpret import interpret, shaped
+from graphopt.backends.numba.engine import NumbaEngine
+from graphopt.backends.reference import evaluate
+from graphopt.config import Options
+from graphopt.errors import EngineError
+from graphopt.ir.graph import Graph
+from graphopt.ir.index import variable
+from graphopt.ir.loop import Accumulate, Block, Buffer, Let, Literal, Load, Local, LoopProgram, Phase, Store
+from graphopt.passes.pipelines import STANDARD
+from graphopt.rewrite.passes import Context, run_pipeline
+from graphopt.trace.jaxpr import trace_function
+
+from ..rules.drawing import values
+
+ENGINE = NumbaEngine()
+GOLDEN = Path(__file__).parents[1] / "golden" / "kernels"
+
+
+def simplified(function: Callable[..., Any], *args: Any) -> Graph:
+    graph, sources = trace_function(function, *args)
+    graph, _ = run_pipeline(graph, STANDARD, Context(Options(), sources))
+    for node in graph.nodes:
+        if node.op.primitive is not None:
+            assert ENGINE.declines(node) is None, node
+    return graph
+
+
+def agrees(function: Callable[..., Any], *args: Any, grain: int | None = None) -> LoopProgram:
+    """The interpreted loop program has the bits that the evaluator has; returns the program."""
+    graph = simplified(function, *args)
+    program, work = ENGINE.program(graph)
+    assert work > 0
+    found = shaped(interpret(program, *args, grain=grain), graph.out_avals)
+    for f, e in zip(found, evaluate(graph, *args), strict=True):
+        assert f.dtype == e.dtype
+        np.testing.assert_array_equal(f, e, strict=True)
+        if f.dtype.kind == "f":
+            np.testing.assert_array_equal(np.signbit(f) & ~np.isnan(f), np.signbit(e) & ~np.isnan(e))
+    return program
+
+
+def whole(*shape: int, dtype: str = "float32", seed: int = 0) -> Any:
+    """Small whole numbers: their sums are exact in any order."""
+    return np.random.default_rng(seed).integers(-9, 10, shape).astype(dtype)
+
+
+def softmax_like(x: Any) -> Any:
+    y = jnp.square(x - x.max(-1, keepdims=True))
+    return y * y.sum(-1, keepdims=True)
+
+
+def normalized(x: Any) -> Any:
+    y = x - x.sum(-1, keepdims=True)
+    return y * jnp.max(y * y, axis=-1, keepdims=True) + 1
+
+
+def stencil(x: Any) -> Any:
+    return jnp.pad(x[1:], (0, 1)) + jnp.pad(x[:-1], (1, 0)) - 2 * x
+
+
+CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "elementwise": (lambda x, y: (x + y) * x - jnp.maximum(x, y), (whole(3, 5), whole(3, 5, seed=1))),
+    "a row's maximum and sum": (softmax_like, (whole(5, 7),)),
+    "rows of one": (softmax_like, (whole(5, 1),)),
+    "one row": (softmax_like, (whole(1, 7),)),
+    "rows in three dimensions": (normalized, (whole(2, 3, 5),)),
+    "a reduction of a reduction": (lambda x: jnp.max(jnp.sum(x, axis=2), axis=1) * 2, (whole(2, 3, 5),)),
+    "the sum of all": (lambda x: jnp.sum(x * x), (whole(7, 3, 2),)),
+    "the sum of nothing but one": (lambda x: jnp.sum(x), (whole(1, 1),)),
+    "the sum of a scalar's copies": (lambda s: jnp.sum(jnp.broadcast_to(s, (3, 7))), (np.float32(3),)),
+    "all reductions of integers": (
+        lambda x: (jnp.sum(x, 1), jnp.prod(x, 1), x.max(1), x.min(1), *bits_of(x)),
+        (whole(3, 5, dtype="int32"),),
+    ),
+    "reductions of booleans": (lambda x: (jnp.all(x, 1), jnp.any(x, 1), lax.reduce_xor(x, (1,))), (whole(5, 3) > 0,)),
+    "maximum with NaN": (lambda x: (x.max(1), x.min(1)), (np.float32([[1, np.nan, 3], [-0.0, 0.0, -1]]),)),
+    "several results": (lambda x, y: (x + y, x * y, x > y), (whole(3, 7), whole(3, 7, seed=2))),
+    "results that need each other": (lambda x: (x - x.max(1, keepdims=True), jnp.square(x)), (whole(3, 7),)),
+    "a result given twice": (lambda x: (x + 1, x + 1), (whole(5),)),
+    "no dimensions": (lambda x, y: (x + y, x * 2), (np.float32(3), np.float32(5))),
+    "indices": (lambda x: x + lax.broadcasted_iota("float32", (3, 5), 1) * x[0, 1], (whole(3, 5),)),
+    "transposed and reversed": (lambda x: lax.rev(x.T, (0,)) + jnp.float32(1) * x[:3, :3].max(), (whole(5, 3),)),
+    "a reshape in the middle": (lambda x: (x * 2).reshape(5, 6) + 1, (whole(3, 10),)),
+    "a reduction over what is reshaped": (lambda x: jnp.sum((x + 1).reshape(5, 3, 2), (1, 2)), (whole(3, 10),)),
+    "a stencil": (stencil, (whole(11),)),
+    "a pad on all sides, with holes": (
+        lambda x: lax.pad(x + 1, np.float32(7), ((1, 2, 1), (-1, 3, 0))),
+        (whole(3, 5),),
+    ),
+    "a pad's value is computed": (lambda x, y: lax.pad(x * 2, y + 1, ((2, 1, 0),)), (whole(3), np.float32(5))),
+    "concatenated": (lambda x, y: jnp.concatenate([x + 1, y, x * 2]) - 1, (whole(3), whole(5))),
+    "concatenated rows and their sums": (
+        lambda x, y: jnp.sum(jnp.concatenate([x, y, x], 1), 1, keepdims=True) * x,
+        (whole(3, 2), whole(3, 5)),
+    ),
+    "what a condition holds is computed in it alone": (
+        lambda x: jnp.pad(jnp.sum(x, 1), (1, 1)) + jnp.pad(jnp.sum(x, 1), (2, 0)),
+        (whole(3, 4),),
+    ),
+    "a branch of each": (lambda x, i: lax.select_n(i, x, x + 1, x * 3), (whole(7), np.int32([0, 1, 2, 2, 1, 0, 1]))),
+    "clamped by numbers": (lambda x: lax.clamp(np.float32(-3), x, np.float32(4)), (whole(7),)),
+    "reductions over no more than an axis of size one": (lambda x: jnp.sum(x * 2, 1) + 1, (whole(3, 1, 5),)),
+}
+
+
+def bits_of(x: Any) -> tuple[Any, ...]:
+    return lax.reduce_and(x, (1,)), lax.reduce_or(x, (1,)), lax.reduce_xor(x, (1,))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_loop_program_computes_what_its_graph_does(name: str) -> None:
+    function, args = CASES[name]
+    agrees(function, *args)
+    agrees(function, *args, grain=1)
+
+
+ARGUMENTS = [
+    [3, 1, 3, 2],
+    [np.nan, 1, np.nan, 2],
+    [1, 2, np.nan, 2],
+    [0.0, -0.0, 0.0, -0.0],
+    [-0.0, 0.0, 0.0, -0.0],
+    [np.inf, np.inf, -np.inf, -np.inf],
+    [np.nan] * 4,
+    [-np.inf] * 4,
+]
+
+
+@pytest.mark.parametrize("find", [lax.argmax, lax.argmin])
+@pytest.mark.parametrize("dtype", ["int32", "uint8"])
+def test_the_first_of_equals_and_the_first_nan(find: Any, dtype: str) -> None:
+    rows = np.float32(ARGUMENTS)
+    agrees(lambda x: find(x, 1, np.dtype(dtype)), rows)
+    agrees(lambda x: find(x, 1, np.dtype(dtype)), whole(5, 7, dtype="int32"))
+    agrees(lambda x: find(x, 0, np.dtype(dtype)), rows[1])
+    agrees(lambda x: find(x * 2, 1, np.dtype(dtype)) + 1, rows)
+
+
+CUMULATIVE = {"cumsum": lax.cumsum, "cumprod": lax.cumprod, "cummax": lax.cummax, "cummin": lax.cummin}
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("backwards", [False, True])
+def test_cumulative_operations(axis: int, backwards: bool) -> None:
+    x, narrow = whole(3, 5, 2, dtype="int32"), whole(3, 1, 4, dtype="int32")
+    for name, function in CUMULATIVE.items():
+        for operand in (x, narrow):
+            program = agrees(lambda x, f=function: f(x + 1, axis=axis, reverse=backwards), operand)
+            assert len(program.phases) == 1, name
+    agrees(lambda x: lax.cummax(x, axis=axis, reverse=backwards), np.float32(ARGUMENTS).reshape(2, 4, 4))
+
+
+# ---- in parts
+
+
+@pytest.fixture(params=[(7, 4), (3, 16)], ids=["7 parts", "3 parts"])
+def short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Few elements count as many: reductions of four or more are cut."""
+    number, long = request.param
+    monkeypatch.setattr(parts, "PARTS", number)
+    monkeypatch.setattr(parts, "LONG", long)
+    return int(number)
+
+
+@pytest.mark.parametrize("length", [4, 7, 21, 40])
+def test_reductions_in_parts(short: int, length: int) -> None:
+    is_cut = length >= parts.LONG
+    x = whole(length)
+    program = agrees(lambda x: jnp.sum(x * x), x)
+    assert len(program.phases) == 1 + is_cut
+    agrees(lambda x: (jnp.max(x), jnp.sum(x), jnp.prod(x), lax.reduce_xor(x, (0,))), whole(length, dtype="int32"))
+    agrees(lambda x: lax.argmax(x, 0, np.int32), x)
+    agrees(lambda x: lax.argmin(x * 2, 0, np.int32) + 1, x)
+    last = np.zeros(length, np.float32)
+    last[-1] = 1  # what is left over by parts of equal length
+    agrees(lambda x: (lax.argmax(x, 0, np.int32), jnp.sum(x).astype(jnp.int32)), last)
+    agrees(lambda x: lax.argmax(x, 0, np.int32), np.where(np.arange(length) == length - 1, np.nan, x).astype("float32"))
+    agrees(
+        lambda x: lax.argmax(x, 0, np.int32), np.where(np.arange(length) == length // 2, np.nan, x).astype("float32")
+    )
+
+
+def test_rows_in_parts(short: int) -> None:
+    """Fewer rows than FEW, each in parts; more of them are not cut."""
+    for shape in ((2, 23), (3, 5, 5), (5, 16)):
+        x = whole(*shape)
+        program = agrees(lambda x: jnp.sum(x + 1, axis=tuple(range(1, x.ndim))) * 2, x)
+        assert len(program.phases) == 2
+        agrees(lambda x: lax.argmax(x.reshape(x.shape[0], -1), 1, np.int32), x)
+    assert len(agrees(lambda x: jnp.sum(x, 1), whole(8, 23)).phases) == 1
+
+
+def test_what_needs_a_reduction_in_parts(short: int) -> None:
+    x = whole(29)
+    program = agrees(lambda x: x - jnp.max(x), x)
+    assert len(program.phases) == 2
+    # The maximum is combined once for each chunk of the last phase, not for each element.
+    assert any(not isinstance(s, Store) for s in program.phases[-1].before.statements)
+    agrees(softmax_like, whole(2, 29))
+    agrees(lambda x: jnp.sum(jnp.square(x - jnp.max(x))) + jnp.min(x), x)
+    agrees(lambda x: (jnp.sum(x), jnp.max(x), jnp.min(x * 2)), x)
+    agrees(lambda x: jnp.sum(lax.pad(x, np.float32(1), ((3, 2, 1),))), x)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_cumulative_operations_in_parts(short: int, backwards: bool) -> None:
+    for shape, axis in (((29,), 0), ((16,), 0), ((23, 2), 0), ((2, 17, 3), 1)):
+        for function in (lax.cumsum, lax.cummax):
+            x = whole(*shape, dtype="int32")
+            program = agrees(lambda x, f=function, axis=axis: f(x, axis=axis, reverse=backwards), x)
+            assert len(program.phases) == 2
+    agrees(lambda x: lax.cummin(x * 2, reverse=backwards), np.float32(ARGUMENTS).reshape(-1))
+    assert len(agrees(lambda x: lax.cumsum(x, 1), whole(8, 23)).phases) == 1
+
+
+def test_special_values_in_parts(short: int) -> None:
+    random = np.random.default_rng(int(os.environ.get("GRAPHOPT_TEST_SEED", "0")))
+    for _ in range(3):
+        x = values(random, "float32", (23,), True)
+        agrees(lambda x: (jnp.max(x), jnp.min(x)), x)
+        agrees(lambda x: (lax.argmax(x, 0, np.int32), lax.argmin(x, 0, np.int32)), x)
+
+
+# ---- the shape of programs
+
+
+def test_what_is_the_same_in_an_inner_loop_stands_before_it() -> None:
+    program = agrees(lambda x, y: x * (y * y + jnp.max(y))[:, None], whole(3, 1000), whole(3))
+    lines = str(program).splitlines()
+    at = {kind: next(k for k, line in enumerate(lines) if kind in line) for kind in ("max= ", "parallel", "square(")}
+    assert at["max= "] < at["parallel"] < at["square("]
+    assert lines[at["square("]].index("v") < next(line for line in lines if "mul(" in line).index("v")
+
+
+def test_what_stands_before_the_parallel_loop_counts_as_work() -> None:
+    """A kernel with one number as its result has everything there; in this one much is computed again and again."""
+    m, n = 40, 60
+    graph = simplified(lambda x, z: jnp.sum(z * jnp.sum(x, 1)[None, :]), whole(n, m), whole(m, n))
+    assert ENGINE.program(graph)[1] > 5 * m * n * ENGINE.cost(graph.outputs[0])
+    assert ENGINE.program(simplified(lambda x: jnp.sum(x), whole(1000)))[1] >= 1000 * ENGINE.cost(graph.outputs[0])
+
+
+@pytest.mark.parametrize("shape", [(7, 11), (3, 4), (64, 100), (5, 7, 3), (1000, 10)])
+def test_rows_are_shared_among_threads(shape: tuple[int, ...]) -> None:
+    """One thread for all rows would take as long in sum; what rounding makes of that decides nothing."""
+    graph = simplified(lambda x: (y := x - x.max(-1, keepdims=True)) / y.sum(-1, keepdims=True), whole(*shape))
+    (phase,) = ENGINE.program(graph)[0].phases
+    assert phase.extent == np.prod(shape[:-1])
+
+
+GOLDEN_PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "rows": (softmax_like, (whole(64, 100),)),
+    "argmax in parts": (lambda x: lax.argmax(x * 2, 0, np.int32), (whole(100_003),)),
+    "a pad and a concatenation": (
+        lambda x, y: jnp.concatenate([x + 1, y]) * lax.pad(x, np.float32(3), ((1, 4, 0),)),
+        (whole(3), whole(5)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN_PROGRAMS)
+def test_the_text_of_a_program(name: str) -> None:
+    function, args = GOLDEN_PROGRAMS[name]
+    graph = simplified(function, *args)
+    text = f"{ENGINE.program(graph)[0]}\n"
+    file = GOLDEN / f"loops-{name.replace(' ', '-')}.txt"
+    if os.environ.get("GRAPHOPT_TEST_UPDATE") == "1":
+        file.write_text(text)
+    assert file.is_file(), f"{file} is missing; GRAPHOPT_TEST_UPDATE=1 writes it"
+    assert text == file.read_text()
+
+
+def test_no_text_is_left_over() -> None:
+    names = {f"loops-{name.replace(' ', '-')}.txt" for name in GOLDEN_PROGRAMS}
+    assert {file.name for file in GOLDEN.glob("loops-*")} == names
+
+
+def test_the_same_graph_gives_the_same_program() -> None:
+    graph = simplified(softmax_like, whole(3, 5))
+    assert str(ENGINE.program(graph)[0]) == str(ENGINE.program(graph)[0])
+
+
+# ---- the interpreter refuses what is wrong
+
+F32, I32 = np.dtype(np.float32), np.dtype(np.int32)
+IN, OUT = Buffer("in0", F32, 5, "in"), Buffer("out0", F32, 5, "out")
+SCRATCH = Buffer("scratch0", F32, 5, "scratch")
+AT = variable("i", 0, 4)
+X, S = Local("x", F32), Local("s", F32)
+
+
+def one_phase(*statements: Any, extent: int = 5, before: tuple[Any, ...] = ()) -> Phase:
+    return Phase("i", extent, 2, Block(list(before)), Block(list(statements)))
+
+
+COPY = one_phase(Let(X, Load(IN, AT)), Store(OUT, AT, X))
+WRONG: dict[str, tuple[tuple[Phase, ...], str]] = {
+    "a read out of bounds": ((one_phase(Let(X, Load(IN, AT + 1)), Store(OUT, AT, X)),), "is element 5 of in in0"),
+    "a negative read": ((one_phase(Let(X, Load(IN, AT - 1)), Store(OUT, AT, X)),), "is element -1 of in in0"),
+    "a write out of bounds": ((one_phase(Let(X, Load(IN, AT)), Store(OUT, AT * 2, X)),), "of out out0"),
+    "an element left out": (
+        (one_phase(Let(X, Load(IN, AT)), Store(OUT, AT, X), extent=4),),
+        "element 4 .* was not wri",
+    ),
+    "an element written twice": ((one_phase(Let(X, Load(IN, AT)), Store(OUT, AT // 2, X)),), "by two iterations"),
+    "a read of what is not there yet": ((one_phase(Let(X, Load(SCRATCH, AT)), Store(OUT, AT, X)),), "no phase before"),
+    "a read of another iteration's": (
+        (
+            one_phase(
+                Let(X, Load(IN, AT)), Store(SCRATCH, AT, X), Let(S, Load(SCRATCH, AT * -1 + 4)), Store(OUT, AT, S)
+            ),
+        ),
+        "no phase before",
+    ),
+    "a write to an operand": ((one_phase(Let(X, Load(IN, AT)), Store(IN, AT, X)),), "is written to"),
+    "a local of another phase": ((COPY, one_phase(Store(OUT, AT, X))), "outside of the block"),
+    "a sum across iterations": (
+        (one_phase(Accumulate(S, ADD, Literal(np.float32(1))), Let(X, Load(IN, AT)), Store(OUT, AT, X)),),
+        "outside of the block",
+    ),
+    "another dtype": ((one_phase(Let(X, Literal(np.int32(1))), Store(OUT, AT, X)),), "and not float32"),
+    "a variable of no loop": (
+        (one_phase(Let(X, Load(IN, variable("j", 0, 4))), Store(OUT, AT, X)),),
+        "outside of the loop",
+    ),
+    "bounds that do not hold": (
+        (one_phase(Let(X, Load(IN, variable("i", 0, 2))), Store(OUT, AT, X)),),
+        "not within its bounds",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_the_interpreter_refuses(name: str) -> None:
+    phases, message = WRONG[name]
+    with pytest.raises(EngineError, match=message):
+        interpret(LoopProgram((IN, OUT, SCRATCH), phases), np.zeros(5, F32))
+
+
+def test_the_interpreter_runs_what_is_right() -> None:
+    (found,) = interpret(LoopProgram((IN, OUT), (COPY,)), np.arange(5, dtype=F32))
+    assert found.tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(EngineError, match="was given for"):
+        interpret(LoopProgram((IN, OUT), (COPY,)), np.arange(4, dtype=F32))
+    with pytest.raises(EngineError, match="has 1 inputs"):
+        interpret(LoopProgram((IN, OUT), (COPY,)))
+
+
+def test_the_text_of_statements() -> None:
+    text = str(LoopProgram((IN, OUT), (COPY,)))
+    assert text == cleandoc("""
+        in in0: f32[5]
+        out out0: f32[5]
+        parallel i < 5, at least 2 at a time:
+          x: f32 = in0[i]
+          out0[i] = x
+    """)
+
+
+def test_x64() -> None:
+    with jax.enable_x64(True):
+        agrees(lambda x: x * 3 + jnp.sum(x), whole(5, dtype="float64"))
+        agrees(lambda x: lax.argmax(x, 0, np.int64), whole(5, dtype="int64"))

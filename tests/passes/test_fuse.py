@@ -1,0 +1,228 @@
+"""Fusion: the graph before and after as text, what stays outside of kernels and why, and where nothing is fused."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export, lax
+
+import graphopt
+from graphopt.analysis import grouping
+from graphopt.analysis.engine import Plan
+from graphopt.backends.numba.engine import NumbaEngine, source_by_key
+from graphopt.backends.reference import apply_opened, evaluate
+from graphopt.backends.xla.target import Target
+from graphopt.compile import context_for, engine_passes, optimize_graph
+from graphopt.config import Options
+from graphopt.ir.check import check
+from graphopt.ir.graph import Graph, nested_graphs
+from graphopt.ir.sources import Sources
+from graphopt.ops.control import COND, SCAN, WHILE
+from graphopt.ops.kernel import KERNEL
+from graphopt.passes.fuse import Fuse
+from graphopt.passes.pipelines import STANDARD
+from graphopt.rewrite.passes import Context, run_pipeline
+from graphopt.trace.jaxpr import trace_function
+
+from ..golden.printing import golden_text
+
+FOLDER = Path(__file__).parents[1] / "golden" / "kernels"
+X = (np.arange(12, dtype=np.float32) - 5).reshape(3, 4)
+V = X[0]
+WEIGHTS = np.array([1, 2, 3, 5], np.float32)
+
+
+def fused(function: Callable[..., Any], *args: Any, numerics: str = "standard") -> tuple[Graph, Graph, Context]:
+    """The graph before and after the pass; both compute the same."""
+    graph, sources = trace_function(function, *args)
+    graph, _ = run_pipeline(graph, STANDARD, Context(Options(), sources))
+    context = Context(Options(numerics=numerics), sources)
+    after = Fuse(NumbaEngine()).run(graph, context)
+    check(after)
+    for found, expected in zip(
+        evaluate(after, *args, apply=apply_opened), evaluate(graph, *args, apply=apply_opened), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+    return graph, after, context
+
+
+def kernels(graph: Graph) -> list[Any]:
+    return [node for inner in nested_graphs(graph) for node in inner.nodes if node.op is KERNEL]
+
+
+def members(node: Any) -> list[str]:
+    return [n.op.name for n in node.attrs["body"].graph.nodes if n.op.primitive is not None]
+
+
+def outside(graph: Graph) -> list[str]:
+    return [n.op.name for n in graph.nodes if n.op.primitive is not None and n.op is not KERNEL]
+
+
+def loop(x: Any) -> Any:
+    return lax.scan(lambda c, v: (lax.sin(c * v + 1) - v, c * c), x[0], x)
+
+
+CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "rows": (lambda x: (y := x - x.max(1, keepdims=True)) / y.sum(1, keepdims=True), (X,)),
+    "what is declined lies between": (lambda x: (y := x * 3 + 1) * lax.sin(y), (X,)),
+    "several results": (lambda x: (y := x * 3, y - lax.abs(x)), (X,)),
+    "a cumulative operation": (lambda x: lax.cumsum(x * 3, 1) - 1, (X,)),
+    "captured constants": (lambda x: x * WEIGHTS - np.float32(2), (X,)),
+    "a loop": (loop, (X,)),
+    "only moving": (lambda x: (lax.rev(x, (0,)).T, lax.sin(x)), (X,)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_text_before_and_after(name: str) -> None:
+    function, args = CASES[name]
+    before, after, context = fused(function, *args)
+    keys: dict[str, str] = {}
+    numbered = re.sub(r"key=(\d+)", lambda m: f"key={keys.setdefault(m[1], str(len(keys) + 1))}", golden_text(after))
+    notes = "".join(f"# note: {line}\n" for line in context.notes)
+    text = f"# fuse: {name}\n\n# before\n{golden_text(before)}\n# after\n{notes}{numbered}"
+    file = FOLDER / f"fuse-{name.replace(' ', '-')}.txt"
+    if os.environ.get("GRAPHOPT_TEST_UPDATE") == "1":
+        file.write_text(text)
+    assert file.is_file(), f"{file} is missing; GRAPHOPT_TEST_UPDATE=1 writes it"
+    assert text == file.read_text()
+
+
+def test_no_text_is_left_over() -> None:
+    assert {f.name for f in FOLDER.glob("fuse-*")} == {f"fuse-{name.replace(' ', '-')}.txt" for name in CASES}
+
+
+def test_a_second_run_changes_nothing() -> None:
+    for function, args in CASES.values():
+        _, after, context = fused(function, *args)
+        assert Fuse(NumbaEngine()).run(after, context) is after
+
+
+def test_no_kernel_waits_for_itself() -> None:
+    _, after, _ = fused(lambda x: (y := x * 3 + 1) * lax.sin(y * y) - lax.sin(y), X)
+    first, *_, last = kernels(after)
+    assert members(first)[:2] == ["mul", "add"] and "sub" in members(last)
+
+
+def test_loops_and_branches_have_kernels_in_them() -> None:
+    def function(x: Any, n: Any) -> Any:
+        x = lax.while_loop(lambda c: jnp.sum(c[1] * 3) < 100, lambda c: (c[0] + 1, c[1] * 3 - 1), (n, x))[1]
+        return lax.cond(n > 2, lambda x: x * 5 + 1, lambda x: lax.sin(x), loop(x)[1])
+
+    _, after, _ = fused(function, X + 9, np.int32(1))
+    found = {node.op: [len(kernels(s.graph)) for s in node.subgraphs] for node in after.nodes if node.subgraphs}
+    assert min(found[WHILE]) > 0 and min(found[SCAN]) > 0 and sorted(found[COND]) == [0, 1]
+
+
+def test_how_a_scatter_combines_is_for_xla_to_read() -> None:
+    graph, after, context = fused(lambda x, i: (x * 2).at[i].add(x[0] * 3 + 1), V, np.int32([1, 1, 2]))
+    (before,) = [n for n in graph.nodes if n.op.name.startswith("scatter")]
+    (scatter,) = [n for n in after.nodes if n.op.name.startswith("scatter")]
+    assert scatter.attrs == before.attrs and kernels(after)
+    assert any("scatter" in note for note in context.notes)
+
+
+def test_an_array_that_is_captured_is_an_operand_and_a_number_is_not() -> None:
+    _, after, _ = fused(lambda x: x * WEIGHTS - np.float32(2), X)
+    (node,) = kernels(after)
+    assert len(node.inputs) == 2
+    assert [n.value.item() for n in node.attrs["body"].graph.nodes if n.op.name == "constant"] == [2.0]
+
+
+def test_what_is_left_is_named_with_the_reason_and_how_often() -> None:
+    def function(x: Any, h: Any, e: Any) -> Any:
+        return lax.sin(x) + lax.sin(x + 1), h * 2, lax.rev(x, (0,)), lax.sort(x), x.sum(0), e * 2
+
+    _, _, context = fused(function, X, X.astype(np.float16), X[:0])
+    notes = "\n".join(context.notes)
+    assert "left to XLA: sin is left to XLA (2 times)" in notes
+    assert "mul of float16" in notes and "rev, which by itself only moves data" in notes
+    assert "left to XLA: sort" in notes and "reduce_sum over other axes than the last ones" in notes
+    assert "left to XLA: what is empty" in notes
+    assert re.search(r"numba: \d+ kernels of \d+ operations", notes)
+
+
+def test_what_is_wasteful_is_computed_once_before() -> None:
+    """Each row sum is needed in every column: a kernel for it, and one that reads it."""
+    x = np.ones((200, 300), np.float32)
+    _, after, _ = fused(lambda x, z: z - jnp.sum(x * 2, 1)[None, :], x, np.ones((300, 200), np.float32))
+    assert sorted(map(members, kernels(after))) == [["broadcast_in_dim", "sub"], ["mul", "reduce_sum"]]
+    # The same where all of it is one number.
+    _, after, _ = fused(lambda x, z: jnp.sum(z * jnp.sum(x, 1)[None, :]), x, np.ones((300, 200), np.float32))
+    assert len(kernels(after)) > 1
+    _, after, _ = fused(lambda x: x - jnp.sum(x * 2, 1)[:, None], x)
+    assert len(kernels(after)) == 1
+
+
+def test_where_numerics_are_exact_sums_keep_their_order() -> None:
+    asked: list[bool] = []
+
+    class Asked(NumbaEngine):
+        def plan(self, body: Graph, any_order: bool) -> Plan:
+            asked.append(any_order)
+            return super().plan(body, any_order)
+
+    graph, sources = trace_function(lambda x: jnp.sum(x * 2, 1), X)
+    found = {}
+    for numerics in ("exact", "standard", "fast"):
+        asked.clear()
+        (node,) = kernels(Fuse(Asked()).run(graph, Context(Options(numerics=numerics), sources)))
+        assert set(asked) == {numerics != "exact"}
+        found[numerics] = source_by_key(node.attrs["key"])
+    assert "any_order" not in found["exact"] and "add_any_order" in found["standard"] == found["fast"]
+
+
+def test_only_on_a_cpu_in_this_process() -> None:
+    def passes(target: Target, backend: str = "numba") -> int:
+        options = Options(backend=backend)
+        return len(engine_passes(options, context_for(options, Sources(), target), target))
+
+    assert passes(Target(("cpu",))) == 1
+    assert passes(Target(("cpu",)), "auto") == passes(Target(("cpu",)), "xla") == 0
+    for target in (
+        Target(("cuda",)),
+        Target(("cpu", "cuda")),
+        Target(("cpu",), num_devices=2),
+        Target(("cpu",), for_export=True),
+        Target(("cpu",), symbolic=True),
+        Target(("cpu",), transformable=True),
+    ):
+        assert passes(target) == 0
+        graph, sources = trace_function(lambda x: x * 2 + 1, X)
+        assert not kernels(optimize_graph(graph, sources, Options(backend="numba"), target)[0])
+
+
+def test_exports_and_other_platforms_have_no_kernels() -> None:
+    jitted = graphopt.jit(lambda x: x * 2 + 1, backend="numba")
+    assert "graphopt.kernel" in jitted.lower(X).as_text()
+    assert "graphopt.kernel" not in jitted.trace(X).lower(lowering_platforms=("cuda",)).as_text()
+    exported = export.export(jitted)(jax.ShapeDtypeStruct(X.shape, X.dtype))
+    assert "graphopt.kernel" not in exported.mlir_module()
+    np.testing.assert_array_equal(exported.call(X), X * 2 + 1)
+
+
+def test_a_kernel_means_its_body() -> None:
+    """By itself, outside of a lowering, it runs the operations in it."""
+    before, after, _ = fused(lambda x: (y := x * 3 + 1, lax.abs(y)), X)
+    assert len(kernels(after)) == 1
+    for found, expected in zip(evaluate(after, X), evaluate(before, X), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_lines_of_the_user_stay_known() -> None:
+    graph, sources = trace_function(lambda x: lax.sin(x) * 3, X)
+    after = Fuse(NumbaEngine()).run(graph, Context(Options(), sources))
+    (sine,) = [n for n in after.nodes if n.op.name == "sin"]
+    assert sources.infos[after][sine] == sources.infos[graph][next(n for n in graph.nodes if n.op.name == "sin")]
+
+
+def test_a_small_limit_makes_more_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouping, "LIMIT", 2)
+    _, after, _ = fused(lambda x: lax.abs((x + 1) * x - 3), X)
+    assert len(kernels(after)) == 2 and all(len(members(node)) == 2 for node in kernels(after))
