@@ -246,7 +246,7 @@ def build(network: Network, factors: Sequence[Factor], order: Order) -> Node:
     arrays = [_prepared(f, network.sizes, product.needed(1 << index)) for index, f in enumerate(factors)]
     members = [1 << index for index in range(len(factors))]
     output = tuple(label for label in network.output if label != UNIT)
-    for step, (first, second) in enumerate(order):
+    for first, second in order:
         members.append(members[first] | members[second])
         a, b, keep = arrays[first], arrays[second], product.needed(members[-1])
         if not _in_order(_result_labels(a, b, keep), output) and _in_order(_result_labels(b, a, keep), output):
@@ -353,4 +353,4 @@ def _count(flops: int) -> str:
     for power, prefix in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
         if flops >= 10**power:
             return f"{flops / 10**power:.3g} {prefix}"
-    return f"{flops} "
+    return str(flops)

@@ -22,6 +22,7 @@ _HIDDEN = frozenset(
         "keep_unused",
         "num_consts",
         "out_dtype",
+        "out_sharding",
         "out_shardings",
         "policy",
         "sharding",
