@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import chain
 from typing import Any
@@ -22,7 +22,7 @@ from jax.extend.core import primitives as p
 
 from graphopt.analysis.contraction import Order, Product, best_order
 from graphopt.analysis.cost import Cost
-from graphopt.analysis.network import MUL, ROOTS, SUM, UNIT, Factor, Labels, Network, diagonal_of, read_network
+from graphopt.analysis.network import DIV, MUL, ROOTS, SUM, UNIT, Factor, Labels, Network, diagonal_of, read_network
 from graphopt.ir.graph import Graph, nested_graphs, topological
 from graphopt.ir.node import Node, project
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT
@@ -113,7 +113,7 @@ class _Contractor:
             new = self.with_bodies(node).with_inputs(inputs) if node.subgraphs else node.with_inputs(inputs)
             plan = plans.get(node)
             if plan is not None and not self.stopped:
-                factors = [Factor(_new(factor.node, mapping), factor.labels) for factor in plan.network.factors]
+                factors = [replace(factor, node=_new(factor.node, mapping)) for factor in plan.network.factors]
                 new = build(plan.network, factors, plan.order)
                 found = reduce(merge, [infos.get(n, ()) for n in plan.network.inner])
                 lines.update((n, merge(lines.get(n, ()), found)) for n in _between(new, factors))
@@ -274,7 +274,7 @@ def _prepared(factor: Factor, sizes: Sequence[int], keep: int) -> Factor:
     gone = tuple(axis for axis, label in enumerate(labels) if not keep >> label & 1)
     if gone:
         node = _summed(node, gone)
-    return Factor(node, tuple(label for label in labels if keep >> label & 1))
+    return Factor(node, tuple(label for label in labels if keep >> label & 1), factor.divides)
 
 
 def _summed(node: Node, axes: Sequence[int]) -> Node:
@@ -289,9 +289,12 @@ def _summed(node: Node, axes: Sequence[int]) -> Node:
 def _multiplied(a: Factor, b: Factor, keep: int, network: Network) -> Factor:
     """The product of two arrays, summed over the labels that are not in `keep`."""
     labels = _result_labels(a, b, keep)
+    if a.divides != b.divides:
+        above, below = (b, a) if a.divides else (a, b)
+        return Factor(make(DIV, above.node, below.node), labels)
     if all(keep >> label & 1 for label in (*a.labels, *b.labels)):
         x, y = (_aligned(factor, labels, network.sizes) for factor in (a, b))
-        return Factor(make(MUL, x, y), labels)
+        return Factor(make(MUL, x, y), labels, a.divides)
     common = [label for label in a.labels if label in b.labels]
     batch = [label for label in common if keep >> label & 1]
     summed = [label for label in common if not keep >> label & 1]

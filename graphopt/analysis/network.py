@@ -1,4 +1,5 @@
-"""Tensor networks: a tree of matrix products, products and sums, read as one sum over products of its leaves.
+"""Tensor networks: a tree of matrix products, products, sums and divisions by scalars, read as one sum over products
+of its leaves.
 
 `reduce_sum(A @ (d * B))` is the sum over i, j, k of A[i,j] d[k] B[j,k]: labels for axes, and nothing of the order in
 which it was written. Transposes, repetitions and axes of size one are in the labels too.
@@ -17,8 +18,9 @@ from graphopt.ops.contract import DOT_GENERAL
 from graphopt.ops.control import COND, Cond
 from graphopt.ops.make import BROADCAST, CONVERT
 from graphopt.rewrite.pattern import splat
+from graphopt.rewrite.safety import kind_of
 
-MUL, SUM, SELECT, EQ = map(op_of, (p.mul_p, p.reduce_sum_p, p.select_n_p, p.eq_p))
+MUL, DIV, SUM, SELECT, EQ = map(op_of, (p.mul_p, p.div_p, p.reduce_sum_p, p.select_n_p, p.eq_p))
 TRANSPOSE, RESHAPE, SQUEEZE = map(op_of, (p.transpose_p, p.reshape_p, p.squeeze_p))
 IOTA, GATHER, ADD, LT = map(op_of, (p.iota_p, p.gather_p, p.add_p, p.lt_p))
 
@@ -31,10 +33,11 @@ Labels = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """An array that is multiplied, and the labels of its axes."""
+    """An array that is multiplied, and the labels of its axes. divides: whether it is a scalar that is divided by."""
 
     node: Node
     labels: Labels
+    divides: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class Unread:
     declined: str = ""
 
 
-ROOTS: Collection[Op] = frozenset((DOT_GENERAL, MUL, SUM))
+ROOTS: Collection[Op] = frozenset((DOT_GENERAL, MUL, DIV, SUM))
 
 
 def read_network(root: Node, uses: Callable[[Node], int], identities: bool) -> Network | Unread:
@@ -88,12 +91,13 @@ _DIAGONAL = "the diagonal of one operand is taken"
 @dataclass(frozen=True, slots=True)
 class _Visit:
     """A node to look at. alone: whether nothing else reads it. summed: whether there are only sums between it and the
-    root."""
+    root. divides: whether it is divided by."""
 
     node: Node
     labels: Labels
     alone: bool = True
     summed: bool = True
+    divides: bool = False
 
 
 class _Reader:
@@ -111,19 +115,19 @@ class _Reader:
     def read(self) -> Network | Unread:
         output = tuple([self.label(n) for n in self.root.aval.shape])
         stack = [_Visit(self.root, output)]
-        factors: list[tuple[Node, Labels]] = []
+        factors: list[_Visit] = []
         inner: list[Node] = []
         while stack:
             visit = stack.pop()
             operands = self.open(visit)
             if operands is None:
-                factors.append((visit.node, visit.labels))
+                factors.append(visit)
             else:
                 inner.append(visit.node)
                 stack.extend(reversed(operands))
         if self.dot is None or len(factors) < 2:
             return Unread(tuple(inner), self.reason if self.dot else "")
-        named = tuple([Factor(node, self.resolved(labels)) for node, labels in factors])
+        named = tuple([Factor(f.node, self.resolved(f.labels), f.divides) for f in factors])
         output = self.resolved(output)
         if reason := self.unsuitable(named, output):
             return Unread(tuple(inner), reason)
@@ -165,7 +169,9 @@ class _Reader:
         alone = visit.alone and (node is self.root or self.uses(node) == 1)
         moved = moved_labels(node, labels)
         if moved is not None:
-            return [_Visit(node.inputs[0], moved, alone, visit.summed)]
+            return [_Visit(node.inputs[0], moved, alone, visit.summed, visit.divides)]
+        if visit.divides:
+            return None
         if self.diagonals and visit.alone and node.op is CONVERT and self.unify(node.inputs[0], labels, False):
             return []
         if not alone or any(not n.aval.is_plain for n in node.inputs):
@@ -174,6 +180,12 @@ class _Reader:
             return self.product(node, labels)
         if node.op is MUL and all(n.aval.dtype == node.aval.dtype for n in node.inputs):
             return [_Visit(n, _spread(n, node, labels), summed=False) for n in node.inputs]
+        if node.op is DIV and kind_of(node.aval.dtype) in "fc" and node.inputs[1].aval.size == 1:
+            x, scalar = node.inputs
+            return [
+                _Visit(x, _spread(x, node, labels), summed=visit.summed),
+                _Visit(scalar, _spread(scalar, node, labels), divides=True),
+            ]
         if node.op is SUM and node.attrs["out_sharding"] is None:
             return [_Visit(node.inputs[0], self.before_sum(node, labels), True, visit.summed)]
         if self.diagonals and node.op is SELECT and len(node.inputs) == 3 and splat(node.inputs[1]) == 0:

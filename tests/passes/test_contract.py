@@ -164,6 +164,8 @@ def written_in_any_order(network: Network, order: Sequence[int]) -> Callable[...
 
     def function(*arrays: Any) -> Any:
         left = list(zip(operands, arrays, strict=True))
+        if order[0] % 3 == 0 and arrays[0].dtype.kind != "i":
+            left[0] = operands[0], arrays[0] / 3
         for step in order:
             if len(left) == 1:
                 break
@@ -229,6 +231,8 @@ CHEAPER: dict[str, tuple[Callable[..., Any], tuple[Any, ...], int]] = {
     "scalar": (lambda a, v, c: (c * a) @ v, (A, V, np.float32(3)), 2 * N * N + N),
     "scaled columns": (lambda a, d, v: (a * d) @ v, (A, W, V), 2 * N * N + N),
     "scaled rows": (lambda a, d, v: (a * d[:, None]) @ v, (A, W, V), 2 * N * N + N),
+    "divided": (lambda a, v, c: ((a.T @ a) / c) @ v, (A, V, np.float32(3)), 4 * N * N + N),
+    "divided and multiplied": (lambda a, b, v, c: (3 * (a @ b) / c) @ v, (A, B, V, np.float32(7)), 4 * N * N + N + 1),
     "batches": (lambda a, b, v: jax.vmap(lambda b, v: a @ (b * 2) @ v)(b, v), (A, array(5, N, N), array(5, N)), 0),
 }
 
@@ -257,6 +261,8 @@ UNCHANGED: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "different precisions": (lambda a, b, v: lax.dot(lax.dot(a, b, precision="highest"), v), (A, B, V)),
     "nothing in it": (lambda a, b, v: a @ b @ v, (array(N, 0), array(0, N), V)),
     "truth values": (lambda a, b, v: lax.dot(lax.dot(a, b), v), (A > 0, B > 0, V > 0)),
+    "divided by an integer": (lambda a, b, v: ((a @ b) // 3) @ v, (A.astype(int), B.astype(int), V.astype(int))),
+    "divided by an array": (lambda a, b, v: ((a @ b) / b) @ v, (A, B, V)),
     "barrier": (lambda a, b, v: lax.optimization_barrier(a @ b) @ v, (A, B, V)),
 }
 
