@@ -20,9 +20,21 @@ from typing import Any
 import numpy as np
 from jax.extend.core import primitives as p
 
-from graphopt.analysis.contraction import Order, Product, best_order
+from graphopt.analysis.contraction import Order, Product, best_order, cost_of_order, remaining_labels
 from graphopt.analysis.cost import Cost
-from graphopt.analysis.network import DIV, MUL, ROOTS, SUM, UNIT, Factor, Labels, Network, diagonal_of, read_network
+from graphopt.analysis.network import (
+    DIV,
+    MOVES,
+    MUL,
+    ROOTS,
+    SUM,
+    UNIT,
+    Factor,
+    Labels,
+    Network,
+    diagonal_of,
+    read_network,
+)
 from graphopt.ir.graph import Graph, nested_graphs, topological
 from graphopt.ir.node import Node, project
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT
@@ -63,7 +75,8 @@ class Contract(Pass):
 
     The safety is `reassociate`: sums and products are reordered. Intermediates differ, so that one may overflow where
     none did, or none where one did, and infinities among the operands may appear elsewhere; where an identity matrix is
-    a factor, whose zeros meet what is not finite, the safety is `nonfinite`. Integers stay the same to the bit.
+    a factor, whose zeros meet what is not finite, the safety is `nonfinite`. So it is for float16, in which moderate
+    intermediates overflow. Integers stay the same to the bit.
     """
 
     name = "contract"
@@ -187,14 +200,20 @@ def plan_of(network: Network, kept: Collection[Node], times: int, admitted: Coll
 
     kept, times: what else there is runs `times` times for one time that what is made of the nodes in `kept` alone does.
     """
-    safety = "nonfinite" if network.finite_only else loosest(contraction_order.table, kinds_of((network.root,)))
+    safety = loosest(contraction_order.table, kinds_of((network.root,)))
+    if network.finite_only or network.root.aval.dtype == np.float16:
+        safety = "nonfinite"
     if safety is None or safety not in admitted or 0 in network.sizes:
         return None
+    if sum(node.op not in MOVES for node in network.inner) < 2:
+        return None  # one product of two arrays has one order
     old = cost_of_nodes(network.inner[::-1], kept, times)
-    order = best_order(_product(network, kept, times), old.flops)
+    product = _product(network, kept, times)
+    order = best_order(product, old.flops)
     if order is None:
         return None
-    new = cost_of_nodes(_between(build(network, network.factors, order), network.factors), kept, times)
+    flops, moved = cost_of_order(product, order)
+    new = Cost(flops, moved * network.root.aval.dtype.itemsize)
     return _Plan(network, order, safety, old, new) if is_worth_it(old, new) else None
 
 
@@ -218,7 +237,8 @@ def invariant(graph: Graph, kept: Collection[Node]) -> frozenset[Node]:
 
 
 def cost_of_nodes(nodes: Sequence[Node], kept: Collection[Node], times: int) -> Cost:
-    """What nodes take, operands before users: their operations, and the memory read and written where there are any.
+    """What nodes take, operands before users: their operations, and the memory that matrix products read and write
+    (XLA fuses all others with each other).
 
     Those that depend on the nodes in `kept` and on constants alone run once, all others `times` times.
     """
@@ -227,9 +247,8 @@ def cost_of_nodes(nodes: Sequence[Node], kept: Collection[Node], times: int) -> 
         if node.inputs and all(n in same or n.op is CONSTANT for n in node.inputs):
             same.add(node)
         flops = 0 if node.op.flops is None else node.op.flops(node.attrs, [n.aval for n in node.inputs], node.avals)
-        if flops:
-            moved = sum(n.aval.nbytes for n in (*node.inputs, node))
-            total += Cost(flops, moved) * (1 if node in same else times)
+        moved = sum(n.aval.nbytes for n in (*node.inputs, node)) if node.op is DOT_GENERAL else 0
+        total += Cost(flops, moved) * (1 if node in same else times)
     return total
 
 
@@ -242,13 +261,11 @@ def is_worth_it(old: Cost, new: Cost) -> bool:
 
 def build(network: Network, factors: Sequence[Factor], order: Order) -> Node:
     """The value of a network, multiplied out in this order. factors: what takes the places of its own."""
-    product = _product(network)
-    arrays = [_prepared(f, network.sizes, product.needed(1 << index)) for index, f in enumerate(factors)]
-    members = [1 << index for index in range(len(factors))]
+    remaining = remaining_labels(_product(network), order)
+    arrays = [_prepared(f, network.sizes, keep) for f, keep in zip(factors, remaining, strict=False)]
     output = tuple(label for label in network.output if label != UNIT)
-    for first, second in order:
-        members.append(members[first] | members[second])
-        a, b, keep = arrays[first], arrays[second], product.needed(members[-1])
+    for (first, second), keep in zip(order, remaining[len(factors) :], strict=True):
+        a, b = arrays[first], arrays[second]
         if not _in_order(_result_labels(a, b, keep), output) and _in_order(_result_labels(b, a, keep), output):
             a, b = b, a  # then no transpose follows
         arrays.append(_multiplied(a, b, keep, network))

@@ -7,6 +7,7 @@ label that no other array and not the result has is summed over as soon as that 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from opt_einsum.paths import greedy, linear_to_ssa
 
 EXACT = 12
 """Up to so many arrays the best of all orders is found; the work triples with each."""
+
+FEW = 6
+"""Up to so many arrays all orders are tried without looking for a good one first."""
 
 Order = tuple[tuple[int, int], ...]
 """Pairs of arrays to multiply, in order: the first result is numbered like one more array, and so on."""
@@ -83,7 +87,9 @@ def best_order(product: Product, limit: float = math.inf) -> Order | None:
         sum(1 << k for k, group in enumerate(groups) if product.kept >> group[0] & 1),
         product.times,
     )
-    found = _exact(merged, limit) if len(groups) <= EXACT else _greedy(merged)
+    found: Order | None = _greedy(merged) if len(groups) > FEW else None
+    if len(groups) <= EXACT:
+        found = _exact(merged, limit if found is None else min(limit, cost_of_order(merged, found)[0]))
     if found is None:
         return None
     numbers = heads
@@ -93,14 +99,35 @@ def best_order(product: Product, limit: float = math.inf) -> Order | None:
     return tuple(pairs)
 
 
-def operations(product: Product, order: Order) -> int:
-    """How many operations an order takes, by the count of `best_order`."""
+def cost_of_order(product: Product, order: Order) -> tuple[int, int]:
+    """The operations of an order, by the count of `best_order`, and the elements that its sums of products read and
+    write (products without a sum are fused with what comes after or before)."""
     members = [1 << index for index in range(len(product.arrays))]
-    total = sum(_summing(product, member) for member in members)
-    for a, b in order:
+    labels, flops, moved = remaining_labels(product, order), 0, 0
+    for array, left, member in zip(product.arrays, labels, members, strict=False):
+        flops += product.size(array) * product.runs(member) if left != array else 0
+    for (a, b), left in zip(order, labels[len(members) :], strict=True):
+        both = labels[a] | labels[b]
         members.append(members[a] | members[b])
-        total += _multiplying(product, members[a], members[b])
-    return total
+        runs = product.runs(members[-1])
+        flops += product.size(both) * (2 if left != both else 1) * runs
+        moved += sum(map(product.size, (labels[a], labels[b], left))) * runs if left != both else 0
+    return flops, moved
+
+
+def remaining_labels(product: Product, order: Order) -> list[int]:
+    """The labels of each array once it is summed over those that it alone has, then those of each result in `order`."""
+    holders = Counter(label for labels in product.arrays for label in _labels(labels))
+    alone = sum(1 << label for label, count in holders.items() if count == 1) & ~product.result
+    found = [labels & ~alone for labels in product.arrays]
+    for a, b in order:
+        labels = found[a] | found[b]
+        for label in _labels(found[a] & found[b]):
+            holders[label] -= 1
+            if holders[label] == 1 and not product.result >> label & 1:
+                labels &= ~(1 << label)
+        found.append(labels)
+    return found
 
 
 def _equal_labels(product: Product) -> list[list[int]]:
@@ -108,18 +135,6 @@ def _equal_labels(product: Product) -> list[list[int]]:
     for index, labels in enumerate(product.arrays):
         groups.setdefault((labels, product.kept >> index & 1), []).append(index)
     return list(groups.values())
-
-
-def _summing(product: Product, member: int) -> int:
-    """Operations for the sums over labels that one array alone has."""
-    labels = product.arrays[member.bit_length() - 1]
-    return product.size(labels) * product.runs(member) if product.needed(member) != labels else 0
-
-
-def _multiplying(product: Product, a: int, b: int) -> int:
-    labels = product.needed(a) | product.needed(b)
-    summed = product.needed(a | b) != labels
-    return product.size(labels) * (2 if summed else 1) * product.runs(a | b)
 
 
 def _exact(product: Product, limit: float) -> Order | None:
@@ -130,8 +145,8 @@ def _exact(product: Product, limit: float) -> Order | None:
     flops: list[float] = [math.inf] * (everything + 1)
     moved = [0] * (everything + 1)
     split = [0] * (everything + 1)
-    for index in range(count):
-        flops[1 << index] = _summing(product, 1 << index)
+    for index, labels in enumerate(product.arrays):
+        flops[1 << index] = product.size(labels) * product.runs(1 << index) if needed[1 << index] != labels else 0
     for members in range(1, everything + 1):
         rest = members & (members - 1)  # the lowest array stays on the left
         if not rest:

@@ -24,11 +24,21 @@ MUL, DIV, SUM, SELECT, EQ = map(op_of, (p.mul_p, p.div_p, p.reduce_sum_p, p.sele
 TRANSPOSE, RESHAPE, SQUEEZE = map(op_of, (p.transpose_p, p.reshape_p, p.squeeze_p))
 IOTA, GATHER, ADD, LT = map(op_of, (p.iota_p, p.gather_p, p.add_p, p.lt_p))
 
+MOVES: Collection[Op] = frozenset((TRANSPOSE, RESHAPE, SQUEEZE, BROADCAST))
+"""The operations that only move data."""
+
 UNIT = -1
 """In the place of a label: an axis of size one, which is as good as none."""
 
 Labels = tuple[int, ...]
 """One for each axis."""
+
+ROOTS: Collection[Op] = frozenset((DOT_GENERAL, MUL, DIV, SUM))
+"""The operations whose results are read as networks."""
+
+
+_OPENED: Collection[Op] = frozenset((*ROOTS, SELECT, COND))
+"""The operations that networks are made of, apart from moves of data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +77,6 @@ class Unread:
 
     inner: tuple[Node, ...]
     declined: str = ""
-
-
-ROOTS: Collection[Op] = frozenset((DOT_GENERAL, MUL, DIV, SUM))
 
 
 def read_network(root: Node, uses: Callable[[Node], int], identities: bool) -> Network | Unread:
@@ -174,7 +181,7 @@ class _Reader:
             return None
         if self.diagonals and visit.alone and node.op is CONVERT and self.unify(node.inputs[0], labels, False):
             return []
-        if not alone or any(not n.aval.is_plain for n in node.inputs):
+        if not alone or node.op not in _OPENED or any(not n.aval.is_plain for n in node.inputs):
             return None
         if node.op is DOT_GENERAL:
             return self.product(node, labels)

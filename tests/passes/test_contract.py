@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from jax import lax
 
-from graphopt.analysis.contraction import EXACT, Product, best_order, operations
+from graphopt.analysis.contraction import EXACT, Product, best_order, cost_of_order
 from graphopt.analysis.cost import cost_of
 from graphopt.backends.agreement import disagreement
 from graphopt.config import NUMERICS, Options
@@ -110,7 +110,7 @@ def test_the_order_is_the_best_of_all(network: Network) -> None:
     order = best_order(product)
     assert order is not None and len(order) == len(operands) - 1
     least = cheapest([frozenset(labels) for labels in operands], frozenset(result), sizes)
-    assert operations(product, order) == least
+    assert cost_of_order(product, order)[0] == least
     assert best_order(product, least) is not None
 
 
@@ -146,7 +146,7 @@ def test_many_arrays_in_a_good_order() -> None:
     assert len(product.arrays) > EXACT
     order = best_order(product)
     in_a_row = tuple((0, 1) if k == 0 else (len(product.arrays) + k - 1, k + 1) for k in range(len(product.arrays) - 1))
-    assert order is not None and operations(product, order) <= operations(product, in_a_row)
+    assert order is not None and cost_of_order(product, order)[0] <= cost_of_order(product, in_a_row)[0]
 
 
 def test_what_stays_the_same_in_a_loop_counts_once() -> None:
@@ -190,6 +190,7 @@ def test_the_same_values(network: Network, order: list[int], dtype: str) -> None
     before, after, context = contracted(written_in_any_order(network, order), *args)
     exact = np.dtype(args[0].dtype).kind in "iu"
     assert {firing.safety for firing in context.firings} <= {"exact" if exact else "reassociate"}
+    assert dtype != "float16" or after is before  # moderate intermediates overflow
     assert disagreement(before, after, args, "exact" if exact else "reassociate") is None
     assert flops(after) <= flops(before)
 
@@ -233,6 +234,7 @@ CHEAPER: dict[str, tuple[Callable[..., Any], tuple[Any, ...], int]] = {
     "scaled rows": (lambda a, d, v: (a * d[:, None]) @ v, (A, W, V), 2 * N * N + N),
     "divided": (lambda a, v, c: ((a.T @ a) / c) @ v, (A, V, np.float32(3)), 4 * N * N + N),
     "divided and multiplied": (lambda a, b, v, c: (3 * (a @ b) / c) @ v, (A, B, V, np.float32(7)), 4 * N * N + N + 1),
+    "results of a loop": (lambda a, b, v: a @ b @ lax.scan(lambda c, x: (c * x, c), v, v)[1].T @ v, (A, B, V), 0),
     "batches": (lambda a, b, v: jax.vmap(lambda b, v: a @ (b * 2) @ v)(b, v), (A, array(5, N, N), array(5, N)), 0),
 }
 
@@ -250,6 +252,7 @@ UNCHANGED: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "no product of matrices": (lambda a, b: jnp.sum(a * b), (A, B)),
     "one product": (lambda a, b: a @ b, (A, B)),
     "good order": (lambda a, b, v: v.T @ (a @ (b @ v)), (A, B, V)),
+    "equal but for rounding": (lambda a, v, w: jnp.sum(w * (a @ v)), (A, V, W)),
     "equal orders": (lambda a, b, c: a @ b @ c, (A, B, C)),
     "read twice": (lambda a, b, v: ((a @ b) @ v, a @ b), (A, B, V)),
     "result too": (lambda a, b, v: (lambda m: (m, m @ v))(a @ b), (A, B, V)),
