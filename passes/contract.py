@@ -47,7 +47,7 @@ from graphopt.rewrite.driver import Firing
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import rebuild, with_bodies
 from graphopt.rewrite.rule import rewrites
-from graphopt.rewrite.safety import ADMITTED, SAFETIES, kind_of, kinds_of, loosest
+from graphopt.rewrite.safety import ADMITTED, kind_of, kinds_of, loosest
 
 REORDERED = {"iu": "exact", "fc": "reassociate"}
 """Integers wrap around, and are the same in every order."""
@@ -151,62 +151,63 @@ class _Contractor:
             attrs = with_bodies(node, lambda body: self.graph(body, kept, max(scan.length, 1)))
         elif node.op is WHILE:
             loop = While.of(node)
-            kept = frozenset((*loop.cond.params[: loop.cond_consts], *loop.body.params[: loop.body_consts]))
-            attrs = with_bodies(node, lambda body: self.graph(body, kept.intersection(body.params), MANY))
+            consts = {loop.cond: loop.cond_consts, loop.body: loop.body_consts}
+            attrs = with_bodies(node, lambda body: self.graph(body, frozenset(body.params[: consts[body]]), MANY))
         else:
             attrs = with_bodies(node, lambda body: self.graph(body, frozenset(), 1))
         return node if attrs is node.attrs else node.with_attrs(attrs)
 
     def plans(self, graph: Graph, kept: Collection[Node], times: int) -> dict[Node, _Plan]:
         """For the root of each network that is reordered how it is."""
-        if not any(node.op is DOT_GENERAL for node in graph.nodes):
+        roots = [node for node in reversed(graph.nodes) if self.may_be_root(node)]
+        if not any(node.op is DOT_GENERAL for node in roots):
             return {}
         uses = Counter(chain(graph.outputs, chain.from_iterable(node.inputs for node in graph.nodes)))
         covered: set[Node] = set()
         plans: dict[Node, _Plan] = {}
-        for node in reversed(graph.nodes):
-            if node in covered or not _may_be_root(node):
+        for node in roots:
+            if node in covered:
                 continue
             found = read_network(node, uses.__getitem__, "nonfinite" in self.admitted)
             covered.update(found.inner)
-            if isinstance(found, Network):
-                plan = plan_of(found, kept, times, self.admitted)
-                if plan is not None:
-                    plans[node] = plan
-                    self.context.note(_described(plan))
+            plan = plan_of(found, kept, times) if isinstance(found, Network) else None
+            if plan is not None and plan.safety in self.admitted:
+                plans[node] = plan
+                self.context.note(_described(plan))
+            elif plan is not None:
+                self.context.note(f"{_formula(plan.network)} stays: another order is {plan.safety!r} at best")
             if found.declined:
                 self.context.note(f"not all of a product of matrices was reordered: {found.declined}")
         return plans
 
+    def may_be_root(self, node: Node) -> bool:
+        """Whether a node may be the result of a network, with elements that may be summed in another order."""
+        if node.op not in ROOTS and diagonal_of(node) is None:
+            return False
+        safety = loosest(contraction_order.table, kinds_of((node,)))
+        return safety is not None and safety in self.admitted
 
-@rewrites(p.dot_general_p, p.mul_p, p.reduce_sum_p, safety=REORDERED, law="composition")
+
+@rewrites(p.dot_general_p, p.mul_p, p.div_p, p.reduce_sum_p, safety=REORDERED, law="composition")
 def contraction_order(node: Node, uses: Uses) -> Node | None:
     """a product of several arrays → the same product, multiplied out in the cheapest order"""
-    if not _may_be_root(node):
-        return None
     found = read_network(node, uses, False)
-    plan = plan_of(found, (), 1, SAFETIES) if isinstance(found, Network) else None
+    plan = plan_of(found, (), 1) if isinstance(found, Network) else None
     return None if plan is None else build(plan.network, plan.network.factors, plan.order)
 
 
-def _may_be_root(node: Node) -> bool:
-    if node.op in ROOTS:
-        return kind_of(node.aval.dtype) in "iufc"
-    return diagonal_of(node) is not None
-
-
-def plan_of(network: Network, kept: Collection[Node], times: int, admitted: Collection[str]) -> _Plan | None:
-    """The cheapest order of a network, if it is cheaper than the one in which the network was written, and admitted.
+def plan_of(network: Network, kept: Collection[Node], times: int) -> _Plan | None:
+    """The cheapest order of a network, if it is cheaper than the one in which the network was written.
 
     kept, times: what else there is runs `times` times for one time that what is made of the nodes in `kept` alone does.
     """
+    if 0 in network.sizes or sum(node.op not in MOVES for node in network.inner) < 2:
+        return None  # nothing to compute, or one product of two arrays, which has one order
     safety = loosest(contraction_order.table, kinds_of((network.root,)))
     if network.finite_only or network.root.aval.dtype == np.float16:
         safety = "nonfinite"
-    if safety is None or safety not in admitted or 0 in network.sizes:
+    if safety is None:
         return None
-    if sum(node.op not in MOVES for node in network.inner) < 2:
-        return None  # one product of two arrays has one order
     old = cost_of_nodes(network.inner[::-1], kept, times)
     product = _product(network, kept, times)
     order = best_order(product, old.flops)
@@ -357,16 +358,15 @@ def _described(plan: _Plan) -> str:
 
 
 def _formula(network: Network) -> str:
-    """A network in the notation of einsum: `ij,jk,k->i`."""
+    """A network in the notation of einsum, `ij,jk,k->i`, with words for scalars."""
     letters = "ijklmnopqrstuvwxyzabcdefghIJKLMNOPQRSTUVWXYZABCDEFGH"
-    order = dict.fromkeys(n for f in (*network.factors,) for n in f.labels if n != UNIT)
+    order = dict.fromkeys(label for factor in network.factors for label in factor.labels if label != UNIT)
     if len(order) > len(letters):
         return f"a product of {len(network.factors)} arrays"
     names = dict(zip(order, letters, strict=False))
-    texts = [
-        "".join(names.get(n, "") for n in labels) for labels in (*[f.labels for f in network.factors], network.output)
-    ]
-    return f"{','.join(texts[:-1])}->{texts[-1]}"
+    texts = ["".join(names.get(n, "") for n in factor.labels) or "scalar" for factor in network.factors]
+    texts = [f"1/{text}" if factor.divides else text for text, factor in zip(texts, network.factors, strict=True)]
+    return f"{','.join(texts)}->{''.join(names.get(n, '') for n in network.output)}"
 
 
 def _count(flops: int) -> str:

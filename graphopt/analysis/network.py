@@ -237,10 +237,11 @@ class _Reader:
 
     def unify(self, mask: Node, labels: Labels, summed: bool) -> bool:
         """Makes the two labels of an identity matrix equal; False where `mask` is none, or may not be read so."""
-        if not summed and not self.identities:
-            return False
         axes = identity_axes(mask)
         if axes is None:
+            return False
+        if not summed and not self.identities:
+            self.reason = "with numerics='fast' only, the zeros of a diagonal matrix hide what they are multiplied with"
             return False
         first, second = labels[axes[0]], labels[axes[1]]
         if UNIT in (first, second):
@@ -299,7 +300,12 @@ def identity_axes(mask: Node) -> tuple[int, int] | None:
 def diagonal_of(node: Node) -> Node | None:
     """The square matrix whose diagonal a node takes, as `jnp.diagonal` writes it: by a sum on one platform, by a gather
     on all others. None for any other node."""
-    if node.op is not COND or len(node.inputs) != 3 or node.attrs.get("branches_platforms") is None:
+    if (
+        node.op is not COND
+        or len(node.inputs) != 3
+        or len(node.avals) != 1
+        or node.attrs.get("branches_platforms") is None
+    ):
         return None
     _, mask, array = node.inputs
     if mask.op is not CONVERT or identity_axes(mask.inputs[0]) is None or array.aval.shape != mask.aval.shape:

@@ -297,6 +297,18 @@ def test_what_was_declined_is_said() -> None:
     assert any("different precisions" in note for note in context.notes)
     _, _, context = contracted(*[UNCHANGED["wider accumulation"][0], *UNCHANGED["wider accumulation"][1]])
     assert any("accumulates in float32" in note for note in context.notes)
+    narrow = [x.astype(np.float16) for x in (A, B, V)]
+    before, after, context = contracted(lambda a, b, v: a @ b @ v, *narrow)
+    assert after is before and context.notes == ["ij,jk,k->i stays: another order is 'nonfinite' at best"]
+    _, after, context = contracted(lambda a, b, v: a @ b @ v, *narrow, numerics="fast")
+    assert after is not before and {firing.safety for firing in context.firings} == {"nonfinite"}
+    _, _, context = contracted(lambda a, d: a @ jnp.diag(d), A, V)
+    assert any("the zeros of a diagonal matrix" in note for note in context.notes)
+
+
+def test_what_was_done_is_said() -> None:
+    _, _, context = contracted(lambda a, b, v, c: (a @ b) * 2 / c @ v, A, B, V, np.float32(3))
+    assert context.notes == ["ij,jk,scalar,1/scalar,k->i: 576 → 151 operations"]
 
 
 def test_unknown_shapes_or_devices() -> None:
