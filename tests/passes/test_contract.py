@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from graphopt.analysis.contraction import EXACT, Product, best_order, cost_of_order
 from graphopt.analysis.cost import cost_of
@@ -249,6 +250,12 @@ def test_cheaper(name: str) -> None:
     assert disagreement(before, after, args, "reassociate") is None
 
 
+def with_metadata(a: Any, b: Any, v: Any) -> Any:
+    with set_xla_metadata(key="value"):
+        product = a @ b
+    return product @ v
+
+
 UNCHANGED: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "no product of matrices": (lambda a, b: jnp.sum(a * b), (A, B)),
     "one product": (lambda a, b: a @ b, (A, B)),
@@ -267,6 +274,7 @@ UNCHANGED: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "truth values": (lambda a, b, v: lax.dot(lax.dot(a, b), v), (A > 0, B > 0, V > 0)),
     "divided by an integer": (lambda a, b, v: ((a @ b) // 3) @ v, (A.astype(int), B.astype(int), V.astype(int))),
     "divided by an array": (lambda a, b, v: ((a @ b) / b) @ v, (A, B, V)),
+    "metadata": (with_metadata, (A, B, V)),
     "barrier": (lambda a, b, v: lax.optimization_barrier(a @ b) @ v, (A, B, V)),
 }
 
@@ -335,6 +343,26 @@ def test_source_lines_are_inherited() -> None:
     after = Contract().run(graph, Context(Options(), sources))
     for node in after.nodes[len(after.params) :]:
         assert old and set(sources.of(after, node)) == old
+
+
+def test_in_branches_and_loops() -> None:
+    """Also in a `while`, of which nobody knows how often it runs: what stays the same leaves it."""
+
+    def function(a: Any, b: Any, v: Any) -> Any:
+        chosen = lax.cond(v[0] > 0, lambda: a @ b @ v, lambda: v)
+        return lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.tanh(a @ b @ c[1])), (0, chosen))[1]
+
+    before, after, context = contracted(function, A, B, V)
+    assert disagreement(before, after, (A, B, V), "reassociate") is None
+    assert len(context.firings) == 1  # in the branch
+
+
+def test_float64() -> None:
+    with jax.enable_x64(True):
+        args = [array(*x.shape, dtype="float64") for x in (A, B, V)]
+        before, after, _ = contracted(lambda a, b, v: (2 * a) @ b @ v, *args)
+        assert after.out_avals[0].dtype == np.float64
+        assert flops(after) < flops(before) and disagreement(before, after, args, "reassociate") is None
 
 
 def test_an_order_in_a_scan_that_repeats_often() -> None:
