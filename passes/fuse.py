@@ -23,6 +23,7 @@ from jax.extend.core import primitives
 from graphopt.analysis.engine import Engine
 from graphopt.analysis.grouping import Group, groups_of, is_repeated, is_worth_a_kernel
 from graphopt.analysis.reductions import REDUCTIONS
+from graphopt.errors import EngineError
 from graphopt.ir.graph import Graph, make_graph
 from graphopt.ir.node import Node, param, project, results
 from graphopt.ir.op import PROJECT, op_of
@@ -55,7 +56,12 @@ class Fuse(Pass):
     name = "fuse"
 
     def run(self, graph: Graph, context: Context) -> Graph:
-        """The graph with kernels in it."""
+        """The graph with kernels in it. Raises EngineError where the engine was asked for and is not to be had."""
+        if (reason := self.engine.unavailable()) is not None:
+            if self.only is None:  # it was asked for by name
+                raise EngineError(reason)
+            context.note(f"left to XLA: everything, for {reason}")
+            return graph
         fuser = _Fuser(self.engine, self.only, context)
         new = fuser.graph(graph)
         for reason, count in fuser.declined.most_common():

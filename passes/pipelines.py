@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graphopt.errors import OptionError
+from graphopt.passes.contract import Contract
 from graphopt.passes.dead import Dead
 from graphopt.passes.fold import Fold
 from graphopt.passes.hoist import Hoist
@@ -12,9 +13,10 @@ from graphopt.passes.inline import Inline
 from graphopt.passes.simplify import Simplify
 from graphopt.rewrite.passes import Pass
 
-STANDARD: tuple[Pass, ...] = (Inline(), Fold(), Simplify(), Hoist(), Dead())
+STANDARD: tuple[Pass, ...] = (Inline(), Fold(), Simplify(), Contract(), Hoist(), Dead())
 """Calls first, for everything else sees more without them; then constants; then the algebra of single operations, which
-leaves less in loops to look at; then what leaves loops; last what nobody reads any more."""
+leaves less in loops to look at; then the order in which products of several arrays are multiplied out; then what leaves
+loops; last what nobody reads any more."""
 
 
 def resolve(passes: Iterable[str | Pass] | None) -> tuple[Pass, ...] | None:

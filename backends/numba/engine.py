@@ -17,8 +17,10 @@ from graphopt.analysis.parts import accumulate, is_cut, reduce_in_parts
 from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, axes_of, is_arg
 from graphopt.analysis.sorting import SORT, sort
 from graphopt.backends.numba.emit import function_of, source_of
+from graphopt.backends.numba.frame import check_version
 from graphopt.backends.numba.objects import LARGE, Launch, add_kernel, kernel_key
 from graphopt.backends.numba.scalar import DTYPES, FUNCTIONS, SCALARS, reason
+from graphopt.errors import EngineError
 from graphopt.ir.graph import Graph
 from graphopt.ir.loop import LoopProgram
 from graphopt.ir.node import Node
@@ -69,6 +71,14 @@ class NumbaEngine:
     """Kernels for a CPU, compiled by Numba."""
 
     name: str = "numba"
+
+    def unavailable(self) -> str | None:
+        """Why the engine cannot be used here at all; None where it can."""
+        try:
+            check_version()
+        except EngineError as error:
+            return str(error)
+        return None
 
     def declines(self, node: Node, exact: bool) -> str | None:
         """Why an operation cannot be part of a kernel; None where it can.

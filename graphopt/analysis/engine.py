@@ -29,6 +29,9 @@ class Engine(Protocol):
     def name(self) -> str:
         """What options and reports call it."""
 
+    def unavailable(self) -> str | None:
+        """Why the engine cannot be used here at all; None where it can."""
+
     def declines(self, node: Node, exact: bool) -> str | None:
         """Why an operation cannot be part of a kernel; None where it can.
 

@@ -37,7 +37,7 @@ def simplified(function: Callable[..., Any], *args: Any) -> Graph:
     graph, _ = run_pipeline(graph, STANDARD, Context(Options(), sources))
     for node in graph.nodes:
         if node.op.primitive is not None:
-            assert ENGINE.declines(node) is None, node
+            assert ENGINE.declines(node, exact=False) is None, node
     return graph
 
 
@@ -145,7 +145,7 @@ ARGUMENTS = [
 @pytest.mark.parametrize("find", [lax.argmax, lax.argmin])
 @pytest.mark.parametrize("dtype", ["int32", "uint8"])
 def test_the_first_of_equals_and_the_first_nan(find: Any, dtype: str) -> None:
-    rows = np.float32(ARGUMENTS)
+    rows = np.array(ARGUMENTS, np.float32)
     agrees(lambda x: find(x, 1, np.dtype(dtype)), rows)
     agrees(lambda x: find(x, 1, np.dtype(dtype)), whole(5, 7, dtype="int32"))
     agrees(lambda x: find(x, 0, np.dtype(dtype)), rows[1])

@@ -14,6 +14,7 @@ from graphopt.backends.xla.staging import jaxpr_of
 from graphopt.config import Options
 from graphopt.ir.check import check
 from graphopt.ir.graph import Graph
+from graphopt.passes.contract import Contract
 from graphopt.passes.dead import Dead
 from graphopt.passes.fold import Fold
 from graphopt.passes.hoist import Hoist
@@ -32,6 +33,7 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
     "fold": (Fold(),),
     "fold, small": (Fold(max_elements=1),),
     "dead": (Dead(),),
+    "contract": (Contract(),),
     "hoist": (Hoist(),),
     "simplify": (Simplify(),),
     "standard": STANDARD,

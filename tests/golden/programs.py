@@ -273,6 +273,84 @@ HOIST: dict[str, Case] = {
     "one iteration": (one_iteration, (X, X)),
 }
 
+# ---- contract ----------------------------------------------------------------------------------------------------------
+
+M, V = np.ones((9, 9), np.float32), np.ones(9, np.float32)
+
+
+def dot(x: Any, y: Any) -> Any:
+    return lax.dot_general(x, y, (((x.ndim - 1,), (0,)), ((), ())))
+
+
+def column(x: Any) -> Any:
+    return lax.broadcast_in_dim(x, (9, 9), (0,))
+
+
+def row(x: Any) -> Any:
+    return lax.broadcast_in_dim(x, (9, 9), (1,))
+
+
+def matrices_and_vector(a: Any, b: Any, v: Any) -> Any:
+    return dot(dot(a, b), v)
+
+
+def good_order(a: Any, b: Any, v: Any) -> Any:
+    return dot(v, dot(a, dot(b, v)))
+
+
+def scalar_and_scaled_columns(a: Any, b: Any, v: Any) -> Any:
+    return dot(dot(lax.mul(a, row(v)), lax.mul(b, np.float32(3))), v)
+
+
+def outer_product(u: Any, v: Any, w: Any) -> Any:
+    return dot(lax.mul(column(u), row(v)), w)
+
+
+def trace(a: Any, b: Any) -> Any:
+    index = lax.broadcasted_iota(np.int32, (9, 9), 0), lax.broadcasted_iota(np.int32, (9, 9), 1)
+    return lax.reduce_sum(lax.select(lax.eq(*index), dot(a, b), lax.full((9, 9), np.float32(0))), (0, 1))
+
+
+def sum_of_a_product(a: Any, b: Any) -> Any:
+    return lax.reduce_sum(dot(a, lax.transpose(b, (1, 0))), (0,))
+
+
+def matrices_for_each(a: Any, b: Any, v: Any) -> Any:
+    """(A_i B_i) v_i for each i: batch axes."""
+    each = (((2,), (1,)), ((0,), (0,)))
+    return lax.dot_general(lax.dot_general(a, b, each), v, each)
+
+
+def read_twice(a: Any, b: Any, v: Any) -> Any:
+    product = dot(a, b)
+    return dot(product, v), dot(v, product)
+
+
+def order_in_a_scan(a: Any, b: Any, v: Any) -> Any:
+    """Of two matrices that stay the same: their product is computed once, if there are many iterations."""
+    few = lax.scan(lambda c, _: (dot(dot(a, b), c), None), v, None, length=2)[0]
+    many = lax.scan(lambda c, _: (dot(dot(a, b), c), None), v, None, length=50)[0]
+    return few, many
+
+
+def different_precisions(a: Any, b: Any, v: Any) -> Any:
+    exact = lax.dot_general(a, b, (((1,), (0,)), ((), ())), precision=lax.Precision.HIGHEST)
+    return dot(exact, v)
+
+
+CONTRACT: dict[str, Case] = {
+    "matrices and vector": (matrices_and_vector, (M, M, V)),
+    "good order stays": (good_order, (M, M, V)),
+    "scalar and scaled columns": (scalar_and_scaled_columns, (M, M, V)),
+    "outer product": (outer_product, (V, V, V)),
+    "trace": (trace, (M, M)),
+    "sum of a product": (sum_of_a_product, (M, M)),
+    "matrices for each": (matrices_for_each, (np.ones((5, 9, 9), np.float32),) * 2 + (np.ones((5, 9), np.float32),)),
+    "read twice stays": (read_twice, (M, M, V)),
+    "in a scan": (order_in_a_scan, (M, M, V)),
+    "different precisions stay": (different_precisions, (M, M, V)),
+}
+
 
 DEAD: dict[str, Case] = {
     "scan carry": (scan_carry, (X,)),

@@ -15,14 +15,13 @@ from jax import export, lax
 import graphopt
 from graphopt.analysis import grouping
 from graphopt.analysis.engine import Plan
-from graphopt.backends.numba.engine import NumbaEngine, source_by_key
+from graphopt.backends.numba.engine import NumbaEngine, plan_by_key
 from graphopt.backends.reference import apply_opened, evaluate
 from graphopt.backends.xla.target import Target
 from graphopt.compile import context_for, engine_passes, optimize_graph
 from graphopt.config import Options
 from graphopt.ir.check import check
 from graphopt.ir.graph import Graph, nested_graphs
-from graphopt.ir.sources import Sources
 from graphopt.ops.control import COND, SCAN, WHILE
 from graphopt.ops.kernel import KERNEL
 from graphopt.passes.fuse import Fuse
@@ -174,14 +173,15 @@ def test_where_numerics_are_exact_sums_keep_their_order() -> None:
         asked.clear()
         (node,) = kernels(Fuse(Asked()).run(graph, Context(Options(numerics=numerics), sources)))
         assert set(asked) == {numerics != "exact"}
-        found[numerics] = source_by_key(node.attrs["key"])
+        found[numerics] = plan_by_key(node.attrs["key"]).source
     assert "any_order" not in found["exact"] and "add_any_order" in found["standard"] == found["fast"]
 
 
 def test_only_on_a_cpu_in_this_process() -> None:
     def passes(target: Target, backend: str = "numba") -> int:
+        graph, sources = trace_function(lambda x: x * 2 + 1, X)
         options = Options(backend=backend)
-        return len(engine_passes(options, context_for(options, Sources(), target), target))
+        return len(engine_passes(graph, options, context_for(options, sources, target), target))
 
     assert passes(Target(("cpu",))) == 1
     assert passes(Target(("cpu",)), "auto") == passes(Target(("cpu",)), "xla") == 0

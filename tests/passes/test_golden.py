@@ -12,6 +12,7 @@ from graphopt.ir.check import check
 from graphopt.ir.graph import Graph
 from graphopt.ir.parse import parse
 from graphopt.ir.sources import Sources
+from graphopt.passes.contract import Contract
 from graphopt.passes.dead import Dead
 from graphopt.passes.fold import Fold
 from graphopt.passes.hoist import Hoist
@@ -20,7 +21,7 @@ from graphopt.rewrite.passes import Context, Pass
 from graphopt.trace.jaxpr import trace_function
 
 from ..golden.printing import golden_text
-from ..golden.programs import DEAD, FOLD, HOIST, INLINE, Case
+from ..golden.programs import CONTRACT, DEAD, FOLD, HOIST, INLINE, Case
 
 FOLDER = Path(__file__).parents[1] / "golden"
 
@@ -48,8 +49,14 @@ def test_hoist(name: str) -> None:
     compare("hoist", name, graph, sources, [(Hoist(), False)])
 
 
+@pytest.mark.parametrize("name", CONTRACT)
+def test_contract(name: str) -> None:
+    graph, sources = traced(CONTRACT[name])
+    compare("contract", name, graph, sources, [(Contract(), False)])
+
+
 def test_no_file_is_left_over() -> None:
-    cases = {"inline": INLINE, "fold": FOLD, "dead": DEAD, "hoist": HOIST}
+    cases = {"inline": INLINE, "fold": FOLD, "dead": DEAD, "hoist": HOIST, "contract": CONTRACT}
     expected = {path(step, name) for step, names in cases.items() for name in names}
     assert set(FOLDER.glob("*-*.txt")) == expected
 

@@ -21,7 +21,7 @@ import graphopt
 from graphopt.analysis import derive, parts
 from graphopt.backends.numba import frame
 from graphopt.backends.numba.emit import function_of, source_of
-from graphopt.backends.numba.engine import NumbaEngine, source_by_key
+from graphopt.backends.numba.engine import NumbaEngine, plan_by_key
 from graphopt.backends.numba.objects import (
     TARGET,
     Launch,
@@ -59,7 +59,7 @@ def test_equal_source_and_other_extents() -> None:
     first, second = numba_jit(lambda x: x * 5 - 7), numba_jit(lambda x: x * 5 - 7)
     long, short = np.arange(50_021, dtype=np.float32), np.arange(13, dtype=np.float32)
     keys = [kernel_nodes(f, x)[0].attrs["key"] for f, x in ((first, long), (second, short))]
-    assert source_by_key(keys[0]) == source_by_key(keys[1]) and keys[0] != keys[1]
+    assert plan_by_key(keys[0]).source == plan_by_key(keys[1]).source and keys[0] != keys[1]
     for _ in range(2):
         np.testing.assert_array_equal(first(long), long * 5 - 7)
         np.testing.assert_array_equal(second(short), short * 5 - 7)
@@ -82,16 +82,16 @@ def test_a_kernel_is_compiled_once() -> None:
 
 
 def test_the_key_covers_what_a_kernel_is() -> None:
-    launch = Launch(1, 1, (), ((5, 5),))
+    launch = Launch(1, (20,), (), ((5, 5),))
     keys = {
         kernel_key("a", launch),
         kernel_key("b", launch),
-        kernel_key("a", Launch(1, 1, (), ((5, 4),))),
-        kernel_key("a", Launch(1, 1, (8,), ((5, 5),))),
-        kernel_key("a", Launch(2, 1, (), ((5, 5),))),
+        kernel_key("a", Launch(1, (20,), (), ((5, 4),))),
+        kernel_key("a", Launch(1, (20,), (8,), ((5, 5),))),
+        kernel_key("a", Launch(2, (20,), (), ((5, 5),))),
     }
     assert len(keys) == 5 and all(0 < key < 2**56 for key in keys)
-    assert kernel_key("a", launch) == kernel_key("a", Launch(1, 1, (), ((5, 5),)))
+    assert kernel_key("a", launch) == kernel_key("a", Launch(1, (20,), (), ((5, 5),)))
 
 
 def test_the_table_of_kernels_grows() -> None:

@@ -1,0 +1,66 @@
+"""Which operations leave XLA where the choice is free: those that XLA:CPU is known to be slow at, where it pays."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import graphopt
+from graphopt.backends.numba import frame
+from graphopt.errors import EngineError
+from graphopt.passes.choose import PATHOLOGIES
+
+LARGE = np.random.default_rng(0).normal(size=(700, 1000)).astype(np.float32)
+SMALL = LARGE[:3, :5]
+
+KNOWN: dict[str, Callable[[Any], Any]] = {
+    "sort": lambda x: jnp.sort(x, axis=1),
+    "argmax": lambda x: jnp.argmax(x, axis=1),
+    "argmin": lambda x: jnp.argmin(x, axis=1),
+    "cumsum": lambda x: lax.cumsum(x, 1),
+    "cumprod": lambda x: lax.cumprod(x, 1),
+    "cummax": lambda x: lax.cummax(x, 1),
+    "cummin": lambda x: lax.cummin(x, 1),
+}
+
+
+def test_each_pathology_has_a_test() -> None:
+    assert {op.name for op in PATHOLOGIES} == set(KNOWN)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_large_ones_leave_xla_and_small_ones_stay(name: str) -> None:
+    jitted = graphopt.jit(KNOWN[name])
+    assert len(jitted.explain(LARGE).kernels) == 1 and not jitted.explain(SMALL).kernels
+    assert not graphopt.jit(KNOWN[name], backend="xla").explain(LARGE).kernels
+    for x in (LARGE, SMALL):
+        expected = jax.jit(KNOWN[name])(x)
+        scale = np.maximum.accumulate(np.abs(expected), axis=-1).max()
+        np.testing.assert_allclose(jitted(x), expected, rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_what_is_around_stays_in_xla() -> None:
+    report = graphopt.jit(lambda x: jnp.tanh(jnp.sort(x * 2, axis=1)) @ x.T).explain(LARGE)
+    (kernel,) = report.kernels
+    assert [node.op.name for node in kernel.body.nodes] == ["param", "sort"]
+
+
+def test_exact_keeps_the_bits_of_sums() -> None:
+    exact = graphopt.jit(lambda x: (lax.cumsum(x, 1), lax.cummax(x, 1), jnp.sort(x, 1)), numerics="exact")
+    assert len(exact.explain(LARGE).kernels) == 2
+    for found, expected in zip(exact(LARGE), jax.jit(exact.__wrapped__)(LARGE), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_without_the_interface_everything_stays_in_xla_and_the_report_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame.check_version.cache_clear()
+    monkeypatch.setattr(frame, "TRIED", ())
+    report = graphopt.jit(KNOWN["sort"]).explain(LARGE)
+    assert not report.kernels and any("left to XLA: everything, for version" in note for note in report.notes)
+    with pytest.raises(EngineError, match="foreign function interface"):
+        graphopt.jit(KNOWN["sort"], backend="numba").explain(SMALL)
+    frame.check_version.cache_clear()
