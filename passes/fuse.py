@@ -15,10 +15,12 @@ After:
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jax.extend.core import primitives
 
+from graphopt.analysis.access import MOVES
 from graphopt.analysis.engine import Engine
 from graphopt.analysis.grouping import Group, groups_of, is_repeated, is_worth_a_kernel
 from graphopt.analysis.reductions import REDUCTIONS
@@ -106,26 +108,30 @@ class _Fuser:
     def groups(self, graph: Graph) -> list[Group]:
         """Groups none of which computes much more often than its operations ask for."""
         cut: set[Node] = set()
+        users = graph.users()
         for _ in range(ROUNDS):
             groups = [g for g in groups_of(graph, self.takes, cut) if is_worth_a_kernel(g)]
-            more = {node for group in groups for node in self.to_cut(group, graph)} - cut
+            more = {node for group in groups for node in self.to_cut(group, graph, users)} - cut
             if not more:
                 break
             cut |= more
         return groups
 
-    def to_cut(self, group: Group, graph: Graph) -> set[Node]:
+    def to_cut(self, group: Group, graph: Graph, users: Mapping[Node, list[Node]]) -> set[Node]:
         """Members of a wasteful group that had better be computed once, in a kernel before it."""
         inner = group.members - set(group.results)
         reductions = {n for n in inner if n.op in REDUCTIONS}
         spread = {n.inputs[0] for n in group.members if n.op is BROADCAST and n.inputs[0] in inner}
-        if not reductions and not spread:
+        # What a shift reads at another place than its other users is computed for each of them, and so is what that
+        # needs: a chain of shifts would double with each.
+        moved = {o for n in group.members if n.op in MOVES for o in n.inputs if o in inner and len(users[o]) > 1}
+        if not reductions and not spread and not moved:
             return set()
         body, inputs = body_of(group, graph)
         once = sum(self.engine.cost(n) * _elements(n) for n in (*group.members, *inputs))
         if self.engine.plan(body, self.any_order).work <= WASTE * once:
             return set()
-        return reductions or spread
+        return reductions or spread or moved
 
     def place(self, group: Group, graph: Graph, mapping: dict[Node, Node]) -> None:
         """Puts a kernel in place of a group."""
