@@ -49,7 +49,8 @@ def order_is_possible(graph: Graph, groups: list[Group]) -> bool:
 
 
 def well_made(graph: Graph, groups: list[Group]) -> None:
-    users, seen = graph.users(), set()
+    users = graph.users()
+    seen: set[Node] = set()
     for group in groups:
         assert not group.members & seen
         seen |= group.members
