@@ -15,11 +15,12 @@ After:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from jax.extend.core import primitives
 
+from graphopt.analysis.access import MOVES
 from graphopt.analysis.engine import Engine
 from graphopt.analysis.grouping import Group, groups_of, is_repeated, is_worth_a_kernel
 from graphopt.analysis.reductions import REDUCTIONS
@@ -101,7 +102,7 @@ class _Fuser:
                 if self.only is not None and not self.only(node):
                     continue
                 reason = self.engine.declines(node, self.exact)
-                self.declined[reason or f"{node.op.name}, which by itself only moves data"] += 1
+                self.declined[reason or f"{node.op.name}, which by itself moves data, or makes a kernel too large"] += 1
         mapping: dict[Node, Node] = {p: p for p in graph.params}
         for unit in _in_order(graph, unit_of):
             if isinstance(unit, Group):
@@ -119,25 +120,30 @@ class _Fuser:
     def groups(self, graph: Graph) -> list[Group]:
         """Groups none of which computes much more often than its operations ask for."""
         cut: set[Node] = set()
+        users = graph.users()
         for _ in range(ROUNDS):
             groups = [g for g in groups_of(graph, self.takes, cut) if is_worth_a_kernel(g)]
-            more = {node for group in groups for node in self.to_cut(group, graph)} - cut
+            more = {node for group in groups for node in self.to_cut(group, graph, users)} - cut
             if not more:
                 break
             cut |= more
-        return groups
+        return [group for group in groups if self.engine.plan(body_of(group, graph)[0], not self.exact) is not None]
 
-    def to_cut(self, group: Group, graph: Graph) -> set[Node]:
+    def to_cut(self, group: Group, graph: Graph, users: Mapping[Node, list[Node]]) -> set[Node]:
         """Members of a wasteful group that had better be computed once, in a kernel before it."""
         inner = group.members - set(group.results)
         reductions = {n for n in inner if n.op in REDUCTIONS}
         spread = {n.inputs[0] for n in group.members if n.op is BROADCAST and n.inputs[0] in inner}
-        if not reductions and not spread:
+        # What a shift reads at another place than its other users is computed for each of them, and so is what that
+        # needs: a chain of shifts would double with each.
+        moved = {o for n in group.members if n.op in MOVES for o in n.inputs if o in inner and len(users[o]) > 1}
+        if not reductions and not spread and not moved:
             return set()
         body, inputs = body_of(group, graph)
         once = sum(self.engine.cost(n) * _elements(n) for n in (*group.members, *inputs))
-        inner = reductions or spread
-        if self.engine.plan(body, not self.exact).work <= once + sum(map(self.engine.spill, inner)):
+        inner = reductions or spread or moved
+        plan = self.engine.plan(body, not self.exact)
+        if plan is not None and plan.work <= once + sum(map(self.engine.spill, inner)):
             return set()
         return inner
 
@@ -145,6 +151,7 @@ class _Fuser:
         """Puts a kernel in place of a group."""
         body, inputs = body_of(group, graph, self.context.sources)
         plan = self.engine.plan(body, not self.exact)
+        assert plan is not None, "groups without a plan are none"
         node = kernel(body, tuple([mapping[n] for n in inputs]), plan.key, self.engine.name)
         if len(group.results) == 1:
             mapping[group.results[0]] = node  # which may have several results itself

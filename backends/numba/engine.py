@@ -11,7 +11,7 @@ import numpy as np
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
-from graphopt.analysis.derive import IOTA, Derivation, write_outputs
+from graphopt.analysis.derive import IOTA, Derivation, TooLargeError, write_outputs
 from graphopt.analysis.engine import Plan
 from graphopt.analysis.parts import accumulate, is_cut, reduce_in_parts
 from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, axes_of, is_arg
@@ -124,9 +124,12 @@ class NumbaEngine:
         aval = max((n.avals[0] for n in (node, *node.inputs)), key=lambda aval: aval.nbytes)
         return CALL + (NEW if aval.nbytes >= LARGE else 2 * LOAD) * aval.size
 
-    def plan(self, body: Graph, any_order: bool) -> Plan:
-        """The loop program of a body, with its source known by its key."""
-        program, work = self.program(body)
+    def plan(self, body: Graph, any_order: bool) -> Plan | None:
+        """The loop program of a body, with its source known by its key; None where it would be too large."""
+        try:
+            program, work = self.program(body)
+        except TooLargeError:
+            return None
         source, launch = source_of(program, any_order), _launch(program)
         key = kernel_key(source, launch)
         _planned.setdefault(key, Planned(program, any_order, source, launch))

@@ -68,6 +68,9 @@ SELECT, EQ, NE = (op_of(primitive) for primitive in (p.select_n_p, p.eq_p, p.ne_
 GRAIN = 20_000.0
 """Nanoseconds of work that are worth a thread's while."""
 
+STATEMENTS = 2000
+"""Values in one loop program: shifts of shifts double them each time, and Numba takes a millisecond for each."""
+
 CACHED = 0.2
 """What loading an operand takes in a loop after one that has loaded it, of what it took there."""
 
@@ -91,6 +94,10 @@ class _Scope:
     times: float
     opaque: bool = False
     known: dict[Any, Value] = field(default_factory=dict)
+
+
+class TooLargeError(Exception):
+    """A body asks for the same elements at so many places that its loop program would be too large."""
 
 
 class Derivation:
@@ -141,6 +148,8 @@ class Derivation:
     def name(self, kind: str) -> str:
         """A name that is not used yet."""
         self._names += 1
+        if self._names > STATEMENTS:
+            raise TooLargeError
         return f"{kind}{self._names}"
 
     def new_scratch(self, dtype: Any, size: int) -> Buffer:

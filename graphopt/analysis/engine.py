@@ -44,8 +44,8 @@ class Engine(Protocol):
     def spill(self, node: Node) -> float:
         """Nanoseconds that computing a node in a kernel of its own costs: its call, and memory for its result."""
 
-    def plan(self, body: Graph, any_order: bool) -> Plan:
-        """How a body of operations that it does not decline would be run.
+    def plan(self, body: Graph, any_order: bool) -> Plan | None:
+        """How a body of operations that it does not decline would be run; None where that takes too many statements.
 
         any_order: whether the sums and products of reductions may be reordered.
         """

@@ -148,7 +148,7 @@ def test_the_first_of_equals_and_the_first_nan(find: Any, dtype: str) -> None:
     rows = np.array(ARGUMENTS, np.float32)
     agrees(lambda x: find(x, 1, np.dtype(dtype)), rows)
     agrees(lambda x: find(x, 1, np.dtype(dtype)), whole(5, 7, dtype="int32"))
-    agrees(lambda x: find(x, 0, np.dtype(dtype)), rows[1])
+    agrees(lambda x: find(x, 0, np.dtype(dtype)), np.float32(ARGUMENTS[1]))
     agrees(lambda x: find(x * 2, 1, np.dtype(dtype)) + 1, rows)
 
 

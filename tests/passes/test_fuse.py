@@ -159,11 +159,24 @@ def test_what_is_wasteful_is_computed_once_before() -> None:
     assert len(kernels(after)) == 1
 
 
+def test_a_chain_of_shifts_does_not_double_with_each() -> None:
+    def chain(x: Any, length: int) -> Any:
+        for _ in range(length):
+            x = x * 2 + jnp.roll(x, 1)
+        return x
+
+    lines = []
+    for length in (1, 3, 9, 60):
+        _, after, _ = fused(lambda x, length=length: chain(x, length), V)
+        lines.append(sum(len(plan_by_key(node.attrs["key"]).source.splitlines()) for node in kernels(after)))
+    assert lines[2] <= 9 * lines[0] and lines[1] <= 3 * lines[0]
+
+
 def test_where_numerics_are_exact_sums_keep_their_order() -> None:
     asked: list[bool] = []
 
     class Asked(NumbaEngine):
-        def plan(self, body: Graph, any_order: bool) -> Plan:
+        def plan(self, body: Graph, any_order: bool) -> Plan | None:
             asked.append(any_order)
             return super().plan(body, any_order)
 

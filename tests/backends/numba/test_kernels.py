@@ -70,7 +70,9 @@ def in_one_kernel(function: Callable[..., Any], *args: Any) -> tuple[Any, Graph]
     body = graphopt.trace(function)(*args)
     declined = [(node, ENGINE.declines(node, exact=False)) for node in body.nodes if node.op.primitive is not None]
     assert all(why is None for _, why in declined), declined
-    node = kernel(body, body.params, ENGINE.plan(body, True).key, ENGINE.name)
+    plan = ENGINE.plan(body, True)
+    assert plan is not None
+    node = kernel(body, body.params, plan.key, ENGINE.name)
     return jax.jit(jaxpr_as_fun(jaxpr_of(make_graph(body.params, results(node))))), body
 
 
