@@ -141,7 +141,8 @@ def test_each_operation(dtype: str) -> None:
         assert len(names) > 15
         function = lambda *args: [steps_on(*args)[name]() for name in names]
         compiled, _ = in_one_kernel(function, *args)
-        for name, found, expected in zip(names, compiled(*args), jax.jit(function)(*args), strict=True):
+        reference = jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})  # compiled in less time
+        for name, found, expected in zip(names, compiled(*args), reference(*args), strict=True):
             units = ROUNDED.get(name, 0.0) if dtype.startswith("float") else 0.0
             same(found, expected, units * float(np.finfo(dtype).eps) if units else 0.0, f"{dtype}: {name}")
 
