@@ -28,7 +28,7 @@ from graphopt.ir.op import PARAM, op_of
 
 # fmt: off
 _SAME_BITS = [
-    "add", "sub", "mul", "div", "neg", "max", "min", "abs", "sign", "square", "floor", "ceil", "round", "sqrt",
+    "add", "sub", "mul", "neg", "max", "min", "abs", "sign", "square", "floor", "ceil", "round",
     "select_n", "clamp", "convert_element_type", "bitcast_convert_type", "reduce_max", "reduce_min", "cummax", "cummin",
 ]
 # fmt: on
@@ -48,7 +48,7 @@ SAME_BITS = {
     SORT,
     *(op_of(getattr(p, f"{name}_p")) for name in _SAME_BITS),
 }
-"""Operations that IEEE 754 rounds in one way, or not at all."""
+"""Operations that IEEE 754 rounds in one way, or not at all. XLA divides and takes roots in its own ways."""
 
 WHOLE = (SORT, *CUMULATIVE)
 """Operations that are the last of their kernel."""

@@ -7,7 +7,7 @@ local values, conditions, loads and stores; buffers are flat, row by row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -264,15 +264,3 @@ class LoopProgram:
 
     def __str__(self) -> str:
         return "\n".join([*map(str, self.buffers), *(line for phase in self.phases for line in phase.lines())])
-
-
-def inner_blocks(statements: Sequence[Statement]) -> Iterator[Block]:
-    """The blocks of these statements, without those inside them."""
-    for statement in statements:
-        if isinstance(statement, For):
-            yield statement.body
-        elif isinstance(statement, If):
-            yield statement.then
-            yield statement.otherwise
-        elif isinstance(statement, When):
-            yield statement.then
