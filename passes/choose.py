@@ -23,8 +23,11 @@ from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node
 from graphopt.ir.op import Op, op_of
 
-GAIN = 500_000.0
+GAIN = 1_000_000.0
 """Nanoseconds that a run must be expected to gain for an operation to leave XLA."""
+
+LONG = 256
+"""Elements along the axis of an operation from which on it may leave: shorter rows XLA fuses with what makes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,18 @@ def gain(node: Node) -> float:
     aval = node.inputs[0].aval if node.inputs else None
     if known is None or aval is None or not aval.is_static:
         return 0.0
-    steps = math.log2(max(2, aval.shape[node.attrs["dimension"]])) if known.logarithmic else 1.0
+    length = aval.shape[_axis(node)]
+    if length < LONG:
+        return 0.0
+    steps = math.log2(length) if known.logarithmic else 1.0
     return (known.xla - known.kernel) * steps * aval.size
+
+
+def _axis(node: Node) -> int:
+    """The axis that a sort, a cumulative operation, or an argmax goes along."""
+    attrs = node.attrs
+    axis: int = attrs["dimension"] if node.op is SORT else attrs["axis"] if node.op in CUMULATIVE else attrs["axes"][0]
+    return axis
 
 
 def is_worth_it(node: Node) -> bool:
