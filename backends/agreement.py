@@ -96,6 +96,13 @@ def _is_finite(x: Array) -> bool:
     return not jnp.issubdtype(x.dtype, np.inexact) or bool(np.isfinite(_numbers(x)).all())
 
 
+def _has_denormal(x: Any) -> bool:
+    if not jax.dtypes.issubdtype(x.dtype, np.inexact):
+        return False
+    size = np.abs(_numbers(np.asarray(x)))
+    return bool(np.any((size > 0) & (size < float(jnp.finfo(x.dtype).tiny))))
+
+
 def same_bits(a: Array, b: Array) -> bool:
     """Whether two arrays have one dtype, one shape and the same bits, NaNs of any payload being the same."""
     return a.dtype == b.dtype and a.shape == b.shape and bool(_equal_bits(a, b).all())
@@ -163,7 +170,7 @@ def _moved(graph: Graph, args: Sequence[Any], seed: int) -> tuple[list[Any], boo
     random = np.random.default_rng(seed)
     nonfinite = False
 
-    def move(x: Any) -> Any:
+    def move(x: Any, flushed: bool = False) -> Any:
         nonlocal nonfinite
         if not jax.dtypes.issubdtype(x.dtype, np.inexact):
             return x
@@ -173,12 +180,15 @@ def _moved(graph: Graph, args: Sequence[Any], seed: int) -> tuple[list[Any], boo
             info = jnp.finfo(host.dtype)
             factor = 1 + MOVED_BY * float(info.eps) * random.uniform(-1, 1, host.shape)
             wide = _numbers(host)
-            # Near zero a value is moved across it, and a denormal to what a flush would leave.
+            # Near zero a value is moved across it, and a denormal to what a flush would leave; a zero stays one, unless
+            # it may be what a flush has left of a denormal.
             moved = wide * factor + float(info.tiny) * random.uniform(-1, 1, host.shape)
-            return jnp.asarray(np.where(wide == 0, host, moved.astype(host.dtype)))
+            return jnp.asarray(np.where((wide == 0) & ~np.bool_(flushed), host, moved.astype(host.dtype)))
 
     def apply(node: Node, operands: list[Any]) -> list[Any]:
-        return [move(r) for r in apply_whole(node, [move(operand) for operand in operands])]
+        given = [move(operand) for operand in operands]
+        flushed = any(map(_has_denormal, given))
+        return [move(result, flushed) for result in apply_whole(node, given)]
 
     def run(node: Node, operands: list[Any]) -> list[Any]:
         return apply_opened(node, operands, apply)
