@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from jax.extend.core import primitives
 
 from graphopt.analysis.access import MOVES
-from graphopt.analysis.engine import Engine
+from graphopt.analysis.engine import Engine, Plan
 from graphopt.analysis.grouping import Group, groups_of, is_repeated, is_worth_a_kernel
 from graphopt.analysis.reductions import REDUCTIONS
 from graphopt.errors import EngineError
@@ -78,6 +78,7 @@ class _Fuser:
         self.only = only
         self.context = context
         self.done: dict[Graph, Graph] = {}
+        self.plans: dict[Graph, Plan | None] = {}
         self.declined: Counter[str] = Counter()
         self.kernels = self.fused = 0
         self.exact = context.options.numerics == "exact"
@@ -87,6 +88,12 @@ class _Fuser:
         if graph not in self.done:
             self.done[graph] = self.fused_graph(graph)
         return self.done[graph]
+
+    def plan(self, body: Graph) -> Plan | None:
+        """What the engine would run for a body, asked once."""
+        if body not in self.plans:
+            self.plans[body] = self.engine.plan(body, not self.exact)
+        return self.plans[body]
 
     def takes(self, node: Node) -> bool:
         """Whether a node can be part of a kernel."""
@@ -127,7 +134,7 @@ class _Fuser:
             if not more:
                 break
             cut |= more
-        return [group for group in groups if self.engine.plan(body_of(group, graph)[0], not self.exact) is not None]
+        return [group for group in groups if self.plan(body_of(group, graph)[0]) is not None]
 
     def to_cut(self, group: Group, graph: Graph, users: Mapping[Node, list[Node]]) -> set[Node]:
         """Members of a wasteful group that had better be computed once, in a kernel before it."""
@@ -142,7 +149,7 @@ class _Fuser:
         body, inputs = body_of(group, graph)
         once = sum(self.engine.cost(n) * _elements(n) for n in (*group.members, *inputs))
         inner = reductions or spread or moved
-        plan = self.engine.plan(body, not self.exact)
+        plan = self.plan(body)
         if plan is not None and plan.work <= once + sum(map(self.engine.spill, inner)):
             return set()
         return inner
@@ -150,7 +157,7 @@ class _Fuser:
     def place(self, group: Group, graph: Graph, mapping: dict[Node, Node]) -> None:
         """Puts a kernel in place of a group."""
         body, inputs = body_of(group, graph, self.context.sources)
-        plan = self.engine.plan(body, not self.exact)
+        plan = self.plan(body)
         assert plan is not None, "groups without a plan are none"
         node = kernel(body, tuple([mapping[n] for n in inputs]), plan.key, self.engine.name)
         if len(group.results) == 1:

@@ -11,6 +11,7 @@ from graphopt.analysis.reductions import ADD, MUL
 from graphopt.backends.numba import intrinsics, sorting
 from graphopt.backends.numba.scalar import DTYPES, SCALARS, cast, is_float, literal, name_of
 from graphopt.backends.numba.vecmath import SCALAR_MATH
+from graphopt.backends.numba.vecmath import intrinsics as floating
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.index import Index, Quotient, Variable
 from graphopt.ir.loop import (
@@ -40,13 +41,13 @@ INDENT = "    "
 
 NAMES: dict[str, Any] = {
     "np": np,
-    "floor": intrinsics.floor,
+    "floor": floating.floor,
     "ceil": intrinsics.ceil,
-    "round_even": intrinsics.round_even,
+    "round_even": floating.rint,
     "round_away": intrinsics.round_away,
-    "sqrt": intrinsics.sqrt,
-    "fabs": intrinsics.fabs,
-    "copysign": intrinsics.copysign,
+    "sqrt": floating.sqrt,
+    "fabs": floating.fabs,
+    "copysign": floating.copysign,
     "maximum": intrinsics.maximum,
     "minimum": intrinsics.minimum,
     "population_count": intrinsics.population_count,

@@ -30,13 +30,8 @@ def _llvm(name: str, operands: int = 1) -> Any:
     return intrinsic(lambda typing, x, y: (x(x, x), generate))
 
 
-floor = _llvm("llvm.floor")
 ceil = _llvm("llvm.ceil")
-round_even = _llvm("llvm.rint")
 round_away = _llvm("llvm.round")
-sqrt = _llvm("llvm.sqrt")
-fabs = _llvm("llvm.fabs")
-copysign = _llvm("llvm.copysign", 2)
 maximum = _llvm("llvm.maximum", 2)  # a NaN if one operand is, and 0.0 above -0.0
 minimum = _llvm("llvm.minimum", 2)
 population_count = _llvm("llvm.ctpop")

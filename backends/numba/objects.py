@@ -57,11 +57,11 @@ TARGET = "graphopt.kernel"
 KERNEL_SIGNATURE = types.uintp(types.uintp, types.intp, types.intp, types.intp)
 """A kernel: (table of buffers, phase, start, stop); returns 0."""
 
-# A kernel's record, in words: address, number of inputs, of results, of scratch buffers and of phases, then the bytes
-# of each result and each scratch buffer, then extent and grain of each phase.
 LARGE = 1 << 22
 """Bytes from which on memory is asked for in huge pages."""
 
+# A kernel's record, in words: address, number of inputs, of results, of scratch buffers and of phases, then the bytes
+# of each result and each scratch buffer, then extent and grain of each phase.
 ADDRESS, INPUTS, RESULTS, SCRATCHES, PHASES, REST = range(6)
 
 

@@ -114,7 +114,7 @@ def accumulate(derivation: Derivation, node: Node) -> None:
                 Apply(reduction.combine, EMPTY, (total, derivation.value(node.inputs[0], at))), dtype, node
             )
             derivation.add(Set(total, combined))
-            outer, inner = divmod_index(row, stride)
+            outer, inner = row // stride, row % stride
             derivation.add(Store(buffer, outer * (stride * length) + at[axis] * stride + inner, combined))
 
         derivation.loop(count, SERIAL, write)
@@ -157,8 +157,3 @@ def accumulate(derivation: Derivation, node: Node) -> None:
 
     derivation.phase(rows * PARTS, total_of_part)
     derivation.phase(rows * PARTS, part)
-
-
-def divmod_index(index: Index, by: int) -> tuple[Index, Index]:
-    """Quotient and remainder of an index."""
-    return (index // by, index % by) if by > 1 else (index, Index())
