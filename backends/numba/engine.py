@@ -133,7 +133,7 @@ class NumbaEngine:
         source, launch = source_of(program, any_order), _launch(program)
         key = kernel_key(source, launch)
         _planned.setdefault(key, Planned(program, any_order, source, launch))
-        return Plan(key, program, work)
+        return Plan(key, work)
 
     def program(self, body: Graph) -> tuple[LoopProgram, float]:
         """The loop program that is expected to take the least, and nanoseconds of it."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from graphopt.ir.graph import Graph
-from graphopt.ir.loop import LoopProgram
 from graphopt.ir.node import Node
 
 
@@ -14,11 +13,10 @@ from graphopt.ir.node import Node
 class Plan:
     """What an engine would run for a body.
 
-    key: by which the engine knows it. program: its loops. work: nanoseconds that one run is expected to take on a core.
+    key: by which the engine knows it. work: nanoseconds that one run is expected to take on a core.
     """
 
     key: int
-    program: LoopProgram
     work: float
 
 
