@@ -80,7 +80,14 @@ def context_for(options: Options, sources: Sources, target: Target | None = None
     target = target or Target(())
     portable = target.for_export or target.symbolic or target.num_devices > 1 or len(target.platforms) > 1
     timed = timed or settings().debug > 0
-    return Context(options, sources, differentiable=target.transformable, portable=portable, timed=timed)
+    return Context(
+        options,
+        sources,
+        differentiable=target.transformable,
+        portable=portable,
+        platforms=target.platforms,
+        timed=timed,
+    )
 
 
 def check_results(records: Sequence[PassRecord]) -> None:

@@ -16,7 +16,8 @@ import jax
 import numpy as np
 from jax.extend.core import primitives
 
-from graphopt.ir.attrs import SubGraph
+from graphopt.ir.attrs import Attrs, SubGraph
+from graphopt.ir.aval import array_aval
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node, make_node
 from graphopt.ir.op import op_of
@@ -68,7 +69,7 @@ class Scan:
         attrs = dict(node.attrs, jaxpr=SubGraph(body))
         if "ft_in" in attrs:
             consts, *others = attrs["ft_in"].elts
-            leaf = _example_tree().elts[0].elts[0]
+            leaf = _example()["ft_in"].elts[0].elts[0]
             attrs["ft_in"] = type(attrs["ft_in"])(type(consts)(*consts.elts, *[leaf] * len(extra)), *others)
         else:
             attrs["num_consts"] = self.consts + len(extra)
@@ -77,11 +78,39 @@ class Scan:
 
 
 @cache
-def _example_tree() -> Any:
-    """The tree in which JAX, from 0.11 on, holds the kinds of a scan's operands: here of one constant."""
+def _example() -> Any:
+    """The parameters with which JAX binds a scan: from 0.11 on trees that hold the kinds of operands and results, here
+    of one constant, one carried value and one stacked result."""
     x = jax.ShapeDtypeStruct((1,), np.float32)
-    jaxpr = jax.make_jaxpr(lambda x, y: jax.lax.scan(lambda c, z: (c + x, z), y, None, length=1))(x, x)
-    return jaxpr.eqns[0].params["ft_in"]
+    jaxpr = jax.make_jaxpr(lambda x, y: jax.lax.scan(lambda c, _: (c + x, c), y, None, length=1))(x, x)
+    return jaxpr.eqns[0].params
+
+
+def make_scan(
+    body: Graph,
+    length: int,
+    consts: Sequence[Node],
+    carry: Sequence[Node],
+    xs: Sequence[Node] = (),
+    reverse: bool = False,
+) -> Node:
+    """A scan: `body` is run `length` times, on `consts`, what it carries from one time to the next, and rows of `xs`.
+
+    body: its parameters are (consts, carry, a row of each of xs), its outputs (carry, a row of each of ys).
+    reverse: whether the rows are read and written from the last one to the first. Results are (carry, ys).
+    """
+    example = dict(_example(), jaxpr=SubGraph(body, closed=hasattr(_example()["jaxpr"], "consts")))
+    attrs = dict(example, length=length, reverse=reverse)
+    rows = body.outputs[len(carry) :]
+    if "ft_in" in attrs:
+        one, stacked_one = (part.elts[0] for part in attrs["ft_out"].elts)
+        tree, part = type(attrs["ft_in"]), type(attrs["ft_in"].elts[0])
+        attrs["ft_in"] = tree(*(part(*[one] * len(values)) for values in (consts, carry, xs)))
+        attrs["ft_out"] = tree(part(*[one] * len(carry)), part(*[stacked_one] * len(rows)))
+    else:
+        attrs.update(num_consts=len(consts), num_carry=len(carry))
+    stacked = [array_aval((length, *n.aval.shape), n.aval.dtype, n.aval.weak_type) for n in rows]
+    return make_node(SCAN, (*consts, *carry, *xs), Attrs(attrs), (*(n.aval for n in carry), *stacked))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ class Context:
     options: what the user asked for. sources: where nodes come from; passes keep it up to date.
     differentiable: whether JAX may still transform the result (differentiate, batch), so that custom derivatives and
         checkpoints must stay. portable: whether the program must not depend on shapes or on the number of devices.
+    platforms: where the program will run, as JAX names it ("cpu", "cuda", "rocm", "tpu"); none where that is not known.
     notes: what the running pass did and declined, in words; a pass adds with `note`.
     limit: no more than so many firings of rules in the running pass, for bisection; None for any number.
     timed: whether the time of each rule is measured. strict: whether a rule that fails is an error; if not it is
@@ -36,6 +37,7 @@ class Context:
     sources: Sources
     differentiable: bool = False
     portable: bool = False
+    platforms: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     limit: int | None = None
     timed: bool = False
