@@ -6,13 +6,16 @@ It is slow, and made for finding faults: it takes the parallel iterations from t
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.extend.core import primitives as p
 
+from graphopt.analysis.access import Within
 from graphopt.errors import EngineError
 from graphopt.ir.index import Index
 from graphopt.ir.loop import (
@@ -31,9 +34,10 @@ from graphopt.ir.loop import (
     Position,
     Set,
     Store,
+    Test,
     Value,
 )
-from graphopt.ir.op import Op
+from graphopt.ir.op import Op, op_of
 
 Array = np.ndarray[Any, Any]
 
@@ -116,19 +120,24 @@ class _Run:
                     self.block(statement.body)
                 self.variables.pop(statement.name, None)
             elif isinstance(statement, If):
-                holds = all(low <= self.index(at) < high for at, low, high in statement.within)
-                self.block(statement.then if holds else statement.otherwise)
+                self.block(statement.then if self.holds(statement.within) else statement.otherwise)
 
     def typed(self, value: Expression, dtype: np.dtype[Any]) -> Any:
         if isinstance(value, Load):
             found = self.load(value)
         elif isinstance(value, Apply):
-            found = apply(value.op, value.attrs, *map(self.value, value.values))
+            attrs = {"new_dtype": dtype, **value.attrs} if value.op in CONVERSIONS else value.attrs
+            found = apply(value.op, attrs, *map(self.value, value.values))
         elif isinstance(value, Position):
             found = np.asarray(self.index(value.at)).astype(dtype)
+        elif isinstance(value, Test):
+            found = np.asarray(self.holds(value.within))
         else:
             found = self.value(value)
         return self.checked(found, dtype, value)
+
+    def holds(self, within: Within) -> bool:
+        return all(low <= self.index(at) < high for at, low, high in within)
 
     @staticmethod
     def checked(found: Any, dtype: np.dtype[Any], what: object) -> Any:
@@ -145,7 +154,7 @@ class _Run:
 
     def index(self, at: Index) -> int:
         try:
-            found = at.value(self.variables)
+            found = int(at.value(ChainMap(self.variables, self.locals)))
         except KeyError as error:
             raise EngineError(f"{at} is used outside of the loop over {error}") from None
         if not at.low <= found <= at.high:
@@ -186,10 +195,18 @@ def apply(op: Op, attrs: Mapping[str, Any], *values: Any) -> Any:
         if found is not NotImplemented:
             return found
     assert op.primitive is not None
+    if op in CONVERSIONS and len(attrs) == 1:
+        return np.asarray(CONVERSIONS[op](operands[0], attrs["new_dtype"]))
     if not attrs and op.name in _NAMED:
         return np.asarray(_NAMED[op.name](*map(jnp.asarray, operands)))
     return np.asarray(op.primitive.bind(*map(jnp.asarray, operands), **attrs))
 
+
+CONVERSIONS: Mapping[Op, Callable[[Array, np.dtype[Any]], Any]] = {
+    op_of(p.convert_element_type_p): lax.convert_element_type,
+    op_of(p.bitcast_convert_type_p): lambda x, dtype: x.view(dtype),
+}
+"""Operations that a loop program may have without parameters: the result's dtype is the local's."""
 
 _NAMED: Mapping[str, Callable[..., Any]] = {"add": lax.add, "mul": lax.mul, "max": lax.max, "min": lax.min}
 """What reductions combine with, whose parameters differ between versions of JAX and are not in a loop program."""

@@ -23,6 +23,7 @@ from jax.extend.core import primitives
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.engine import Engine, Plan
 from graphopt.analysis.grouping import Group, groups_of, is_repeated, is_worth_a_kernel
+from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.reductions import REDUCTIONS
 from graphopt.errors import EngineError
 from graphopt.ir.graph import Graph, make_graph
@@ -140,10 +141,12 @@ class _Fuser:
         """Members of a wasteful group that had better be computed once, in a kernel before it."""
         inner = group.members - set(group.results)
         reductions = {n for n in inner if n.op in REDUCTIONS}
-        spread = {n.inputs[0] for n in group.members if n.op is BROADCAST and n.inputs[0] in inner}
+        spread = {n.inputs[0] for n in group.members if n.inputs and n.inputs[0] in inner and _is_spread(n)}
         # What a shift reads at another place than its other users is computed for each of them, and so is what that
         # needs: a chain of shifts would double with each.
         moved = {o for n in group.members if n.op in MOVES for o in n.inputs if o in inner and len(users[o]) > 1}
+        # So is what is read where integers say, where more is read than there is.
+        moved |= {n.inputs[0] for n in group.members if n.op in INDEXED and n.inputs[0] in inner}
         if not reductions and not spread and not moved:
             return set()
         body, inputs = body_of(group, graph)
@@ -194,6 +197,11 @@ def body_of(group: Group, graph: Graph, sources: Sources | None = None) -> tuple
         infos = sources.infos.get(graph, {})
         sources.record(body, {mapping[n]: infos[n] for n in graph.nodes if n in group.members and n in infos})
     return body, inputs
+
+
+def _is_spread(node: Node) -> bool:
+    """Whether a node has each element of its operand more than once."""
+    return node.op is BROADCAST and node.aval.size > node.inputs[0].aval.size
 
 
 def _elements(node: Node) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from graphopt.analysis.access import Within
 from graphopt.analysis.reductions import ADD, MUL
 from graphopt.backends.numba import intrinsics, sorting
 from graphopt.backends.numba.scalar import DTYPES, SCALARS, cast, is_float, literal, name_of
@@ -32,6 +33,7 @@ from graphopt.ir.loop import (
     Sort,
     Statement,
     Store,
+    Test,
     Value,
     When,
 )
@@ -146,14 +148,7 @@ class _Writer:
         return f"{name}({keys.name}, {(places or keys).name}, {index(statement.at)}, {statement.count})"
 
     def condition(self, statement: If) -> Iterator[str]:
-        tests = []
-        for at, low, high in statement.within:
-            text = index(at)
-            if at.low < low:
-                tests.append(f"{text} >= {low}")
-            if at.high >= high:
-                tests.append(f"{text} < {high}")
-        yield f"if {' and '.join(tests)}:"
+        yield f"if {' and '.join(tests_of(statement.within))}:"
         yield from self.block(statement.then)
         if statement.otherwise.statements:
             yield "else:"
@@ -173,6 +168,8 @@ class _Writer:
             return self.applied(value, dtype)
         if isinstance(value, Position):
             return cast(dtype, index(value.at))
+        if isinstance(value, Test):
+            return " & ".join(f"({test})" for test in tests_of(value.within)) or "True"
         return self.value(value)
 
     def applied(self, value: Apply, dtype: np.dtype[Any]) -> str:
@@ -189,6 +186,18 @@ class _Writer:
     @staticmethod
     def value(value: Value) -> str:
         return value.name if isinstance(value, Local) else literal(value.value)
+
+
+def tests_of(within: Within) -> list[str]:
+    """Conditions as source, without those that always hold."""
+    tests = []
+    for at, low, high in within:
+        text = index(at)
+        if at.low < low:
+            tests.append(f"{text} >= {low}")
+        if at.high >= high:
+            tests.append(f"{text} < {high}")
+    return tests
 
 
 def index(at: Index) -> str:

@@ -13,6 +13,8 @@ from jax.extend.core import primitives as p
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.derive import IOTA, Derivation, TooLargeError, write_outputs
 from graphopt.analysis.engine import Plan
+from graphopt.analysis.indexed import INDEXED
+from graphopt.analysis.indexed import declined as declined_indexed
 from graphopt.analysis.parts import accumulate, is_cut, reduce_in_parts
 from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, axes_of, is_arg
 from graphopt.analysis.sorting import SORT, sort
@@ -33,7 +35,7 @@ _SAME_BITS = [
 ]
 # fmt: on
 
-LOAD, ARITHMETIC, DIVISION, FUNCTION = 0.1, 0.05, 0.2, 0.25
+LOAD, ARITHMETIC, DIVISION, FUNCTION, LOOKUP = 0.1, 0.05, 0.2, 0.25, 0.4
 """Nanoseconds for one element."""
 
 NEW = 0.6
@@ -44,6 +46,7 @@ CALL = 5_000.0
 
 SAME_BITS = {
     *MOVES,
+    *INDEXED,
     IOTA,
     SORT,
     *(op_of(getattr(p, f"{name}_p")) for name in _SAME_BITS),
@@ -98,6 +101,8 @@ class NumbaEngine:
             return f'{node.op.name}, of which numerics="exact" asks for the bits of XLA'
         if node.op in MOVES:
             return "a reshape in another order" if node.attrs.get("dimensions") and "new_sizes" in node.attrs else None
+        if node.op in INDEXED:
+            return declined_indexed(node)
         if node.op is IOTA or node.op is SORT:
             return None
         if node.op in REDUCTIONS:
@@ -112,6 +117,8 @@ class NumbaEngine:
             return LOAD
         if node.op in MOVES:
             return 0.0
+        if node.op in INDEXED:
+            return LOOKUP
         if node.op in FUNCTIONS:
             return FUNCTION
         return DIVISION if node.op in DIVISIONS else ARITHMETIC

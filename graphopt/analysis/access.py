@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jax.extend.core import primitives as p
 
@@ -25,12 +26,20 @@ Within = tuple[tuple[Index, int, int], ...]
 class Read:
     """The result's element is element `at` of operand number `operand`, where `within` holds.
 
-    Of several reads the first whose conditions hold counts.
+    Of several reads the first whose conditions hold counts. anywhere: whether `at` is in the operand whatever holds.
     """
 
     operand: int
     at: Indices
     within: Within = ()
+    anywhere: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The result's element is a number, a NumPy scalar, where no read before this counts."""
+
+    value: Any
 
 
 Access = Callable[[Node, Indices], Iterator[Read]]

@@ -27,16 +27,18 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jax.extend.core import primitives as p
 
-from graphopt.analysis.access import MOVES, Indices, Read, always, elementwise
+from graphopt.analysis.access import MOVES, Given, Indices, Read, Within, always, elementwise
+from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.reductions import MIN, OR, REDUCTIONS, Reduction, axes_of, is_arg
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.graph import Graph
 from graphopt.ir.index import Index, delinear, linear, variable
+from graphopt.ir.index import number as number_index
 from graphopt.ir.loop import (
     REDUCTION,
     SERIAL,
@@ -57,13 +59,18 @@ from graphopt.ir.loop import (
     Set,
     Statement,
     Store,
+    Test,
     Value,
 )
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, op_of
 
 IOTA = op_of(p.iota_p)
-SELECT, EQ, NE = (op_of(primitive) for primitive in (p.select_n_p, p.eq_p, p.ne_p))
+SELECT, EQ, NE, CLAMP, CONVERT = (
+    op_of(primitive) for primitive in (p.select_n_p, p.eq_p, p.ne_p, p.clamp_p, p.convert_element_type_p)
+)
+
+INT64 = np.dtype(np.int64)
 
 GRAIN = 20_000.0
 """Nanoseconds of work that are worth a thread's while."""
@@ -80,20 +87,23 @@ DIVISION = 1.0
 Element = Callable[[Indices], Value]
 """Writes the statements for one element at indices, and returns it."""
 
+Found = TypeVar("Found")
+
 Part = tuple[Sequence[int], Element]
 """What a reduction goes over: loops of these extents around an element."""
 
 
 @dataclass(slots=True)
 class _Scope:
-    """One block being written. bound: the loop variables that it has. times: how often it runs in one iteration of the
-    phase. opaque: nothing inside of it may be computed outside, for it is computed under a condition."""
+    """One block being written. bound: the variables of indices that begin in it. times: how often it runs in one
+    iteration of the phase. opaque: nothing inside of it may be computed outside, for it is computed under a condition.
+    """
 
     block: Block
-    bound: frozenset[str]
+    bound: set[str]
     times: float
     opaque: bool = False
-    known: dict[Any, Value] = field(default_factory=dict)
+    known: dict[Any, Any] = field(default_factory=dict)
 
 
 class TooLargeError(Exception):
@@ -143,7 +153,7 @@ class Derivation:
 
     def bind(self, name: str) -> None:
         """Makes a local value of the current block known as a variable of indices."""
-        self._path[-1].bound |= {name}
+        self._path[-1].bound.add(name)
 
     def name(self, kind: str) -> str:
         """A name that is not used yet."""
@@ -161,8 +171,8 @@ class Derivation:
     def phase(self, extent: int, write: Callable[[Index], None]) -> None:
         """One phase, whose body `write` writes for an index."""
         name = self.name("i")
-        once = _Scope(Block(), frozenset(), 1 / extent)
-        body = _Scope(Block(), frozenset((name,)), 1.0)
+        once = _Scope(Block(), set(), 1 / extent)
+        body = _Scope(Block(), {name}, 1.0)
         self._path, self._iteration, self._loaded = [once, body], 0.0, set()
         write(variable(name, 0, extent - 1) if extent > 1 else Index())
         grain = max(1, min(extent, round(GRAIN / max(self._iteration, 1e-3))))
@@ -177,7 +187,7 @@ class Derivation:
             return None
         name = self.name("j" if kind == SERIAL else "r")
         block = Block()
-        with self._inside(_Scope(block, self._path[-1].bound | {name}, self._path[-1].times * extent)):
+        with self._inside(_Scope(block, {name}, self._path[-1].times * extent)):
             write(variable(name, 0, extent - 1))
         self.add(For(name, extent, kind, block))
         return None
@@ -192,7 +202,7 @@ class Derivation:
         """What the first writer writes, where `within` holds; else what the second does, if there is one."""
         blocks = (Block(), Block())
         for block, write in zip(blocks, writers, strict=False):
-            with self._inside(_Scope(block, self._path[-1].bound, self._path[-1].times, opaque=True)):
+            with self._inside(_Scope(block, set(), self._path[-1].times, opaque=True)):
                 write()
         self.add(If(within, *blocks))
 
@@ -208,16 +218,21 @@ class Derivation:
 
     def value(self, node: Node, at: Indices) -> Value:
         """One element of a node, computed in the outermost block that it can be computed in."""
+        return self._once((node, at), at, lambda: self._compute(node, at))
+
+    def _once(self, key: Any, at: Indices, compute: Callable[[], Found]) -> Found:
+        """What `compute` gives, known by its key; written in the outermost block that has the variables of `at`."""
         path = self._path
         for scope in reversed(path):
-            if (node, at) in scope.known:
-                return scope.known[node, at]
-        needed = frozenset(name for index in at for name in index.variables())
+            if key in scope.known:
+                found: Found = scope.known[key]
+                return found
+        needed = {name for index in at for name in index.variables()}
         depth = len(path) - 1
-        while depth and not path[depth].opaque and needed <= path[depth - 1].bound:
+        while depth and not path[depth].opaque and not needed & path[depth].bound:
             depth -= 1
         self._path = path[: depth + 1]
-        found = path[depth].known[node, at] = self._compute(node, at)
+        found = path[depth].known[key] = compute()
         self._path = path
         return found
 
@@ -227,7 +242,10 @@ class Derivation:
         if node.op is CONSTANT:
             return Literal(node.attrs["value"].element)
         if node.op in MOVES:
-            return self._moved(node, [r for r in MOVES[node.op](node, at) if always(r.within) is not False])
+            return self._moved(node, list(MOVES[node.op](node, at)))
+        if node.op in INDEXED:
+            self._iteration += self._path[-1].times * self.cost(node)
+            return self._moved(node, list(INDEXED[node.op](node, at, self)))
         if node.op is IOTA:
             return self.let(Position(at[node.attrs["dimension"]]), node.aval.dtype, node)
         if node in self.combined:
@@ -237,17 +255,27 @@ class Derivation:
         operands = tuple(self.value(node.inputs[read.operand], read.at) for read in elementwise(node, at))
         return self.let(Apply(node.op, node.attrs, operands), node.aval.dtype, node)
 
-    def _moved(self, node: Node, reads: Sequence[Read]) -> Value:
+    def _moved(self, node: Node, reads: Sequence[Read | Given]) -> Value:
         """What the first read gives whose conditions hold."""
+        reads = [r for r in reads if isinstance(r, Given) or always(r.within) is not False]
         first = reads[0]
+        if isinstance(first, Given):
+            return Literal(first.value)
         if always(first.within):
             return self.value(node.inputs[first.operand], first.at)
+        if first.anywhere and isinstance(reads[1], Given):
+            found = self.value(node.inputs[first.operand], first.at)
+            inside, other = self._inside_of(first.within), Literal(reads[1].value)
+            return self.let(Apply(SELECT, EMPTY, (inside, other, found)), node.aval.dtype, node)
         result = self.let(Literal(np.zeros((), node.aval.dtype)[()]), node.aval.dtype, node)
         self._choose(node, reads, result)
         return result
 
-    def _choose(self, node: Node, reads: Sequence[Read], result: Local) -> None:
+    def _choose(self, node: Node, reads: Sequence[Read | Given], result: Local) -> None:
         first = reads[0]
+        if isinstance(first, Given):
+            self.add(Set(result, Literal(first.value)))
+            return
         if len(reads) == 1 or always(first.within):
             self.add(Set(result, self.value(node.inputs[first.operand], first.at)))
             return
@@ -255,6 +283,34 @@ class Derivation:
         self.condition(
             first.within, lambda: self._choose(node, alone, result), lambda: self._choose(node, reads[1:], result)
         )
+
+    def _inside_of(self, within: Within) -> Value:
+        """Whether conditions hold."""
+        return self._once(within, tuple(at for at, _, _ in within), lambda: self.let(Test(within), np.bool_))
+
+    def index(self, operand: Node, at: Indices, dtype: Any, high: int | None = None) -> Index:
+        """One element of a node, of integers, as a variable of indices: converted, and clamped where `high` is."""
+        known = ("index", operand, at, np.dtype(dtype), high)
+        return self._once(known, at, lambda: self._looked_up(self.value(operand, at), np.dtype(dtype), high))
+
+    def _looked_up(self, value: Value, dtype: np.dtype[Any], high: int | None) -> Index:
+        low, most = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+        if high is not None:
+            low, most = max(low, 0), min(most, high)
+        if isinstance(value, Literal):
+            given = int(np.asarray(value.value).astype(dtype))
+            return number_index(given if high is None else min(max(given, low), most))
+        if value.dtype != dtype:
+            value = self.let(Apply(CONVERT, EMPTY, (value,)), dtype)
+        if high is not None:
+            least, greatest = Literal(dtype.type(low)), Literal(dtype.type(most))
+            value = self.let(Apply(CLAMP, EMPTY, (least, value, greatest)), dtype)
+        if dtype != INT64:
+            value = self.let(Apply(CONVERT, EMPTY, (value,)), INT64)
+        if most > np.iinfo(INT64).max:  # what is too large becomes negative
+            low, most = int(np.iinfo(INT64).min), int(np.iinfo(INT64).max)
+        self.bind(value.name)
+        return variable(value.name, low, most)
 
     # ---- reductions
 

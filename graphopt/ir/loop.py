@@ -99,7 +99,17 @@ class Position:
         return str(self.at)
 
 
-Expression = Load | Apply | Position | Value
+@dataclass(frozen=True, slots=True)
+class Test:
+    """Whether `low <= index < high` for each of these, all of them, as a value."""
+
+    within: tuple[tuple[Index, int, int], ...]
+
+    def __str__(self) -> str:
+        return " and ".join(f"{low} <= {at} < {high}" for at, low, high in self.within)
+
+
+Expression = Load | Apply | Position | Test | Value
 
 
 # ---- statements

@@ -266,6 +266,11 @@ def test_rows_are_shared_among_threads(shape: tuple[int, ...]) -> None:
 GOLDEN_PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "rows": (softmax_like, (whole(64, 100),)),
     "argmax in parts": (lambda x: lax.argmax(x * 2, 0, np.int32), (whole(100_003),)),
+    "a gather of rows": (lambda x, i: x.at[i].get(mode="fill") * 2, (whole(100, 30), np.zeros(7, np.int32))),
+    "an update of a slice": (
+        lambda x, y, i: lax.dynamic_update_slice(x, y + 1, (i, 2)),
+        (*(whole(9, 9), whole(3, 5)), np.int32(4)),
+    ),
     "a pad and a concatenation": (
         lambda x, y: jnp.concatenate([x + 1, y]) * lax.pad(x, np.float32(3), ((1, 4, 0),)),
         (whole(3), whole(5)),
