@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
+from graphopt.analysis.machine import Machine
 from graphopt.backends.agreement import disagreement
 from graphopt.backends.reference import apply_opened, drawn, evaluate
 from graphopt.backends.xla.staging import jaxpr_of
@@ -20,7 +21,7 @@ from graphopt.debug import show
 from graphopt.errors import PassError
 from graphopt.ir.graph import Graph
 from graphopt.ir.sources import Sources
-from graphopt.passes.choose import is_worth_it, wants_another_engine
+from graphopt.passes.choose import wants_another_engine
 from graphopt.passes.fuse import Fuse
 from graphopt.passes.pipelines import STANDARD
 from graphopt.rewrite.passes import Context, Pass, PassRecord, run_pipeline
@@ -59,12 +60,13 @@ def engine_passes(graph: Graph, options: Options, context: Context, target: Targ
     """What follows the pipeline where another engine than XLA may take part: on one device, a CPU, in this process."""
     if options.backend == "xla" or context.portable or context.differentiable or target.platforms != ("cpu",):
         return ()
-    if options.backend == "auto" and not wants_another_engine(graph):
+    machine = Machine() if options.backend == "auto" else None
+    if machine is not None and not wants_another_engine(graph, machine):
         return ()
     # Numba takes a second to import: not before it is needed.
     from graphopt.backends.numba import lowering
 
-    return (Fuse(lowering.ENGINE, only=is_worth_it if options.backend == "auto" else None),)
+    return (Fuse(lowering.ENGINE, machine),)
 
 
 def passes_of(options: Options) -> tuple[Pass, ...]:

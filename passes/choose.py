@@ -1,7 +1,9 @@
-"""Engine choice: which operations another engine than XLA is expected to run so much faster that it pays.
+"""Engine choice: which regions another engine than XLA is expected to run so much faster that it pays.
 
-In doubt it is XLA. What is here was measured: operations for which XLA's code for CPUs takes many times what the
-machine needs. A kernel takes a tenth of a second to compile, a sort's more, so a run must be expected to gain GAIN.
+In doubt it is XLA. Times of both are predicted (`graphopt.analysis.xla_time`, `graphopt.analysis.kernel_time`); what
+XLA's code for CPUs is known to take many times too long for is in a table. A kernel takes a tenth of a second to
+compile, so a region leaves XLA where a run gains GAIN; or where it gains WORTHWHILE and that is SHARE of the program's
+time: who calls a program that is little else than this gets all of it, again and again.
 
 Before:
     %1: i32[1000] = argmax[axes=(1,), index_dtype=int32](%0)
@@ -12,19 +14,35 @@ After, where %0 is f32[1000,1000]:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from jax.extend.core import primitives as p
 
+from graphopt.analysis.machine import Machine
 from graphopt.analysis.reductions import CUMULATIVE
 from graphopt.analysis.sorting import SORT
+from graphopt.analysis.xla_time import alone_time, core_time, fused_time, is_known
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node
 from graphopt.ir.op import Op, op_of
+from graphopt.ops.control import SCAN, WHILE, Scan
 
 GAIN = 1_000_000.0
-"""Nanoseconds that a run must be expected to gain for an operation to leave XLA."""
+"""Nanoseconds that a run must be expected to gain for a region to leave XLA, whatever else the program does."""
+
+WORTHWHILE = 10_000.0
+"""Nanoseconds that a run must be expected to gain where the region is much of the program: ten thousand runs make up
+for compiling it."""
+
+SHARE = 0.2
+"""Of the whole program's time: what such a region must be expected to gain."""
+
+RATIO = 1.25
+"""How many times the kernel's XLA's time must be expected to be. Both are predicted, so that this is a margin."""
+
+WHILE_RUNS = 10
+"""How often the body of a `while` is taken to run: nobody knows."""
 
 LONG = 256
 """Elements along the axis of an operation from which on it may leave: shorter rows XLA fuses with what makes them."""
@@ -51,17 +69,15 @@ PATHOLOGIES: Mapping[Op, Pathology] = {
 """Seen on jax 0.10 and 0.12. Reading each element once takes a tenth of a nanosecond."""
 
 
-def gain(node: Node) -> float:
-    """Nanoseconds that running an operation in a kernel is expected to gain; 0 where nothing is known."""
-    known = PATHOLOGIES.get(node.op)
+def elements(node: Node) -> float:
+    """How many elements a pathology's time is for, doublings of the length included; 0 where it may not leave XLA."""
     aval = node.inputs[0].aval if node.inputs else None
-    if known is None or aval is None or not aval.is_static:
+    if node.op not in PATHOLOGIES or aval is None or not aval.is_static:
         return 0.0
     length = aval.shape[_axis(node)]
     if length < LONG:
         return 0.0
-    steps = math.log2(length) if known.logarithmic else 1.0
-    return (known.xla - known.kernel) * steps * aval.size
+    return aval.size * (math.log2(length) if PATHOLOGIES[node.op].logarithmic else 1.0)
 
 
 def _axis(node: Node) -> int:
@@ -71,11 +87,86 @@ def _axis(node: Node) -> int:
     return axis
 
 
-def is_worth_it(node: Node) -> bool:
-    """Whether an operation is to leave XLA where the choice is free."""
-    return gain(node) >= GAIN
+def takes(node: Node) -> bool:
+    """Whether an operation may leave XLA where the choice is free: its time there is known."""
+    return elements(node) > 0 if node.op in PATHOLOGIES else is_known(node)
 
 
-def wants_another_engine(graph: Graph) -> bool:
-    """Whether there is anything in a graph, or in its loops and branches, that is to leave XLA."""
-    return any(is_worth_it(node) for inner in nested_graphs(graph) for node in inner.nodes if node.op in PATHOLOGIES)
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A region that may leave XLA. runs: in one run of the program. xla, kernel: predicted nanoseconds of a run."""
+
+    runs: int
+    xla: float
+    kernel: float
+
+    @property
+    def gain(self) -> float:
+        """Nanoseconds of a run of the program."""
+        return self.runs * (self.xla - self.kernel)
+
+
+def candidate(body: Graph, kernel: float, runs: int, machine: Machine) -> Candidate:
+    """A region by its body and the time of its kernel."""
+    slow = [(PATHOLOGIES[node.op], elements(node)) for node in body.nodes if node.op in PATHOLOGIES]
+    xla = fused_time(body, machine) + sum(known.xla * count for known, count in slow)
+    return Candidate(runs, xla, max(kernel, sum(known.kernel * count for known, count in slow)))
+
+
+def decide(candidates: Sequence[Candidate], others: float) -> list[str | None]:
+    """Why each candidate stays in XLA; None for those that leave it. others: nanoseconds of the rest of the program."""
+    total = others + sum(c.runs * c.xla for c in candidates)
+    least = [min(GAIN, max(WORTHWHILE, SHARE * total))] * len(candidates)
+    return [_reason(c, bar) for c, bar in zip(candidates, least, strict=True)]
+
+
+def _reason(c: Candidate, least: float) -> str | None:
+    if c.xla < RATIO * c.kernel:
+        return f"{_time(c.xla)} in XLA, {_time(c.kernel)} in a kernel"
+    if c.gain < least:
+        return f"a gain of {_time(c.gain)} in a run, less than {_time(least)}"
+    return None
+
+
+def _time(nanoseconds: float) -> str:
+    return f"{nanoseconds / 1e6:.2f} ms" if nanoseconds >= 1e6 else f"{nanoseconds / 1e3:.1f} µs"
+
+
+def runs_of(graph: Graph) -> dict[Graph, int]:
+    """How often each graph below `graph`, and itself, runs in one run of it, as far as that is known."""
+    runs = dict.fromkeys(nested_graphs(graph), 0)
+    runs[graph] = 1
+    for outer in reversed(nested_graphs(graph)):
+        for node in outer.nodes:
+            times = Scan.of(node).length if node.op is SCAN else WHILE_RUNS if node.op is WHILE else 1
+            for sub in node.subgraphs:
+                runs[sub.graph] += runs[outer] * times
+    return runs
+
+
+def time_of_others(taken: Collection[tuple[Graph, Node]], runs: Mapping[Graph, int], machine: Machine) -> float:
+    """Nanoseconds in XLA of all operations that are not in `taken`, which names them with the graph that they are in.
+
+    runs: of each graph.
+    """
+    nodes = [(inner, node) for inner in runs for node in inner.nodes]
+    return sum(runs[inner] * alone_time(node, machine) for inner, node in nodes if (inner, node) not in taken)
+
+
+def wants_another_engine(graph: Graph, machine: Machine) -> bool:
+    """Whether there may be anything in a graph, or in its loops and branches, that is to leave XLA.
+
+    Asked first, for it takes less time than to make kernels.
+    """
+    runs = runs_of(graph)
+    possible = others = 0.0
+    for inner, times in runs.items():
+        for node in inner.nodes:
+            if node.op in PATHOLOGIES:
+                known = PATHOLOGIES[node.op]
+                possible += times * (known.xla - known.kernel) * elements(node)
+            elif is_known(node) and node.avals[0].is_static:
+                possible += times * (core_time(node) + 0.1 * node.avals[0].nbytes)
+            else:
+                others += times * alone_time(node, machine)
+    return possible >= min(GAIN, max(WORTHWHILE, SHARE * (others + possible)))

@@ -15,7 +15,7 @@ After:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jax.extend.core import primitives
@@ -24,6 +24,7 @@ from graphopt.analysis.access import MOVES
 from graphopt.analysis.engine import Engine, Plan
 from graphopt.analysis.grouping import Group, groups_of, is_repeated, is_worth_a_kernel
 from graphopt.analysis.indexed import INDEXED
+from graphopt.analysis.machine import Machine
 from graphopt.analysis.reductions import REDUCTIONS
 from graphopt.errors import EngineError
 from graphopt.ir.graph import Graph, make_graph
@@ -33,6 +34,7 @@ from graphopt.ir.sources import Sources
 from graphopt.ops.control import COND, SCAN, WHILE
 from graphopt.ops.kernel import KERNEL, kernel
 from graphopt.ops.make import BROADCAST
+from graphopt.passes.choose import candidate, decide, runs_of, takes, time_of_others
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import with_bodies
 
@@ -50,21 +52,23 @@ Unit = Node | Group
 class Fuse(Pass):
     """Makes kernels for an engine, of all that it can take; says what it cannot, and why.
 
-    engine: whose kernels. only: which operations are to go there; by default all.
+    engine: whose kernels. machine: of what that gains time on this machine; by default of all.
     """
 
     engine: Engine = field(repr=False)
-    only: Callable[[Node], bool] | None = field(default=None, repr=False)
+    machine: Machine | None = field(default=None, repr=False)
     name = "fuse"
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """The graph with kernels in it. Raises EngineError where the engine was asked for and is not to be had."""
         if (reason := self.engine.unavailable()) is not None:
-            if self.only is None:  # it was asked for by name
+            if self.machine is None:  # it was asked for by name
                 raise EngineError(reason)
             context.note(f"left to XLA: everything, for {reason}")
             return graph
-        fuser = _Fuser(self.engine, self.only, context)
+        fuser = _Fuser(self.engine, self.machine is not None, context)
+        if self.machine is not None:
+            fuser.choose(graph, self.machine)
         new = fuser.graph(graph)
         for reason, count in fuser.declined.most_common():
             context.note(f"left to XLA: {reason}" + (f" ({count} times)" if count > 1 else ""))
@@ -74,12 +78,14 @@ class Fuse(Pass):
 
 
 class _Fuser:
-    def __init__(self, engine: Engine, only: Callable[[Node], bool] | None, context: Context) -> None:
+    def __init__(self, engine: Engine, is_free: bool, context: Context) -> None:
+        """is_free: whether what is expected to gain nothing stays in XLA."""
         self.engine = engine
-        self.only = only
+        self.is_free = is_free
         self.context = context
         self.done: dict[Graph, Graph] = {}
         self.plans: dict[Graph, Plan | None] = {}
+        self.chosen: dict[Graph, list[Group]] = {}
         self.declined: Counter[str] = Counter()
         self.kernels = self.fused = 0
         self.exact = context.options.numerics == "exact"
@@ -98,17 +104,35 @@ class _Fuser:
 
     def takes(self, node: Node) -> bool:
         """Whether a node can be part of a kernel."""
-        if node.op.primitive is None or (self.only is not None and not self.only(node)):
+        if node.op.primitive is None or (self.is_free and not takes(node)):
             return False
         return self.engine.declines(node, self.exact) is None
 
+    def choose(self, graph: Graph, machine: Machine) -> None:
+        """Leaves to XLA what is not expected to gain by another engine, in sub-graphs too."""
+        runs = {inner: times for inner, times in runs_of(graph).items() if times}
+        found = [(inner, group) for inner in runs for group in self.groups(inner)]
+        candidates = []
+        for inner, group in found:
+            body = body_of(group, inner)[0]
+            plan = self.plan(body)
+            assert plan is not None, "groups without a plan are none"
+            candidates.append(candidate(body, plan.time, runs[inner], machine))
+        taken = {(inner, node) for inner, group in found for node in group.members}
+        reasons = decide(candidates, time_of_others(taken, runs, machine))
+        self.chosen = {inner: [] for inner in runs}
+        for (inner, group), reason in zip(found, reasons, strict=True):
+            if reason is None:
+                self.chosen[inner].append(group)
+            else:
+                names = Counter(node.op.name for node in inner.nodes if node in group.members)
+                self.declined[f"{', '.join(names)}: {reason}"] += 1
+
     def fused_graph(self, graph: Graph) -> Graph:
-        groups = self.groups(graph)
+        groups = self.chosen.get(graph, []) if self.is_free else self.groups(graph)
         unit_of: dict[Node, Unit] = {node: group for group in groups for node in group.members}
         for node in graph.nodes:
-            if node.op.primitive is not None and node not in unit_of and node.op is not KERNEL:
-                if self.only is not None and not self.only(node):
-                    continue
+            if node.op.primitive is not None and node not in unit_of and node.op is not KERNEL and not self.is_free:
                 reason = self.engine.declines(node, self.exact)
                 self.declined[reason or f"{node.op.name}, which by itself moves data, or makes a kernel too large"] += 1
         mapping: dict[Node, Node] = {p: p for p in graph.params}

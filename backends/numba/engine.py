@@ -15,9 +15,12 @@ from graphopt.analysis.derive import IOTA, Derivation, TooLargeError, write_outp
 from graphopt.analysis.engine import Plan
 from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.indexed import declined as declined_indexed
+from graphopt.analysis.kernel_time import kernel_time
+from graphopt.analysis.machine import Machine
 from graphopt.analysis.parts import accumulate, is_cut, reduce_in_parts
 from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, axes_of, is_arg
 from graphopt.analysis.sorting import SORT, sort
+from graphopt.backends.numba.costs import scalar_cost
 from graphopt.backends.numba.emit import function_of, source_of
 from graphopt.backends.numba.frame import check_version
 from graphopt.backends.numba.objects import LARGE, Launch, add_kernel, kernel_key
@@ -140,7 +143,7 @@ class NumbaEngine:
         source, launch = source_of(program, any_order), _launch(program)
         key = kernel_key(source, launch)
         _planned.setdefault(key, Planned(program, any_order, source, launch))
-        return Plan(key, work)
+        return Plan(key, work, kernel_time(program, scalar_cost, Machine()))
 
     def program(self, body: Graph) -> tuple[LoopProgram, float]:
         """The loop program that is expected to take the least, and nanoseconds of it."""

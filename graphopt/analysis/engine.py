@@ -13,11 +13,13 @@ from graphopt.ir.node import Node
 class Plan:
     """What an engine would run for a body.
 
-    key: by which the engine knows it. work: nanoseconds that one run is expected to take on a core.
+    key: by which the engine knows it. work: nanoseconds that one run is expected to take on a core, as plans of one
+    graph are compared. time: nanoseconds that it takes with all threads, as engines are compared.
     """
 
     key: int
     work: float
+    time: float = 0.0
 
 
 class Engine(Protocol):

@@ -43,10 +43,11 @@ def test_large_ones_leave_xla_and_small_ones_stay(name: str) -> None:
         np.testing.assert_allclose(jitted(x), expected, rtol=1e-4, atol=1e-5 * scale)
 
 
-def test_what_is_around_stays_in_xla() -> None:
+def test_what_a_product_lies_between_is_in_kernels_where_it_is_large() -> None:
     report = graphopt.jit(lambda x: jnp.tanh(jnp.sort(x * 2, axis=1)) @ x.T).explain(LARGE)
     (kernel,) = report.kernels
-    assert [node.op.name for node in kernel.body.nodes] == ["param", "sort"]
+    assert [n.op.name for n in kernel.body.nodes if n.op.primitive is not None] == ["mul", "sort"]
+    assert any("tanh: a gain of" in note for note in report.notes)
 
 
 def test_exact_keeps_the_bits_of_sums() -> None:
@@ -64,3 +65,31 @@ def test_without_the_interface_everything_stays_in_xla_and_the_report_says_so(mo
     with pytest.raises(EngineError, match="foreign function interface"):
         graphopt.jit(KNOWN["sort"], backend="numba").explain(SMALL)
     frame.check_version.cache_clear()
+
+
+def test_a_chain_leaves_where_it_is_the_program_and_stays_beside_products() -> None:
+    def chain(x: Any) -> Any:
+        return jnp.sin(x) * jnp.exp(x) + jnp.tanh(x)
+
+    x = LARGE[:100]
+    jitted = graphopt.jit(chain)
+    (kernel,) = jitted.explain(x).kernels
+    assert {n.op.name for n in kernel.body.nodes if n.op.primitive is not None} == {"sin", "exp", "tanh", "mul", "add"}
+    np.testing.assert_allclose(jitted(x), jax.jit(chain)(x), rtol=1e-5, atol=1e-6)
+    assert not graphopt.jit(chain).explain(SMALL).kernels
+
+    def beside(x: Any) -> Any:
+        for _ in range(20):
+            x = x @ (LARGE.T @ LARGE)
+        return chain(x)
+
+    assert not graphopt.jit(beside).explain(x).kernels
+
+
+def test_what_is_in_a_loop_counts_as_often_as_it_runs() -> None:
+    def loop(x: Any, times: int) -> Any:
+        return lax.scan(lambda c, _: (jnp.arctan2(c, c + 1), None), x, length=times)[0]
+
+    x = LARGE[:1, :600]
+    assert len(graphopt.jit(lambda x: loop(x, 1000)).explain(x).kernels) == 1
+    assert not graphopt.jit(lambda x: loop(x, 2)).explain(x[:, :100]).kernels

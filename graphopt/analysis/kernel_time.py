@@ -1,0 +1,187 @@
+"""How long a kernel takes, predicted from its loop program: operations, loads by stride, loops too short for vectors.
+
+Where the code is of a kind whose speed is hard to know (conditions, quotients in indices, columns read one by one) the
+prediction is on the slow side: in doubt a kernel must not be chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphopt.analysis.machine import FRESH, Machine, threads_for
+from graphopt.analysis.reductions import MAX, MIN
+from graphopt.ir.index import Index, Variable
+from graphopt.ir.loop import (
+    Accumulate,
+    Apply,
+    Block,
+    Expression,
+    For,
+    If,
+    Let,
+    Load,
+    LoopProgram,
+    Phase,
+    Position,
+    Set,
+    Sort,
+    Statement,
+    Store,
+)
+from graphopt.ir.op import Op
+
+Cost = Callable[[Op, np.dtype[Any]], float]
+"""Nanoseconds that a core takes for one element of a scalar operation, in a loop that is vectorized."""
+
+VECTOR = 64
+"""Bytes of a vector."""
+
+MOVE = 0.012
+"""Nanoseconds of a byte that is loaded or stored, in a loop that is vectorized."""
+
+SCALAR = 8.0
+"""What an operation takes in a loop that is not vectorized, of what it takes in one that is; float32."""
+
+GATHERED, MISSED = 0.6, 2.5
+"""Nanoseconds of an element loaded from another line than the one before: in a core's caches, and outside of them."""
+
+DIVIDED = 1.0
+"""Nanoseconds of a quotient or remainder in an index."""
+
+BRANCH = 0.7
+"""Nanoseconds of a condition."""
+
+CHAINED = 2.5
+"""Nanoseconds of a greatest or least number of two, where each waits for the one before."""
+
+LOOP = 4.0
+"""Nanoseconds of beginning and ending a loop."""
+
+SORTED = 1.5
+"""Nanoseconds of an element and a doubling of the length, where rows are sorted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one run of a loop program does.
+
+    flops: scalar operations. core: nanoseconds on one core. bytes: of operands, results and scratch, each once.
+    """
+
+    flops: int
+    core: float
+    bytes: int
+
+
+def work_of(program: LoopProgram, cost: Cost) -> Work:
+    """The work of all phases together."""
+    phases = [_phase(phase, cost) for phase in program.phases]
+    size = sum(buffer.size * buffer.dtype.itemsize for buffer in program.buffers)
+    return Work(sum(p.flops for p in phases), sum(p.core for p in phases), size)
+
+
+def kernel_time(program: LoopProgram, cost: Cost, machine: Machine) -> float:
+    """Nanoseconds that one run is expected to take with all threads, its call included."""
+    total = machine.call
+    for phase in program.phases:
+        core = _phase(phase, cost).core
+        threads = min(threads_for(core, machine), max(1.0, phase.extent / max(phase.grain, 1)))
+        total += core / threads + (machine.wake if threads > 1 else 0.0)
+    sizes = [buffer.size * buffer.dtype.itemsize for buffer in program.buffers]
+    total = max(total, machine.moving(sum(sizes), machine.threads))
+    fresh = sum(b.size * b.dtype.itemsize for b in program.buffers if b.role != "in")
+    return total + (fresh / machine.huge_rate if fresh >= FRESH else 0.0)
+
+
+def _phase(phase: Phase, cost: Cost) -> Work:
+    walk = _Walk(cost)
+    walk.block(phase.body, phase.extent, phase.name, phase.extent)
+    return Work(round(walk.flops), walk.core, 0)
+
+
+class _Walk:
+    def __init__(self, cost: Cost) -> None:
+        self.cost = cost
+        self.flops = 0.0
+        self.core = 0.0
+
+    def block(self, block: Block, times: float, variable: str, extent: int) -> None:
+        """Adds what a block takes that is run so often. variable: of the innermost loop around it, of that extent."""
+        is_innermost = not any(isinstance(s, For | Sort) for s in block.statements)
+        for statement in block.statements:
+            self.statement(statement, times, variable, extent, is_innermost)
+
+    def statement(self, statement: Statement, times: float, variable: str, extent: int, vectors: bool) -> None:
+        if isinstance(statement, For):
+            self.core += times * LOOP
+            self.block(statement.body, times * statement.extent, statement.name, statement.extent)
+        elif isinstance(statement, If):
+            self.core += times * BRANCH
+            for block in (statement.then, statement.otherwise):
+                self.block(block, times / 2, variable, extent)
+        elif isinstance(statement, Sort):
+            steps = max(1, statement.count.bit_length())
+            self.core += times * SORTED * statement.count * steps
+        elif isinstance(statement, Let | Set):
+            self.expression(statement.value, statement.local.dtype, times, variable, extent, vectors)
+        elif isinstance(statement, Accumulate):
+            self.apply(statement.op, statement.local.dtype, times, extent, vectors)
+            if statement.op in (MAX, MIN) and statement.local.dtype.kind == "f":
+                # Interleaved four times; what is left over waits for one comparison after the other.
+                left = extent % (4 * VECTOR // statement.local.dtype.itemsize)
+                self.core += times / extent * left * CHAINED
+        elif isinstance(statement, Store):
+            self.memory(statement.at, statement.buffer.dtype, statement.buffer.size, times, variable, extent, vectors)
+        else:
+            self.core += times * BRANCH
+            self.block(statement.then, times / 2, variable, extent)
+
+    def expression(
+        self, value: Expression, dtype: np.dtype[Any], times: float, variable: str, extent: int, vectors: bool
+    ) -> None:
+        if isinstance(value, Load):
+            self.memory(value.at, value.buffer.dtype, value.buffer.size, times, variable, extent, vectors)
+        elif isinstance(value, Apply):
+            of = value.values[-1].dtype if value.values else dtype
+            self.apply(value.op, max(of, dtype, key=lambda d: d.itemsize), times, extent, vectors)
+        elif isinstance(value, Position):
+            self.core += times * DIVIDED * value.at.divisions()
+
+    def apply(self, op: Op, dtype: np.dtype[Any], times: float, extent: int, vectors: bool) -> None:
+        self.flops += times
+        self.core += times * self.cost(op, dtype) * _slowdown(dtype, extent, vectors)
+
+    def memory(
+        self, at: Index, dtype: np.dtype[Any], size: int, times: float, variable: str, extent: int, vectors: bool
+    ) -> None:
+        """One element loaded or stored."""
+        self.core += times * DIVIDED * at.divisions()
+        step = abs(_stride(at, variable))
+        if step <= 1:
+            self.core += times * MOVE * dtype.itemsize * _slowdown(dtype, extent, vectors)
+        else:
+            lies_far = step * dtype.itemsize >= VECTOR and size * dtype.itemsize > (1 << 19)
+            self.core += times * (MISSED if lies_far else GATHERED)
+
+
+def _slowdown(dtype: np.dtype[Any], extent: int, vectors: bool) -> float:
+    """What an operation takes of what it takes in a long vectorized loop: more where vectors are not filled."""
+    lanes = VECTOR // max(dtype.itemsize, 4)
+    if not vectors:
+        return SCALAR * 4 / max(dtype.itemsize, 4)
+    return SCALAR * 4 / max(dtype.itemsize, 4) if extent < lanes else 1.0 + lanes / extent
+
+
+def _stride(at: Index, variable: str) -> int:
+    """By how many elements an index moves with a loop variable; a quotient or remainder in it counts as far."""
+    for atom, coefficient in at.terms:
+        if isinstance(atom, Variable):
+            if atom.name == variable:
+                return coefficient
+        elif variable in atom.of.variables():
+            return 1 << 16
+    return 0

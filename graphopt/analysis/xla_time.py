@@ -1,0 +1,133 @@
+"""How long XLA takes on a CPU for the operations that a kernel could do instead; measured, on the low side.
+
+XLA makes one loop of what it fuses; a reduction ends one. Nanoseconds are those of one core; where versions of XLA
+differ the table has the fastest, and what a series of JAX is known to be slower at is added.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import jax
+from jax.extend.core import primitives as p
+
+from graphopt.analysis.access import MOVES
+from graphopt.analysis.machine import FRESH, Machine, threads_for
+from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, is_arg
+from graphopt.analysis.sorting import SORT
+from graphopt.ir.graph import Graph
+from graphopt.ir.node import Node
+from graphopt.ir.op import CONSTANT, PARAM, PROJECT, Op, op_of
+from graphopt.ops.make import BROADCAST
+
+ARITHMETIC = 0.006
+"""Nanoseconds for a byte of the result: a sum, a product, a comparison."""
+
+MOVED = 0.015
+"""Nanoseconds of a byte of an operand or a result."""
+
+REDUCED = 0.02
+"""Nanoseconds of a byte of what is reduced."""
+
+LOOP = 500.0
+"""Nanoseconds of one more loop."""
+
+WAKE = 8_000.0
+"""Nanoseconds of threads that begin and end together."""
+
+INTEGER_DIVISION = 1.0
+
+_FUNCTIONS: dict[str, tuple[float, float]] = {
+    "div": (0.05, 0.1),
+    "sqrt": (0.05, 0.1),
+    "rsqrt": (0.06, 0.1),
+    "cbrt": (10.0, 10.5),
+    "exp": (0.13, 0.3),
+    "exp2": (0.13, 0.75),
+    "expm1": (0.4, 0.7),
+    "log": (0.2, 2.0),
+    "log1p": (0.45, 2.5),
+    "sin": (1.5, 7.0),
+    "cos": (1.5, 7.0),
+    "tan": (6.0, 7.0),
+    "tanh": (0.1, 0.15),
+    "sinh": (1.0, 3.9),
+    "cosh": (0.4, 1.8),
+    "asin": (8.0, 9.5),
+    "acos": (12.0, 10.5),
+    "atan": (0.12, 0.6),
+    "atan2": (12.0, 11.0),
+    "erf": (0.12, 2.3),
+    "erfc": (0.6, 2.0),
+    "pow": (3.0, 8.0),
+    "logistic": (0.2, 1.0),
+}
+"""Nanoseconds in float32 and in float64."""
+
+_SLOWER: dict[str, dict[str, tuple[float, float]]] = {
+    "0.10": {"rsqrt": (1.2, 1.5), "atan": (7.0, 7.0)},
+}
+"""By series of JAX: what it is known to be slower at."""
+
+_MOVED_OF_SERIES = {"0.10": 0.03}
+
+_SERIES = ".".join(jax.__version__.split(".")[:2])
+
+FUNCTIONS: Mapping[Op, tuple[float, float]] = {
+    op_of(getattr(p, f"{name}_p")): cost for name, cost in (_FUNCTIONS | _SLOWER.get(_SERIES, {})).items()
+}
+
+DIVISIONS = {op_of(p.div_p), op_of(p.rem_p)}
+COUNTED = {op_of(p.iota_p), *MOVES, *(op for op in REDUCTIONS)}
+
+RATE, FLOPS = 10.0, 40.0
+"""Bytes and floating-point operations a nanosecond of one core, of operations that no kernel could do."""
+
+
+def is_known(node: Node) -> bool:
+    """Whether XLA's time for an operation can be predicted."""
+    return (node.op in COUNTED and not is_arg(node)) or node.op.elementwise
+
+
+def core_time(node: Node) -> float:
+    """Nanoseconds of one core that an operation adds to the loop that it is in."""
+    aval = node.avals[0]
+    if node.op in REDUCTIONS:
+        return REDUCED * node.inputs[0].aval.nbytes
+    if not node.op.elementwise or node.op in MOVES or aval.dtype is None:
+        return 0.0
+    if node.op in DIVISIONS and aval.dtype.kind in "iu":
+        return INTEGER_DIVISION * aval.size
+    if node.op in FUNCTIONS:
+        return FUNCTIONS[node.op][aval.dtype.itemsize > 4] * aval.size
+    return ARITHMETIC * max(aval.nbytes, *(n.aval.nbytes for n in node.inputs))
+
+
+def fused_time(body: Graph, machine: Machine) -> float:
+    """Nanoseconds that one run of a body takes in XLA; what no time is known of takes none."""
+    sizes = [n.aval.nbytes for n in (*body.params, *body.outputs)]
+    # What a reduction's result is needed with again is stored before and read after it.
+    inner = [n.inputs[0].aval.nbytes for n in body.nodes if n.op in REDUCTIONS and n not in body.outputs]
+    again = sum(inner) if any(n.op is BROADCAST for n in body.nodes) else 0
+    core = _MOVED_OF_SERIES.get(_SERIES, MOVED) * (sum(sizes) + again) + sum(map(core_time, body.nodes))
+    threads = threads_for(core, machine)
+    loops = 1 + sum(1 for node in body.nodes if node.op in REDUCTIONS)
+    total = core / threads + loops * LOOP + (WAKE if threads > 1 else 0.0)
+    total = max(total, machine.moving(sum(sizes), machine.threads))
+    fresh = sum(n.aval.nbytes for n in body.outputs)
+    return total + (fresh / machine.page_rate if fresh >= FRESH else 0.0)
+
+
+def alone_time(node: Node, machine: Machine) -> float:
+    """Nanoseconds that an operation takes that no kernel could do: roughly, for it is only to compare with."""
+    if node.op in (PARAM, CONSTANT, PROJECT) or node.op.primitive is None or node.op in MOVES:
+        return 0.0
+    if node.op in (SORT, *CUMULATIVE) or node.subgraphs:
+        return 0.0
+    ins, outs = [n.aval for n in node.data_inputs], node.data_avals
+    if not all(aval.is_static for aval in (*ins, *outs)):
+        return math.inf
+    flops = node.op.flops(node.attrs, ins, outs) if node.op.flops is not None else 0
+    moved = sum(aval.nbytes for aval in (*ins, *outs))
+    return max(flops / FLOPS, moved / RATE) / machine.threads

@@ -1,0 +1,90 @@
+"""Predicted times: they grow with the work, and what is hard to know is taken to be slow in a kernel."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import graphopt
+from graphopt.analysis.kernel_time import kernel_time, work_of
+from graphopt.analysis.machine import Machine, threads_for
+from graphopt.analysis.xla_time import fused_time
+from graphopt.backends.numba.costs import FUNCTIONS, scalar_cost
+from graphopt.backends.numba.engine import NumbaEngine
+from graphopt.backends.numba.vecmath import SCALAR_MATH
+from graphopt.ir.graph import Graph
+from graphopt.passes.choose import GAIN, RATIO, Candidate, decide
+
+MACHINE = Machine(threads=2)
+
+
+def body_of(function: Callable[..., Any], *shapes: tuple[int, ...]) -> Graph:
+    avals = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    (kernel,) = graphopt.jit(function, backend="numba").explain(*avals).kernels
+    return kernel.body
+
+
+def times(function: Callable[..., Any], *shapes: tuple[int, ...]) -> tuple[float, float]:
+    """In XLA, in a kernel."""
+    body = body_of(function, *shapes)
+    program, _ = NumbaEngine().program(body)
+    return fused_time(body, MACHINE), kernel_time(program, scalar_cost, MACHINE)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: x * 2 + 1, lambda x: jnp.exp(x).sum(-1), jax.nn.softmax, lambda x: x.sum()]
+)
+def test_more_elements_take_longer_in_both(function: Callable[..., Any]) -> None:
+    small, large = times(function, (100, 1000)), times(function, (10_000, 1000))
+    assert large[0] > 10 * small[0] and large[1] > 10 * small[1]
+
+
+def test_what_xla_calls_a_function_for_each_element_is_slower_there() -> None:
+    for function in (jnp.arctan2, jnp.power):
+        xla, kernel = times(function, (1_000_000,), (1_000_000,))
+        assert xla > RATIO * kernel
+
+
+@pytest.mark.parametrize("function", [lambda x: x.T + x, lambda x: jnp.roll(x, 1, 0) + jnp.roll(x, 1, 1)])
+def test_columns_and_conditions_are_slow_in_a_kernel(function: Callable[..., Any]) -> None:
+    xla, kernel = times(function, (1000, 1000))
+    assert xla < RATIO * kernel
+
+
+def test_short_loops_fill_no_vectors() -> None:
+    _, rows = times(lambda x: jnp.exp(x).sum(-1), (1000, 1000))
+    _, short = times(lambda x: jnp.exp(x).sum(-1), (250_000, 4))
+    assert short > 3 * rows
+
+
+def test_operations_and_bytes_are_counted() -> None:
+    program, _ = NumbaEngine().program(body_of(lambda x: x * 2 + 1, (1000,)))
+    work = work_of(program, scalar_cost)
+    assert (work.flops, work.bytes) == (2000, 8000) and work.core > 0
+
+
+def test_every_function_of_the_vector_math_has_a_time() -> None:
+    assert {op for op, _ in SCALAR_MATH} <= set(FUNCTIONS)
+    for op, dtype in SCALAR_MATH:
+        assert scalar_cost(op, dtype) > scalar_cost(op, np.dtype("f4")) * 0.9
+
+
+def test_threads_and_memory() -> None:
+    assert threads_for(1.0, MACHINE) == 1 and threads_for(1e9, MACHINE) == 2
+    assert MACHINE.moving(1 << 30, 2) > 100 * MACHINE.moving(1 << 20, 2)
+
+
+def test_decisions() -> None:
+    much = Candidate(runs=1, xla=3 * GAIN, kernel=GAIN)
+    little = Candidate(runs=1, xla=60_000, kernel=20_000)
+    nothing = Candidate(runs=1, xla=60_000, kernel=59_000)
+    assert decide([much], 0.0) == [None] == decide([little], 0.0)
+    assert decide([much], 100 * GAIN) == [None]
+    (reason,) = decide([little], GAIN)
+    assert reason is not None and "a gain of 40.0 µs in a run, less than" in reason
+    assert decide([nothing], 0.0) == ["60.0 µs in XLA, 59.0 µs in a kernel"]
+    often = Candidate(runs=1000, xla=60_000, kernel=20_000)
+    assert decide([often], 100 * GAIN) == [None]
