@@ -9,8 +9,9 @@ import numpy as np
 
 from graphopt.analysis.access import Within
 from graphopt.analysis.reductions import ADD, MUL
-from graphopt.backends.numba import intrinsics, sorting
-from graphopt.backends.numba.scalar import DTYPES, SCALARS, cast, is_float, literal, name_of
+from graphopt.backends.numba import half, intrinsics, sorting
+from graphopt.backends.numba.bits import NEXT_AFTER, REDUCE_PRECISION
+from graphopt.backends.numba.scalar import CONVERT, DTYPES, expression, is_float, literal, name_of
 from graphopt.backends.numba.vecmath import SCALAR_MATH
 from graphopt.backends.numba.vecmath import intrinsics as floating
 from graphopt.ir.attrs import EMPTY
@@ -58,19 +59,26 @@ NAMES: dict[str, Any] = {
     "mul_any_order": intrinsics.mul_any_order,
     "divide": intrinsics.divide,
     "remainder": intrinsics.remainder,
+    "float_remainder": intrinsics.float_remainder,
     "shift_left": intrinsics.shift_left,
     "shift_right_logical": intrinsics.shift_right_logical,
     "shift_right_arithmetic": intrinsics.shift_right_arithmetic,
     **{f"float_to_{d.name}": intrinsics.float_to_integer(d) for d in DTYPES if d.kind in "iu"},
-    **{f"bits_to_{d.name}": intrinsics.bits_to(d) for d in DTYPES if d.kind != "b"},
+    **{f"bits_to_{d.name}": intrinsics.bits_to(d) for d in DTYPES if d.kind != "b" and not half.is_half(d)},
+    **NEXT_AFTER,
+    **REDUCE_PRECISION,
+    "widen_float16": half.widen_float16,
+    "narrow_float16": half.narrow_float16,
+    "widen_bfloat16": half.widen_bfloat16,
+    "narrow_bfloat16": half.narrow_bfloat16,
     **{name_of(op, dtype): function for (op, dtype), function in SCALAR_MATH.items()},
     "sort_uint32": sorting.sort_uint32,
     "sort_uint64": sorting.sort_uint64,
     "sort_places_uint32": sorting.sort_places_uint32,
     "sort_places_uint64": sorting.sort_places_uint64,
-    **{f"read_{d.name}": intrinsics.element_reader(d, constant=False) for d in DTYPES},
-    **{f"input_{d.name}": intrinsics.element_reader(d, constant=True) for d in DTYPES},
-    **{f"write_{d.name}": intrinsics.element_writer(d) for d in DTYPES},
+    **{f"read_{d.name}": intrinsics.element_reader(half.kept_as(d), constant=False) for d in DTYPES},
+    **{f"input_{d.name}": intrinsics.element_reader(half.kept_as(d), constant=True) for d in DTYPES},
+    **{f"write_{d.name}": intrinsics.element_writer(half.kept_as(d)) for d in DTYPES},
     "buffer": intrinsics.element_reader("u8", constant=True),
 }
 """What the source may name."""
@@ -167,16 +175,22 @@ class _Writer:
         if isinstance(value, Apply):
             return self.applied(value, dtype)
         if isinstance(value, Position):
-            return cast(dtype, index(value.at))
+            return self.converted(index(value.at), np.dtype(np.int64), dtype)
         if isinstance(value, Test):
             return " & ".join(f"({test})" for test in tests_of(value.within)) or "True"
         return self.value(value)
 
     def applied(self, value: Apply, dtype: np.dtype[Any]) -> str:
         of: Sequence[np.dtype[Any]] = [operand.dtype for operand in value.values]
-        source = SCALARS[value.op](value.attrs, of, dtype, [self.value(operand) for operand in value.values])
+        source = expression(value.op, value.attrs, of, dtype, [self.value(operand) for operand in value.values])
         assert source is not None, value
         return source
+
+    @staticmethod
+    def converted(source: str, of: np.dtype[Any], to: np.dtype[Any]) -> str:
+        found = expression(CONVERT, EMPTY, (of,), to, (source,))
+        assert found is not None, (of, to)
+        return found
 
     @staticmethod
     def load(buffer: Buffer, at: Index) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
+from graphopt.analysis.bitcast import changes_width, recast
 from graphopt.analysis.derive import IOTA, Derivation, TooLargeError, write_outputs
 from graphopt.analysis.engine import Plan
 from graphopt.analysis.indexed import INDEXED
@@ -154,6 +155,8 @@ class NumbaEngine:
             for node in body.nodes:
                 if is_cut(node):
                     reduce_in_parts(derivation, node)
+                elif changes_width(node):
+                    recast(derivation, node)
             whole = next((n for n in body.nodes if n.op in WHOLE), None)
             if whole is not None:
                 (sort if whole.op is SORT else accumulate)(derivation, whole)

@@ -1,4 +1,4 @@
-"""Scalar operations as Numba source: for each operation and dtype an expression with XLA's meaning.
+"""Scalar operations as Numba source: `expression` gives for each operation and dtype one with XLA's meaning.
 
 Numba computes on small integers in 64 bits, so every integer result is cast back to its dtype, which wraps around as
 XLA does. What is not here stays with XLA: `reason` says why.
@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from jax.extend.core import primitives as p
 
+from graphopt.backends.numba.bits import precision
+from graphopt.backends.numba.half import HALVES, computed_as, is_half, kept_as, narrowed, widened
 from graphopt.backends.numba.vecmath import SCALAR_MATH
-from graphopt.ir.attrs import Attrs
+from graphopt.ir.attrs import EMPTY, Attrs
 from graphopt.ir.node import Node
 from graphopt.ir.op import Op, op_of
 
-DTYPES = tuple(map(np.dtype, ("bool", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")))
+DTYPES = (*map(np.dtype, ("bool", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")), *HALVES)
 """The dtypes that kernels compute in."""
 
 Dtype = np.dtype[Any]
@@ -38,6 +40,8 @@ def cast(dtype: Dtype, source: str) -> str:
 def literal(value: Any) -> str:
     """A NumPy scalar as source."""
     dtype = np.dtype(value.dtype)
+    if is_half(dtype):
+        return f"np.uint16({np.asarray(value).view(np.uint16).item()})"
     if dtype.kind == "b":
         return str(bool(value))
     if dtype.kind == "f" and not np.isfinite(value):
@@ -98,8 +102,8 @@ def _convert(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) 
 def _bitcast(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) -> str | None:
     if of[0] == to:
         return args[0]
-    same_width = of[0].itemsize == to.itemsize and "b" not in (of[0].kind, to.kind)
-    return f"bits_to_{to.name}({args[0]})" if same_width else None
+    # To another width it is several operations: graphopt.analysis.bitcast.
+    return f"bits_to_{kept_as(to).name}({args[0]})" if "b" not in (of[0].kind, to.kind) else None
 
 
 def _integer_pow(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) -> str | None:
@@ -107,11 +111,12 @@ def _integer_pow(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[st
     exponent, x = attrs["y"], args[0]
     if exponent == 0:
         return literal(to.type(1))
-    if of[0].kind not in "iuf" or (exponent < 0 and not is_float(of[0])) or abs(exponent) > 64:
+    floats = is_float(of[0]) or is_half(of[0])
+    if (of[0].kind not in "iu" and not floats) or (exponent < 0 and not floats) or abs(exponent) > 64:
         return None
 
     def times(a: str, b: str) -> str:
-        return cast(to, f"{a} * {b}")
+        return str(expression(MUL, EMPTY, (to, to), to, (a, b)))
 
     result, power, left = None, x, abs(exponent)
     while left:
@@ -119,7 +124,7 @@ def _integer_pow(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[st
             result = power if result is None else times(result, power)
         left >>= 1
         power = times(power, power)
-    return result if exponent > 0 else f"({literal(to.type(1))} / {result})"
+    return result if exponent > 0 else expression(DIV, EMPTY, (to, to), to, (literal(to.type(1)), str(result)))
 
 
 def _select(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) -> str:
@@ -140,6 +145,31 @@ def _clamp(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) ->
     return form.format(low, x, high) if is_float(to) else cast(to, form.format(low, x, high))
 
 
+def _bits(dtype: Dtype, source: str) -> str:
+    """The bits of a floating number as an unsigned integer."""
+    return source if is_half(dtype) else f"bits_to_uint{8 * dtype.itemsize}({source})"
+
+
+def _of_bits(dtype: Dtype, source: str) -> str:
+    return source if is_half(dtype) else f"bits_to_{dtype.name}({source})"
+
+
+def _next_after(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) -> str:
+    numbers = [widened(to, arg) for arg in args]
+    nan = _bits(to, literal(np.asarray(np.nan, to)[()]))
+    given = ", ".join([*numbers, *(_bits(to, arg) for arg in args), nan])
+    return _of_bits(to, f"next_after_uint{8 * to.itemsize}({given})")
+
+
+def _reduce_precision(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) -> str | None:
+    if attrs["mantissa_bits"] == 0:  # then XLA has no NaN
+        return None
+    unsigned = f"uint{8 * to.itemsize}"
+    numbers = precision(to, attrs["exponent_bits"], attrs["mantissa_bits"])
+    given = ", ".join(f"np.{unsigned}({number})" for number in numbers)
+    return _of_bits(to, f"reduce_precision_{unsigned}({widened(to, args[0])}, {_bits(to, args[0])}, {given})")
+
+
 def name_of(op: Op, dtype: Dtype) -> str:
     """What source calls a function of `graphopt.backends.numba.vecmath`."""
     return f"{op.name}_{dtype.name}"
@@ -157,17 +187,25 @@ def _function(op: Op) -> Expression:
 FUNCTIONS: Mapping[Op, Expression] = {op: _function(op) for op, _ in SCALAR_MATH}
 """The elementwise operations that take a polynomial or more."""
 
+MUL, DIV, SELECT, NEG, ABS, CONVERT, BITCAST, NEXT_AFTER, REDUCE_PRECISION, INTEGER_POW = (
+    op_of(primitive)
+    for primitive in (
+        *(p.mul_p, p.div_p, p.select_n_p, p.neg_p, p.abs_p, p.convert_element_type_p, p.bitcast_convert_type_p),
+        *(p.nextafter_p, p.reduce_precision_p, p.integer_pow_p),
+    )
+)
+
 SCALARS: Mapping[Op, Expression] = {
     **FUNCTIONS,
     op_of(p.add_p): _both("({0} + {1})", "{0} + {1}", "({0} | {1})"),
     op_of(p.sub_p): _both("({0} - {1})", "{0} - {1}"),
-    op_of(p.mul_p): _both("({0} * {1})", "{0} * {1}", "({0} & {1})"),
-    op_of(p.div_p): _both("({0} / {1})", "divide({0}, {1})"),
-    op_of(p.rem_p): _integer("remainder({0}, {1})"),
-    op_of(p.neg_p): _both("(-{0})", "-{0}"),
+    MUL: _both("({0} * {1})", "{0} * {1}", "({0} & {1})"),
+    DIV: _both("({0} / {1})", "divide({0}, {1})"),
+    op_of(p.rem_p): _both("float_remainder({0}, {1})", "remainder({0}, {1})"),
+    NEG: _both("(-{0})", "-{0}"),
     op_of(p.max_p): _both("maximum({0}, {1})", "max({0}, {1})", "({0} | {1})"),
     op_of(p.min_p): _both("minimum({0}, {1})", "min({0}, {1})", "({0} & {1})"),
-    op_of(p.abs_p): _both("fabs({0})", "-{0} if {0} < 0 else {0}"),
+    ABS: _both("fabs({0})", "-{0} if {0} < 0 else {0}"),
     op_of(p.sign_p): _both("({0} if {0} != {0} else copysign({T}({0} != 0), {0}))", "int({0} > 0) - int({0} < 0)"),
     op_of(p.square_p): _both("({0} * {0})", "{0} * {0}"),
     op_of(p.floor_p): _floating("floor({0})"),
@@ -190,13 +228,46 @@ SCALARS: Mapping[Op, Expression] = {
     op_of(p.shift_right_arithmetic_p): _integer("shift_right_arithmetic({0}, {1})"),
     op_of(p.population_count_p): _integer("population_count({0})"),
     op_of(p.clz_p): _integer("count_leading_zeros({0})"),
-    op_of(p.integer_pow_p): _integer_pow,
-    op_of(p.select_n_p): _select,
+    INTEGER_POW: _integer_pow,
+    SELECT: _select,
     op_of(p.clamp_p): _clamp,
-    op_of(p.convert_element_type_p): _convert,
-    op_of(p.bitcast_convert_type_p): _bitcast,
+    CONVERT: _convert,
+    BITCAST: _bitcast,
+    NEXT_AFTER: _next_after,
+    REDUCE_PRECISION: _reduce_precision,
 }
-"""The elementwise operations that kernels compute, and how."""
+"""The elementwise operations that kernels compute, and how: of halves in float32."""
+
+ON_BITS: Mapping[Op, Expression] = {
+    SELECT: _select,
+    BITCAST: _bitcast,
+    NEXT_AFTER: _next_after,
+    REDUCE_PRECISION: _reduce_precision,
+    INTEGER_POW: _integer_pow,
+    NEG: lambda attrs, of, to, args: f"np.uint16({args[0]} ^ np.uint16(0x8000))",
+    ABS: lambda attrs, of, to, args: f"np.uint16({args[0]} & np.uint16(0x7FFF))",
+}
+"""Those of halves that are not widened for them as a whole."""
+
+
+def expression(op: Op, attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) -> str | None:
+    """`op` on operands of these dtypes, given as source; None where it cannot be said.
+
+    A value of float16 or bfloat16 is its bits.
+    """
+    if op not in SCALARS:
+        return None
+    if not any(map(is_half, (*of, to))):
+        return SCALARS[op](attrs, of, to, args)
+    if op in ON_BITS:
+        return ON_BITS[op](attrs, of, to, args)
+    if op is CONVERT and of[0] == to:
+        return args[0]
+    if op is CONVERT and to.kind == "b":  # a denormal is not zero here, for XLA does not widen it either
+        return f"(np.uint16({args[0]} & np.uint16(0x7FFF)) != 0)"
+    wide = [widened(dtype, arg) for dtype, arg in zip(of, args, strict=True)]
+    found = SCALARS[op](attrs, list(map(computed_as, of)), computed_as(to), wide)
+    return None if found is None else narrowed(to, found)
 
 
 def reason(node: Node) -> str | None:
@@ -205,10 +276,9 @@ def reason(node: Node) -> str | None:
     for aval in avals:
         if aval.dtype not in DTYPES:
             return f"{aval.dtype} is left to XLA"
-    expression = SCALARS.get(node.op)
-    if expression is None:
+    if node.op not in SCALARS:
         return f"{node.op.name} is left to XLA"
     of = [n.aval.dtype for n in node.inputs]
-    if expression(node.attrs, of, node.aval.dtype, [f"x{i}" for i in range(len(of))]) is None:
+    if expression(node.op, node.attrs, of, node.aval.dtype, [f"x{i}" for i in range(len(of))]) is None:
         return f"{node.op.name} of {', '.join(map(str, of))} is left to XLA"
     return None

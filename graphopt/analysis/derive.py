@@ -34,8 +34,9 @@ from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES, Given, Indices, Read, Within, always, elementwise
 from graphopt.analysis.indexed import INDEXED
-from graphopt.analysis.reductions import MIN, OR, REDUCTIONS, Reduction, axes_of, is_arg
+from graphopt.analysis.reductions import MIN, OR, REDUCTIONS, Reduction, accumulated_as, axes_of, is_arg
 from graphopt.ir.attrs import EMPTY
+from graphopt.ir.aval import is_floating
 from graphopt.ir.graph import Graph
 from graphopt.ir.index import Index, delinear, linear, variable
 from graphopt.ir.index import number as number_index
@@ -64,11 +65,10 @@ from graphopt.ir.loop import (
 )
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, op_of
+from graphopt.ops.make import CONVERT, default_attrs
 
 IOTA = op_of(p.iota_p)
-SELECT, EQ, NE, CLAMP, CONVERT = (
-    op_of(primitive) for primitive in (p.select_n_p, p.eq_p, p.ne_p, p.clamp_p, p.convert_element_type_p)
-)
+SELECT, EQ, NE, CLAMP = (op_of(primitive) for primitive in (p.select_n_p, p.eq_p, p.ne_p, p.clamp_p))
 
 INT64 = np.dtype(np.int64)
 
@@ -120,7 +120,7 @@ class Derivation:
         self.inputs = {q: Buffer(f"in{i}", q.aval.dtype, q.aval.size, "in") for i, q in enumerate(body.params)}
         self.outputs = [Buffer(f"out{i}", n.aval.dtype, n.aval.size, "out") for i, n in enumerate(body.outputs)]
         self.scratch: list[Buffer] = []
-        self.combined: dict[Node, Callable[[Indices], Value]] = {}  # reductions that a phase before has done in parts
+        self.combined: dict[Node, Callable[[Indices], Value]] = {}  # how else elements of a node are found
         self.phases: list[Phase] = []
         self.work = 0.0
         self._path: list[_Scope] = []
@@ -150,6 +150,13 @@ class Derivation:
             self._iteration += self._path[-1].times * self.cost(node) * (CACHED if again else 1.0)
             self._loaded.add(node)
         return local
+
+    def converted(self, value: Value, dtype: Any) -> Value:
+        """A value in another dtype."""
+        if value.dtype == dtype:
+            return value
+        attrs = default_attrs(CONVERT).replace(new_dtype=np.dtype(dtype))
+        return self.let(Apply(CONVERT, attrs, (value,)), dtype)
 
     def bind(self, name: str) -> None:
         """Makes a local value of the current block known as a variable of indices."""
@@ -331,7 +338,8 @@ class Derivation:
 
     def best(self, node: Node, parts: Sequence[Part]) -> Value:
         """The operand's elements in `parts` combined: for argmax the greatest of them."""
-        return self.fold(REDUCTIONS[node.op], node.inputs[0].aval.dtype, parts, node)
+        dtype = node.inputs[0].aval.dtype
+        return self.converted(self.fold(REDUCTIONS[node.op], dtype, parts, node), dtype)
 
     def first(self, node: Node, parts: Sequence[Part]) -> Value:
         """The least of `parts`, which are places."""
@@ -353,7 +361,7 @@ class Derivation:
             at = place(r)
             found = self.value(operand, at)
             same: Value = self.let(Apply(EQ, EMPTY, (found, best)), np.bool_)
-            if operand.aval.dtype.kind == "f":
+            if is_floating(operand.aval.dtype):
                 none = self.let(Apply(NE, EMPTY, (found, found)), np.bool_)
                 same = self.let(Apply(OR, EMPTY, (same, none)), np.bool_)
             position = self.let(Position(at[axis]), dtype, node)
@@ -362,12 +370,13 @@ class Derivation:
         return element
 
     def fold(self, reduction: Reduction, dtype: Any, parts: Sequence[Part], node: Node) -> Value:
-        """An accumulator, and for each of `parts` loops that accumulate."""
-        result = self.let(Literal(reduction.start(dtype)), dtype, None, "a")
+        """An accumulator, in the dtype that `dtype` is accumulated as, and for each of `parts` loops."""
+        wide = accumulated_as(dtype)
+        result = self.let(Literal(reduction.start(wide)), wide, None, "a")
         for extents, element in parts:
 
             def write(r: Indices, element: Element = element) -> None:
-                self.add(Accumulate(result, reduction.combine, element(r)))
+                self.add(Accumulate(result, reduction.combine, self.converted(element(r), wide)))
                 self._iteration += self._path[-1].times * self.cost(node)
 
             self.loops(extents, REDUCTION, write)

@@ -8,7 +8,7 @@ from typing import Any
 
 from graphopt.analysis.access import Indices
 from graphopt.analysis.derive import Derivation, merged
-from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, axes_of, is_arg
+from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, accumulated_as, axes_of, is_arg
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.index import Index, delinear
 from graphopt.ir.index import number as number_index
@@ -62,7 +62,10 @@ def reduce_in_parts(derivation: Derivation, node: Node) -> None:
     def over(place: Place, count: int) -> list[Any]:
         return [([count], lambda r: derivation.value(node.inputs[0], place(r)))]
 
-    best_parts = in_parts(node.inputs[0].aval.dtype, lambda at, place: derivation.best(node, over(place, each)))
+    reduction, dtype = REDUCTIONS[node.op], node.inputs[0].aval.dtype
+    best_parts = in_parts(
+        accumulated_as(dtype), lambda at, place: derivation.fold(reduction, dtype, over(place, each), node)
+    )
 
     def best(at: Indices) -> Value:
         rest = over(places(at, number_index(PARTS * each)), left)
@@ -71,9 +74,9 @@ def reduce_in_parts(derivation: Derivation, node: Node) -> None:
     if not is_arg(node):
         derivation.combined[node] = best
         return
-    dtype = node.attrs["index_dtype"]
     first_parts = in_parts(
-        dtype, lambda at, place: derivation.first(node, [([each], derivation.candidate(node, best(at), place))])
+        node.attrs["index_dtype"],
+        lambda at, place: derivation.first(node, [([each], derivation.candidate(node, best(at), place))]),
     )
 
     def first(at: Indices) -> Value:
@@ -99,7 +102,7 @@ def accumulate(derivation: Derivation, node: Node) -> None:
     axis, shape, backwards = node.attrs["axis"], node.aval.shape, node.attrs["reverse"]
     others = (*shape[:axis], *shape[axis + 1 :])
     rows, length = math.prod(others), shape[axis]
-    reduction, dtype = CUMULATIVE[node.op], node.aval.dtype
+    reduction, dtype = CUMULATIVE[node.op], accumulated_as(node.aval.dtype)
     (buffer,) = derivation.outputs
     stride = math.prod(shape[axis + 1 :])
 
@@ -107,15 +110,17 @@ def accumulate(derivation: Derivation, node: Node) -> None:
         at = delinear(row, others)
         return (*at[:axis], step * -1 + (length - 1) if backwards else step, *at[axis:])
 
+    def element(at: Indices) -> Value:
+        return derivation.converted(derivation.value(node.inputs[0], at), dtype)
+
     def run(row: Index, start: Index, count: int, total: Local) -> None:
         def write(j: Index) -> None:
             at = place(row, start + j)
-            combined = derivation.let(
-                Apply(reduction.combine, EMPTY, (total, derivation.value(node.inputs[0], at))), dtype, node
-            )
+            combined = derivation.let(Apply(reduction.combine, EMPTY, (total, element(at))), dtype, node)
             derivation.add(Set(total, combined))
             outer, inner = row // stride, row % stride
-            derivation.add(Store(buffer, outer * (stride * length) + at[axis] * stride + inner, combined))
+            result = derivation.converted(combined, node.aval.dtype)
+            derivation.add(Store(buffer, outer * (stride * length) + at[axis] * stride + inner, result))
 
         derivation.loop(count, SERIAL, write)
 
@@ -131,10 +136,10 @@ def accumulate(derivation: Derivation, node: Node) -> None:
     def total_of_part(index: Index) -> None:
         row, number = delinear(index, (rows, PARTS))
 
-        def element(r: Indices) -> Value:
-            return derivation.value(node.inputs[0], place(row, number * each + r[0]))
+        def of_part(r: Indices) -> Value:
+            return element(place(row, number * each + r[0]))
 
-        derivation.add(Store(parts, index, derivation.fold(reduction, dtype, [([each], element)], node)))
+        derivation.add(Store(parts, index, derivation.fold(reduction, dtype, [([each], of_part)], node)))
 
     def part(index: Index) -> None:
         row, number = delinear(index, (rows, PARTS))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jax.extend.core import primitives as p
 
+from graphopt.ir.aval import is_floating
 from graphopt.ir.node import Node
 from graphopt.ir.op import Op, op_of
 
@@ -19,13 +20,13 @@ ARGMAX, ARGMIN = op_of(p.argmax_p), op_of(p.argmin_p)
 
 
 def _least(dtype: Any) -> Any:
-    if dtype.kind == "f":
+    if is_floating(dtype):
         return -np.inf
     return False if dtype.kind == "b" else np.iinfo(dtype).min
 
 
 def _greatest(dtype: Any) -> Any:
-    if dtype.kind == "f":
+    if is_floating(dtype):
         return np.inf
     return True if dtype.kind == "b" else np.iinfo(dtype).max
 
@@ -69,6 +70,11 @@ CUMULATIVE: Mapping[Op, Reduction] = {
     op_of(p.cummin_p): _MIN,
 }
 """Cumulative operations: each element combines those up to its place."""
+
+
+def accumulated_as(dtype: Any) -> np.dtype[Any]:
+    """The dtype in which values of a dtype are combined: of those of 16 bits float32, rounded at the end."""
+    return np.dtype(np.float32 if is_floating(dtype) and dtype.itemsize == 2 else dtype)
 
 
 def axes_of(node: Node) -> tuple[int, ...]:

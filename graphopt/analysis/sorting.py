@@ -13,8 +13,9 @@ from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import Indices
 from graphopt.analysis.derive import Derivation
-from graphopt.analysis.reductions import ADD, OR, XOR, Reduction
+from graphopt.analysis.reductions import ADD, OR, XOR, Reduction, accumulated_as
 from graphopt.ir.attrs import EMPTY
+from graphopt.ir.aval import is_floating
 from graphopt.ir.index import Index, delinear, linear, variable
 from graphopt.ir.loop import (
     SERIAL,
@@ -97,16 +98,19 @@ class _Sort:
             d.add(Store(out, linear(self.at(row, j), self.shape), from_key(d, loaded, operand.aval.dtype)))
 
         d.loop(self.count, SERIAL, back)
-        if operand.aval.dtype.kind == "f":
+        if is_floating(operand.aval.dtype):
             self.restore_zeros(row, out)
 
     def restore_zeros(self, row: Index, out: Buffer) -> None:
-        """-0.0 and 0.0 had one key."""
+        """-0.0 and 0.0 had one key, and so had denormals where they count as zero."""
         d, operand = self.derivation, self.node.inputs[0]
-        zero = Literal(np.zeros((), operand.aval.dtype)[()])
+        zero = to_key(d, Literal(np.zeros((), operand.aval.dtype)[()]))
+
+        def key(j: Index) -> Value:
+            return to_key(d, d.value(operand, self.at(row, j)))
 
         def below(r: Indices) -> Value:
-            less = apply(d, LT, np.bool_, d.value(operand, self.at(row, r[0])), zero)
+            less = apply(d, LT, np.bool_, key(r[0]), zero)
             return apply(d, CONVERT, np.int64, less)
 
         first = d.fold(Reduction(ADD, lambda dtype: 0), np.int64, [([self.count], below)], self.node)
@@ -115,7 +119,7 @@ class _Sort:
         def restore(j: Index) -> None:
             element = d.value(operand, self.at(row, j))
             then = Block()
-            d.add(When(apply(d, EQ, np.bool_, element, zero), then))
+            d.add(When(apply(d, EQ, np.bool_, key(j), zero), then))
             target = variable(place.name, 0, self.count - 1)
             then.statements.append(Store(out, linear(self.at(row, target), self.shape), element))
             following = Local(d.name("v"), place.dtype)
@@ -175,6 +179,7 @@ def _top(dtype: Any) -> Literal:
 
 def to_key(d: Derivation, value: Value) -> Value:
     """An unsigned number that is as much greater as `value` is in the order of sorting."""
+    value = d.converted(value, accumulated_as(value.dtype))
     kind, wide = value.dtype.kind, value.dtype.itemsize == 8
     unsigned, signed = (np.uint64, np.int64) if wide else (np.uint32, np.int32)
     if kind in "bu":
@@ -194,6 +199,8 @@ def to_key(d: Derivation, value: Value) -> Value:
 
 def from_key(d: Derivation, key: Value, dtype: Any) -> Value:
     """The number of a dtype that a key was made of; 0.0 for both zeros, and one NaN for all."""
+    if accumulated_as(dtype) != dtype:
+        return d.converted(from_key(d, key, accumulated_as(dtype)), dtype)
     dtype, unsigned = np.dtype(dtype), key.dtype
     signed = np.dtype(f"i{unsigned.itemsize}")
     if dtype.kind in "bu":

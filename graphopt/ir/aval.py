@@ -114,6 +114,12 @@ def array_aval(shape: tuple[int, ...], dtype: Any, weak_type: bool = False) -> A
 
 
 @cache
+def is_floating(dtype: Any) -> bool:
+    """Whether values of a dtype are real floating numbers, of NumPy's types or of others (bfloat16)."""
+    return bool(jnp.issubdtype(dtype, np.floating))
+
+
+@cache
 def dtype_name(dtype: Any) -> str:
     """Short name of a dtype: `f32`, `bf16`, `i8`, `u32`, `bool`, `c64`, `f8_e4m3fn`, `float0`, `key<fry>`."""
     if dtype == jax.dtypes.float0:
