@@ -47,8 +47,8 @@ def _element(derivation: Derivation, node: Node, at: Indices) -> Value:
     total: Value = Literal(_unsigned(to).type(0))
     for place in range(to.itemsize // of.itemsize):
         bits = _bits(derivation, derivation.value(operand, (*at, number(place))))
-        shift = Literal(_unsigned(to).type(place * 8 * of.itemsize))
-        high = _apply(derivation, SHIFT_LEFT, _unsigned(to), derivation.converted(bits, _unsigned(to)), shift)
+        offset = Literal(_unsigned(to).type(place * 8 * of.itemsize))
+        high = _apply(derivation, SHIFT_LEFT, _unsigned(to), derivation.converted(bits, _unsigned(to)), offset)
         total = _apply(derivation, OR, _unsigned(to), total, high)
     return _of_bits(derivation, total, to)
 

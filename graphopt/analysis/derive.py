@@ -308,12 +308,13 @@ class Derivation:
             given = int(np.asarray(value.value).astype(dtype))
             return number_index(given if high is None else min(max(given, low), most))
         if value.dtype != dtype:
-            value = self.let(Apply(CONVERT, EMPTY, (value,)), dtype)
+            value = self.converted(value, dtype)
         if high is not None:
             least, greatest = Literal(dtype.type(low)), Literal(dtype.type(most))
             value = self.let(Apply(CLAMP, EMPTY, (least, value, greatest)), dtype)
         if dtype != INT64:
-            value = self.let(Apply(CONVERT, EMPTY, (value,)), INT64)
+            value = self.converted(value, INT64)
+        assert isinstance(value, Local)
         if most > np.iinfo(INT64).max:  # what is too large becomes negative
             low, most = int(np.iinfo(INT64).min), int(np.iinfo(INT64).max)
         self.bind(value.name)
