@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,17 @@ from graphopt.analysis.access import Within
 from graphopt.analysis.reductions import ADD, MUL
 from graphopt.backends.numba import half, intrinsics, sorting
 from graphopt.backends.numba.bits import NEXT_AFTER, REDUCE_PRECISION
-from graphopt.backends.numba.scalar import CONVERT, DTYPES, expression, is_float, literal, name_of
-from graphopt.backends.numba.vecmath import SCALAR_MATH
+from graphopt.backends.numba.scalar import (
+    CONVERT,
+    DTYPES,
+    applied,
+    expression,
+    half_power_name,
+    is_float,
+    name_of,
+    value_source,
+)
+from graphopt.backends.numba.vecmath import HALF_POWERS, SCALAR_MATH
 from graphopt.backends.numba.vecmath import intrinsics as floating
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.index import Index, Quotient, Variable
@@ -26,7 +35,6 @@ from graphopt.ir.loop import (
     If,
     Let,
     Load,
-    Local,
     LoopProgram,
     Phase,
     Position,
@@ -35,7 +43,6 @@ from graphopt.ir.loop import (
     Statement,
     Store,
     Test,
-    Value,
     When,
 )
 from graphopt.ir.node import Node
@@ -72,6 +79,7 @@ NAMES: dict[str, Any] = {
     "widen_bfloat16": half.widen_bfloat16,
     "narrow_bfloat16": half.narrow_bfloat16,
     **{name_of(op, dtype): function for (op, dtype), function in SCALAR_MATH.items()},
+    **{half_power_name(exponent, dtype): function for (exponent, dtype), function in HALF_POWERS.items()},
     "sort_uint32": sorting.sort_uint32,
     "sort_uint64": sorting.sort_uint64,
     "sort_places_uint32": sorting.sort_places_uint32,
@@ -137,14 +145,14 @@ class _Writer:
             yield f"{statement.local.name} = {self.accumulated(statement)}"
         elif isinstance(statement, Store):
             buffer = statement.buffer
-            yield f"write_{buffer.dtype.name}({buffer.name}, {index(statement.at)}, {self.value(statement.value)})"
+            yield f"write_{buffer.dtype.name}({buffer.name}, {index(statement.at)}, {value_source(statement.value)})"
         elif isinstance(statement, For):
             yield f"for {statement.name} in range({statement.extent}):"
             yield from self.block(statement.body)
         elif isinstance(statement, If):
             yield from self.condition(statement)
         elif isinstance(statement, When):
-            yield f"if {self.value(statement.condition)}:"
+            yield f"if {value_source(statement.condition)}:"
             yield from self.block(statement.then)
         else:
             yield self.sort(statement)
@@ -163,28 +171,22 @@ class _Writer:
             yield from self.block(statement.otherwise)
 
     def accumulated(self, statement: Accumulate) -> str:
-        local, value = statement.local, self.value(statement.value)
+        local, value = statement.local, value_source(statement.value)
         if self.any_order and is_float(local.dtype) and statement.op in (ADD, MUL):
             name = "add_any_order" if statement.op is ADD else "mul_any_order"
             return f"{name}({local.name}, {value})"
-        return self.applied(Apply(statement.op, EMPTY, (local, statement.value)), local.dtype)
+        return applied(Apply(statement.op, EMPTY, (local, statement.value)), local.dtype)
 
     def expression(self, value: Expression, dtype: np.dtype[Any]) -> str:
         if isinstance(value, Load):
             return self.load(value.buffer, value.at)
         if isinstance(value, Apply):
-            return self.applied(value, dtype)
+            return applied(value, dtype)
         if isinstance(value, Position):
             return self.converted(index(value.at), np.dtype(np.int64), dtype)
         if isinstance(value, Test):
             return " & ".join(f"({test})" for test in tests_of(value.within)) or "True"
-        return self.value(value)
-
-    def applied(self, value: Apply, dtype: np.dtype[Any]) -> str:
-        of: Sequence[np.dtype[Any]] = [operand.dtype for operand in value.values]
-        source = expression(value.op, value.attrs, of, dtype, [self.value(operand) for operand in value.values])
-        assert source is not None, value
-        return source
+        return value_source(value)
 
     @staticmethod
     def converted(source: str, of: np.dtype[Any], to: np.dtype[Any]) -> str:
@@ -196,10 +198,6 @@ class _Writer:
     def load(buffer: Buffer, at: Index) -> str:
         kind = "input" if buffer.role == "in" else "read"
         return f"{kind}_{buffer.dtype.name}({buffer.name}, {index(at)})"
-
-    @staticmethod
-    def value(value: Value) -> str:
-        return value.name if isinstance(value, Local) else literal(value.value)
 
 
 def tests_of(within: Within) -> list[str]:

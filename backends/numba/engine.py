@@ -12,7 +12,7 @@ from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.bitcast import changes_width, recast
-from graphopt.analysis.derive import IOTA, Derivation, TooLargeError, write_outputs
+from graphopt.analysis.derive import IOTA, SMALL, Derivation, TooLargeError, write_outputs
 from graphopt.analysis.engine import Plan
 from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.indexed import declined as declined_indexed
@@ -148,10 +148,16 @@ class NumbaEngine:
 
     def program(self, body: Graph) -> tuple[LoopProgram, float]:
         """The loop program that is expected to take the least, and nanoseconds of it."""
+        try:
+            return self._program(body, SMALL)
+        except TooLargeError:
+            return self._program(body, 1)
+
+    def _program(self, body: Graph, small: int) -> tuple[LoopProgram, float]:
         rank = len(body.outputs[0].aval.shape)
         best = None
         for parallel in dict.fromkeys((rank, max(rank - 1, 0), max(rank - 2, 0))):
-            derivation = Derivation(body, self.cost)
+            derivation = Derivation(body, self.cost, small)
             for node in body.nodes:
                 if is_cut(node):
                     reduce_in_parts(derivation, node)
@@ -204,6 +210,6 @@ def _declined_reduction(node: Node) -> str | None:
     if node.op in SCALARS or not axes:
         return f"{node.op.name} over no axis"
     trailing = tuple(range(len(shape) - len(axes), len(shape)))
-    if tuple(sorted(axes)) != trailing and math.prod(shape[max(axes) + 1 :]) > 1:
+    if tuple(sorted(axes)) != trailing and math.prod(shape[max(axes) + 1 :]) > SMALL:
         return f"{node.op.name} over other axes than the last ones"
     return None

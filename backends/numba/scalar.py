@@ -14,10 +14,13 @@ from jax.extend.core import primitives as p
 
 from graphopt.backends.numba.bits import precision
 from graphopt.backends.numba.half import HALVES, computed_as, is_half, kept_as, narrowed, widened
-from graphopt.backends.numba.vecmath import SCALAR_MATH
+from graphopt.backends.numba.vecmath import HALF_POWERS, SCALAR_MATH
 from graphopt.ir.attrs import EMPTY, Attrs
+from graphopt.ir.loop import Apply, Literal, Local, Value
 from graphopt.ir.node import Node
 from graphopt.ir.op import Op, op_of
+
+POW = op_of(p.pow_p)
 
 DTYPES = (*map(np.dtype, ("bool", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")), *HALVES)
 """The dtypes that kernels compute in."""
@@ -268,6 +271,28 @@ def expression(op: Op, attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Seque
     wide = [widened(dtype, arg) for dtype, arg in zip(of, args, strict=True)]
     found = SCALARS[op](attrs, list(map(computed_as, of)), computed_as(to), wide)
     return None if found is None else narrowed(to, found)
+
+
+def half_power_name(exponent: float, dtype: Dtype) -> str:
+    """What source calls a power whose exponent is known."""
+    return f"pow_{'minus_' if exponent < 0 else ''}{int(2 * abs(exponent))}_halves_{dtype.name}"
+
+
+def value_source(value: Value) -> str:
+    """A value as source."""
+    return value.name if isinstance(value, Local) else literal(value.value)
+
+
+def applied(value: Apply, dtype: Dtype) -> str:
+    """A scalar operation on values as source."""
+    args = [value_source(operand) for operand in value.values]
+    if value.op is POW and isinstance(exponent := value.values[1], Literal):
+        known = (float(exponent.value), dtype)
+        if known in HALF_POWERS and value.values[0].dtype == dtype:
+            return f"{half_power_name(*known)}({args[0]})"
+    source = expression(value.op, value.attrs, [operand.dtype for operand in value.values], dtype, args)
+    assert source is not None, value
+    return source
 
 
 def reason(node: Node) -> str | None:

@@ -3,7 +3,9 @@
 The body is asked for one element of each output at symbolic indices. What that element needs is asked for in turn, at
 the indices that the access maps give, down to loads from the kernel's operands. Each value is computed in the outermost
 loop that has all the variables of its indices: what does not depend on an inner loop stands before it, so a row's
-maximum is computed once a row. A reduction is an accumulator and loops around its operand's element.
+maximum is computed once a row. A reduction is an accumulator and loops around its operand's element. Reductions over
+the same extents that do not need each other share their loops, and with them the values in them. Loops over a few
+elements are written out, so that what is around them can be vectorized.
 
 Body:
     %1: f32[8] = reduce_max[axes=(1,)](%0)
@@ -23,6 +25,7 @@ Loop program:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +37,7 @@ from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES, Given, Indices, Read, Within, always, elementwise
 from graphopt.analysis.indexed import INDEXED
+from graphopt.analysis.order import sort_by_need
 from graphopt.analysis.reductions import MIN, OR, REDUCTIONS, Reduction, accumulated_as, axes_of, is_arg
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.aval import is_floating
@@ -84,6 +88,15 @@ CACHED = 0.2
 DIVISION = 1.0
 """Nanoseconds of a quotient or remainder in an index; it keeps loops from being vectorized."""
 
+LOOP = 2.0
+"""Nanoseconds of a loop inside of another: its start, and its vector's elements combined at the end."""
+
+SMALL = 8
+"""Elements along an axis up to which a loop is written out."""
+
+WRITTEN_OUT = 16
+"""Elements of all axes that are written out in one place."""
+
 Element = Callable[[Indices], Value]
 """Writes the statements for one element at indices, and returns it."""
 
@@ -104,6 +117,17 @@ class _Scope:
     times: float
     opaque: bool = False
     known: dict[Any, Any] = field(default_factory=dict)
+    nests: list[_Nest] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class _Nest:
+    """Loops inside each other in which reductions accumulate. after: those whose results are needed in these."""
+
+    extents: tuple[int, ...]
+    indices: Indices
+    scopes: list[_Scope]
+    after: set[_Nest] = field(default_factory=set)
 
 
 class TooLargeError(Exception):
@@ -113,10 +137,12 @@ class TooLargeError(Exception):
 class Derivation:
     """Writes loop programs for one body. `work` is the time that all phases are expected to take, in nanoseconds."""
 
-    def __init__(self, body: Graph, cost: Callable[[Node], float]) -> None:
-        """cost: of one element of a node, in nanoseconds."""
+    def __init__(self, body: Graph, cost: Callable[[Node], float], small: int = SMALL) -> None:
+        """cost: of one element of a node, in nanoseconds. small: the elements of an axis that is written out."""
         self.body = body
         self.cost = cost
+        self.small = small
+        self.above = _reductions_above(body)
         self.inputs = {q: Buffer(f"in{i}", q.aval.dtype, q.aval.size, "in") for i, q in enumerate(body.params)}
         self.outputs = [Buffer(f"out{i}", n.aval.dtype, n.aval.size, "out") for i, n in enumerate(body.outputs)]
         self.scratch: list[Buffer] = []
@@ -127,6 +153,9 @@ class Derivation:
         self._names = 0
         self._iteration = 0.0  # nanoseconds of one iteration of the phase that is being written
         self._loaded: set[Node] = set()  # what that phase has loaded
+        self._hosts: dict[tuple[Node, bool], set[_Nest]] = {}  # its loops in which a reduction accumulates, or again
+        self._open: list[_Nest] = []  # those that are being written
+        self._shared: list[Block] = []  # blocks in it to which was added what stands before loops that were there
 
     @property
     def program(self) -> LoopProgram:
@@ -181,7 +210,10 @@ class Derivation:
         once = _Scope(Block(), set(), 1 / extent)
         body = _Scope(Block(), {name}, 1.0)
         self._path, self._iteration, self._loaded = [once, body], 0.0, set()
+        self._hosts, self._open, self._shared = {}, [], []
         write(variable(name, 0, extent - 1) if extent > 1 else Index())
+        for block in {id(block): block for block in self._shared}.values():
+            sort_by_need(block)
         grain = max(1, min(extent, round(GRAIN / max(self._iteration, 1e-3))))
         self.phases.append(Phase(name, extent, grain, once.block, body.block))
         self.work += self._iteration * extent
@@ -199,11 +231,94 @@ class Derivation:
         self.add(For(name, extent, kind, block))
         return None
 
-    def loops(self, extents: Sequence[int], kind: str, write: Callable[[Indices], None], done: Indices = ()) -> None:
-        """Loops inside each other."""
-        if not extents:
-            return write(done)
-        return self.loop(extents[0], kind, lambda index: self.loops(extents[1:], kind, write, (*done, index)))
+    def loops(self, extents: Sequence[int], write: Callable[[Indices], None], write_out: bool) -> None:
+        """Serial loops inside each other. write_out: whether the small ones are innermost, and written out."""
+        if 0 in extents:
+            return
+        large, each = self._written_out(extents, write) if write_out else (tuple(extents), write)
+
+        def inner(done: Indices) -> None:
+            if len(done) == len(large):
+                each(done)
+            else:
+                self.loop(large[len(done)], SERIAL, lambda index: inner((*done, index)))
+
+        inner(())
+
+    def _written_out(
+        self, extents: Sequence[int], write: Callable[[Indices], None]
+    ) -> tuple[tuple[int, ...], Callable[[Indices], None]]:
+        """The extents of which there are to be loops, and what is to be written in them."""
+        small: set[int] = set()
+        for axis in reversed(range(len(extents))):
+            if extents[axis] <= self.small and math.prod(extents[k] for k in (*small, axis)) <= WRITTEN_OUT:
+                small.add(axis)
+
+        def each(done: Indices) -> None:
+            for steps in itertools.product(*(range(extents[axis]) for axis in sorted(small))):
+                found, others = iter(steps), iter(done)
+                write(tuple(number_index(next(found)) if k in small else next(others) for k in range(len(extents))))
+
+        return tuple(extent for axis, extent in enumerate(extents) if axis not in small), each
+
+    def _nest(self, extents: Sequence[int], write: Callable[[Indices], None], after: set[_Nest]) -> _Nest | None:
+        """Loops that accumulate: those that are there with these extents, unless `after` has them, or new ones.
+
+        None where there is no loop.
+        """
+        large, each = self._written_out(extents, write)
+        if 0 in extents:
+            return None
+        if not large:
+            each(())
+            return None
+        outer = self._path[-1]
+        # What is needed in loops that are being written comes before them.
+        late = after.union(self._open, *(self._after(nest) for nest in self._open))
+        for nest in outer.nests:
+            if nest.extents == large and nest not in late:
+                self._write(nest, each)
+                self._shared += [scope.block for scope in (outer, *nest.scopes)]
+                return nest
+        names = [self.name("r") for _ in large]
+        scopes: list[_Scope] = []
+        for name, extent in zip(names, large, strict=True):
+            around = scopes[-1] if scopes else outer
+            self._iteration += around.times * LOOP
+            scopes.append(_Scope(Block(), {name}, around.times * extent))
+        nest = _Nest(large, tuple(variable(n, 0, e - 1) for n, e in zip(names, large, strict=True)), scopes)
+        self._write(nest, each)
+        outer.nests.append(nest)
+        for around, scope, name, extent in reversed(list(zip((outer, *scopes), scopes, names, large, strict=False))):
+            around.block.statements.append(For(name, extent, REDUCTION, scope.block))
+        return nest
+
+    def _write(self, nest: _Nest, each: Callable[[Indices], None]) -> None:
+        path = self._path
+        self._path = [*path, *nest.scopes]
+        self._open.append(nest)
+        each(nest.indices)
+        self._open.pop()
+        self._path = path
+
+    def _loops_before(self, node: Node, again: bool) -> set[_Nest]:
+        """The loops that must be done before those of a reduction, or those that find its place in its operand."""
+        needs = {(n, b) for operand in node.inputs for n in self.above[operand] for b in (False, True)}
+        hosts = {nest for key in (*needs, *([(node, False)] if again else [])) for nest in self._hosts.get(key, ())}
+        return hosts.union(*(nest.after for nest in hosts))
+
+    def _after(self, nest: _Nest) -> set[_Nest]:
+        """The loops that need the results of `nest`."""
+        return {n for nests in self._hosts.values() for n in nests if nest in n.after}
+
+    def _host(self, node: Node, again: bool, nest: _Nest) -> None:
+        """Notes that a reduction accumulates in `nest`, which comes before what is being written."""
+        before = self._loops_before(node, again)
+        self._hosts.setdefault((node, again), set()).add(nest)
+        for later, earlier in ((nest, before), *((outer, {nest}) for outer in self._open)):
+            earlier = earlier.union(*(n.after for n in earlier)) - {later}
+            for other in (later, *self._after(later)):
+                other.after |= earlier
 
     def condition(self, within: tuple[tuple[Index, int, int], ...], *writers: Callable[[], None]) -> None:
         """What the first writer writes, where `within` holds; else what the second does, if there is one."""
@@ -345,7 +460,7 @@ class Derivation:
     def first(self, node: Node, parts: Sequence[Part]) -> Value:
         """The least of `parts`, which are places."""
         last = Reduction(MIN, lambda dtype: self.last(node))
-        return self.fold(last, node.attrs["index_dtype"], parts, node)
+        return self.fold(last, node.attrs["index_dtype"], parts, node, again=True)
 
     def last(self, node: Node) -> int:
         """The greatest place that an argmax or argmin can give."""
@@ -370,8 +485,11 @@ class Derivation:
 
         return element
 
-    def fold(self, reduction: Reduction, dtype: Any, parts: Sequence[Part], node: Node) -> Value:
-        """An accumulator, in the dtype that `dtype` is accumulated as, and for each of `parts` loops."""
+    def fold(self, reduction: Reduction, dtype: Any, parts: Sequence[Part], node: Node, again: bool = False) -> Value:
+        """An accumulator, in the dtype that `dtype` is accumulated as, and for each of `parts` loops.
+
+        again: whether an element needs what `node` has been reduced to before.
+        """
         wide = accumulated_as(dtype)
         result = self.let(Literal(reduction.start(wide)), wide, None, "a")
         for extents, element in parts:
@@ -380,8 +498,19 @@ class Derivation:
                 self.add(Accumulate(result, reduction.combine, self.converted(element(r), wide)))
                 self._iteration += self._path[-1].times * self.cost(node)
 
-            self.loops(extents, REDUCTION, write)
+            nest = self._nest(extents, write, self._loops_before(node, again))
+            if nest is not None:
+                self._host(node, again, nest)
         return result
+
+
+def _reductions_above(body: Graph) -> dict[Node, frozenset[Node]]:
+    """For each node the reductions that it is, or is made of."""
+    above: dict[Node, frozenset[Node]] = {}
+    for node in body.nodes:
+        own = {node} if node.op in REDUCTIONS else set()
+        above[node] = frozenset(own).union(*(above[n] for n in node.inputs))
+    return above
 
 
 def merged(kept: Indices, axes: Sequence[int], reduced: Indices) -> Indices:
@@ -406,6 +535,6 @@ def write_outputs(derivation: Derivation, parallel: int) -> None:
                         at = (*row, *inner)
                         derivation.add(Store(buffer, linear(at, node.aval.shape), derivation.value(node, at)))
 
-            derivation.loops(rest, SERIAL, store)
+            derivation.loops(rest, store, math.prod(leading) > 1)
 
     derivation.phase(math.prod(leading), write)

@@ -10,9 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
 from jax import lax
 
 from graphopt.analysis import parts
+from graphopt.analysis.derive import SMALL, Derivation, TooLargeError, write_outputs
 from graphopt.analysis.reductions import ADD
 from graphopt.backends.interpret import interpret, shaped
 from graphopt.backends.numba.engine import NumbaEngine
@@ -21,13 +24,14 @@ from graphopt.config import Options
 from graphopt.errors import EngineError
 from graphopt.ir.graph import Graph
 from graphopt.ir.index import variable
-from graphopt.ir.loop import Accumulate, Block, Buffer, Let, Literal, Load, Local, LoopProgram, Phase, Store
+from graphopt.ir.loop import Accumulate, Block, Buffer, For, Let, Literal, Load, Local, LoopProgram, Phase, Store
 from graphopt.passes.pipelines import STANDARD
 from graphopt.rewrite.passes import Context, run_pipeline
 from graphopt.trace.jaxpr import trace_function
 
 from ..rules.drawing import values
 
+SEED = int(os.environ.get("GRAPHOPT_TEST_SEED", "0"))
 ENGINE = NumbaEngine()
 GOLDEN = Path(__file__).parents[1] / "golden" / "kernels"
 
@@ -74,6 +78,25 @@ def stencil(x: Any) -> Any:
     return jnp.pad(x[1:], (0, 1)) + jnp.pad(x[:-1], (1, 0)) - 2 * x
 
 
+def crossed(x: Any, y: Any) -> Any:
+    """Each of two loops would have to be before the other if all that can did share them."""
+    a, c = x.sum(), y.sum()
+    return a, c, (x * c).sum(), (y * a).sum()
+
+
+def pairs(x: Any, y: Any) -> Any:
+    """The differences of all pairs, weighted and summed: forces, say."""
+    d = x[:, None] - y[None]
+    return (d * jnp.square((d * d).sum(-1) - 3)[..., None]).sum(1)
+
+
+def nearest(x: Any) -> Any:
+    """The nearest other point, and how far it is."""
+    d = jnp.square(x[:, None] - x[None]).sum(-1)
+    d = jnp.where(jnp.eye(len(x), dtype=bool), np.float32(np.inf), d)
+    return jnp.argmin(d, 1).astype(np.int32), d.min(1)
+
+
 CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "elementwise": (lambda x, y: (x + y) * x - jnp.maximum(x, y), (whole(3, 5), whole(3, 5, seed=1))),
     "a row's maximum and sum": (softmax_like, (whole(5, 7),)),
@@ -115,6 +138,29 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     ),
     "a branch of each": (lambda x, i: lax.select_n(i, x, x + 1, x * 3), (whole(7), np.int32([0, 1, 2, 2, 1, 0, 1]))),
     "clamped by numbers": (lambda x: lax.clamp(np.float32(-3), x, np.float32(4)), (whole(7),)),
+    "reductions that share a loop": (
+        lambda x: (x.sum(1), (x * x).sum(1), x.max(1), jnp.argmin(x, 1).astype(np.int32)),
+        (whole(5, 11),),
+    ),
+    "reductions that need each other": (
+        lambda x: ((y := x - x.max(1, keepdims=True)).sum(1), (y * x.min(1, keepdims=True)).sum(1) - y.min(1)),
+        (whole(5, 11),),
+    ),
+    "loops that need each other, over other extents": (crossed, (whole(11), whole(13))),
+    "a shared loop needs what is computed after it": (
+        lambda x, y: (x.sum(1) + y, (x * y[:, None]).sum(1)),
+        (whole(5, 11), whole(5)),
+    ),
+    "a small axis is left over": (lambda x: (x * 2).sum(1), (whole(5, 11, 3),)),
+    "a small axis is reduced": (lambda x: (x * x.sum(2, keepdims=True)).sum((1, 2)), (whole(5, 11, 3),)),
+    "small axes, all of them": (lambda x: x.sum((1, 2)) + x.max((1, 2)), (whole(2, 3, 3),)),
+    "pairs": (pairs, (whole(11, 3), whole(13, 3))),
+    "pairs of one": (pairs, (whole(1, 3), whole(1, 3))),
+    "nearest": (nearest, (whole(11, 3),)),
+    "a product of small matrices": (
+        lambda x, y: (x[:, :, :, None] * y[:, None]).sum(2),
+        (whole(17, 3, 3), whole(17, 3, 2)),
+    ),
     "reductions over no more than an axis of size one": (lambda x: jnp.sum(x * 2, 1) + 1, (whole(3, 1, 5),)),
 }
 
@@ -263,7 +309,68 @@ def test_rows_are_shared_among_threads(shape: tuple[int, ...]) -> None:
     assert phase.extent == np.prod(shape[:-1])
 
 
+def loops(block: Block) -> list[For]:
+    return [loop for s in block.statements if isinstance(s, For) for loop in (s, *loops(s.body))]
+
+
+def test_reductions_share_loops() -> None:
+    """Those that do not need each other: of four reductions, the place of the least needs the least."""
+    for function, count in ((CASES["reductions that share a loop"][0], 2), (softmax_like, 2)):
+        (phase,) = agrees(function, whole(5, 11)).phases
+        assert [loop.kind for loop in loops(phase.body)].count("reduction") == count
+    (phase,) = agrees(pairs, whole(11, 3), whole(13, 3)).phases
+    (loop,) = loops(phase.body)
+    assert loop.extent == 13
+    assert sum(isinstance(s, Let) and str(s.value).startswith("sub(") for s in loop.body.statements) == 3 + 1
+    program = agrees(crossed, whole(11), whole(13))
+    assert len(loops(program.phases[0].before)) == 4 - 1
+
+
+STEPS: tuple[Callable[[Any, Any], Any], ...] = (
+    lambda x, y: x + y,
+    lambda x, y: x - 2 * y.sum(-1, keepdims=True),
+    lambda x, y: x * y.max(-1, keepdims=True) + jnp.argmin(x, -1, keepdims=True).astype(np.int32),
+    lambda x, y: x.sum((-2, -1), keepdims=True) - jnp.minimum(x, y),
+    lambda x, y: (x * y).sum(-2, keepdims=True) + y,
+    lambda x, y: x.min() + y * jnp.argmax(x + y, 1, keepdims=True).astype(np.int32),
+)
+"""What reductions of rows, of small axes and of all that need each other, or do not, are made of."""
+
+
+@seed(SEED)
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=False)
+@given(
+    st.lists(st.tuples(st.sampled_from(range(len(STEPS))), st.integers(0, 3), st.integers(0, 3)), max_size=7),
+    st.sampled_from([(2, 11, 3), (3, 1, 2), (2, 3, 9)]),
+)
+def test_reductions_that_may_share_loops(steps: list[tuple[int, int, int]], shape: tuple[int, ...]) -> None:
+    def function(x: Any, y: Any) -> Any:
+        known = [x, y]
+        for step, i, j in steps:
+            known.append(STEPS[step](known[-1 - i % len(known)], known[-1 - j % len(known)]))
+        return known[-1], known[-2].sum(-1), known[-3 % len(known)].max(-1)
+
+    graph, _ = trace_function(function, *(args := [whole(*shape, dtype="int32", seed=k) for k in range(2)]))
+    for small in (SMALL, 1):
+        derivation = Derivation(graph, ENGINE.cost, small)
+        try:
+            write_outputs(derivation, 1)
+        except TooLargeError:
+            continue
+        found = shaped(interpret(derivation.program, *args), graph.out_avals)
+        for f, e in zip(found, evaluate(graph, *args), strict=True):
+            np.testing.assert_array_equal(f, e)
+
+
+def test_what_is_small_is_written_out_only_where_there_is_more() -> None:
+    program = agrees(lambda x: x * x[0, 0], whole(7, 5))
+    assert program.phases[0].extent > 1
+    (phase,) = agrees(lambda x: x * 2 + x[:, :1], whole(100, 3)).phases
+    assert not loops(phase.body) and phase.extent in (100, 300)
+
+
 GOLDEN_PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "pairs": (pairs, (whole(500, 3), whole(700, 3))),
     "rows": (softmax_like, (whole(64, 100),)),
     "argmax in parts": (lambda x: lax.argmax(x * 2, 0, np.int32), (whole(100_003),)),
     "a gather of rows": (lambda x, i: x.at[i].get(mode="fill") * 2, (whole(100, 30), np.zeros(7, np.int32))),

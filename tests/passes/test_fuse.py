@@ -136,7 +136,8 @@ def test_an_array_that_is_captured_is_an_operand_and_a_number_is_not() -> None:
 
 def test_what_is_left_is_named_with_the_reason_and_how_often() -> None:
     def function(x: Any, h: Any, e: Any) -> Any:
-        return lax.asinh(x) + lax.asinh(x + 1), h * 2, lax.rev(x, (0,)), lax.cumlogsumexp(x), x.sum(0), e * 2
+        wide = lax.concatenate([x, x, x], 1)
+        return lax.asinh(x) + lax.asinh(x + 1), h * 2, lax.rev(x, (0,)), lax.cumlogsumexp(x), wide.sum(0), e * 2
 
     _, _, context = fused(function, X, X.astype(jnp.float8_e4m3fn), X[:0])
     notes = "\n".join(context.notes)

@@ -45,7 +45,17 @@ from graphopt.backends.numba.vecmath.inverse import (
     atan_f64,
 )
 from graphopt.backends.numba.vecmath.logarithm import log1p_f32, log1p_f64, log_f32, log_f64
-from graphopt.backends.numba.vecmath.power import cbrt_f32, cbrt_f64, pow_f32, pow_f64, rsqrt_f32, rsqrt_f64
+from graphopt.backends.numba.vecmath.power import (
+    HALVES,
+    cbrt_f32,
+    cbrt_f64,
+    half_power_in,
+    pow_f32,
+    pow_f64,
+    rsqrt_f32,
+    rsqrt_f64,
+)
+from graphopt.backends.numba.vecmath.real import F32, F64
 from graphopt.backends.numba.vecmath.trigonometric import cos_f32, cos_f64, sin_f32, sin_f64, tan_f32, tan_f64
 from graphopt.ir.op import Op, op_of
 
@@ -79,3 +89,10 @@ SCALAR_MATH: Mapping[tuple[Op, np.dtype[Any]], Any] = {
     for dtype, function in zip(DTYPES, functions, strict=True)
 }
 """The function that computes an operation on elements of a dtype; of `pow`, where both operands have it."""
+
+HALF_POWERS: Mapping[tuple[float, np.dtype[Any]], Any] = {
+    ((-1 if down else 1) * (whole + 0.5), dtype): half_power_in(real, whole, down)
+    for whole, down in HALVES
+    for real, dtype in zip((F32, F64), DTYPES, strict=True)
+}
+"""`x ↦ pow(x, exponent)`, for each of these exponents and a dtype: many times cheaper than `pow`."""

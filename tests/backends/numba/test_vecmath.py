@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import llvmlite.binding
+import mpmath
 import numba
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from graphopt.backends.numba import vecmath
-from graphopt.backends.numba.vecmath import SCALAR_MATH, logarithm
+from graphopt.backends.numba.vecmath import HALF_POWERS, SCALAR_MATH, logarithm
 from graphopt.backends.numba.vecmath.intrinsics import to_bits
 from graphopt.backends.numba.vecmath.real import power_of_two_f64
 
@@ -34,6 +35,8 @@ FUNCTIONS = {(op.name, dtype): function for (op, dtype), function in SCALAR_MATH
     ("log2", dtype): function for dtype, function in zip(DTYPES, (logarithm.log2_f32, logarithm.log2_f64), strict=True)
 }
 NAMES = sorted({name for name, _ in FUNCTIONS})
+HALVES = sorted({exponent for exponent, _ in HALF_POWERS})
+FUNCTIONS |= {(f"pow {exponent}", dtype): function for (exponent, dtype), function in HALF_POWERS.items()}
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 each_function = pytest.mark.parametrize("name", NAMES)
 
@@ -106,6 +109,23 @@ def measure(name: str, operands: tuple[Any, ...]) -> float:
 @each_dtype
 def test_accuracy(name: str, dtype: np.dtype[Any]) -> None:
     measure(name, operands_of(name, dtype, 500))
+
+
+@pytest.mark.parametrize("exponent", HALVES)
+@each_dtype
+def test_powers_of_halves(exponent: float, dtype: np.dtype[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exact to two units, special values as of `pow`, and in vectors."""
+    name = f"pow {exponent}"
+    monkeypatch.setitem(references.UNARY, name, lambda x: mpmath.power(x, exponent))
+    x = references.arguments(dtype, np.random.default_rng(SEED), 300)
+    measure(name, (np.concatenate([x, np.abs(x)]),))
+    points = np.array([*SPECIAL, np.finfo(dtype).max, np.finfo(dtype).tiny], dtype)
+    points = np.concatenate([points, -points])
+    with jax.enable_x64(True):
+        expected = np.asarray(jax.jit(lax.pow)(points, dtype.type(exponent)))
+    assert kinds(call(name, points)) == kinds(expected)
+    kind = "float" if dtype == np.float32 else "double"
+    assert re.search(rf"@llvm\.sqrt\.v\d+f{8 * dtype.itemsize}|fmul <\d+ x {kind}>", loop(name, dtype).inspect_llvm())
 
 
 @pytest.mark.parametrize("name", ["cos", "sin", "tan"])

@@ -1,0 +1,124 @@
+"""Statements of a block in the order in which they need each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from graphopt.ir.loop import (
+    Accumulate,
+    Apply,
+    Block,
+    Expression,
+    For,
+    If,
+    Let,
+    Load,
+    Local,
+    Position,
+    Set,
+    Sort,
+    Statement,
+    Store,
+    Test,
+    When,
+)
+
+
+def sort_by_need(block: Block) -> None:
+    """Moves what writes a local value, and what that needs in turn, before the first statement that only reads it.
+
+    All else stays as it stands: what writes a value, or a buffer that others read or write, keeps its order. A value
+    that is read must not be written again afterwards.
+    """
+    statements = block.statements
+    reads, writes = [set(_reads(s)) for s in statements], [set(_writes(s)) for s in statements]
+    local = {s.local.name: k for k, s in enumerate(statements) if isinstance(s, Let)}
+    readers, writers = _places(reads), _places(writes)
+    before = [_before(k, reads[k] | writes[k], readers, writers, local) for k in range(len(statements))]
+    order: list[int] = []
+    placed: set[int] = set()
+    for first in range(len(statements)):
+        path = [first]
+        while path:
+            needed = next((k for k in before[path[-1]] if k not in placed), None)
+            if needed is not None:
+                assert needed not in path, "\n".join(["statements that need each other:", *block.lines()])
+                path.append(needed)
+            elif (current := path.pop()) not in placed:
+                placed.add(current)
+                order.append(current)
+    block.statements[:] = [statements[k] for k in order]
+
+
+def _places(names: list[set[str]]) -> dict[str, list[int]]:
+    """By name the statements that have it."""
+    found: dict[str, list[int]] = {}
+    for k, of in enumerate(names):
+        for name in of:
+            found.setdefault(name, []).append(k)
+    return found
+
+
+def _before(
+    k: int, names: set[str], readers: dict[str, list[int]], writers: dict[str, list[int]], local: dict[str, int]
+) -> list[int]:
+    """The statements that statement `k` comes after. local: the first statement of each local value of the block."""
+    found: set[int] = set()
+    for name in names:
+        written, is_writer = writers.get(name, []), k in writers.get(name, [])
+        if name in local and not is_writer:
+            found |= set(written)
+        elif name in local and local[name] != k:
+            found |= {local[name], *(e for e in written if e < k)}
+        elif name not in local:
+            found |= {e for e in (*written, *(readers.get(name, []) if is_writer else [])) if e < k}
+    return sorted(found - {k})
+
+
+def _reads(statement: Statement) -> Iterator[str]:
+    if isinstance(statement, Let | Set):
+        yield from _of(statement.value)
+    elif isinstance(statement, Accumulate):
+        yield from (*_of(statement.local), *_of(statement.value))
+    elif isinstance(statement, Store):
+        yield from (*statement.at.variables(), *_of(statement.value))
+    elif isinstance(statement, Sort):
+        yield from statement.at.variables()
+    elif isinstance(statement, If):
+        yield from (name for at, _, _ in statement.within for name in at.variables())
+    elif isinstance(statement, When):
+        yield from _of(statement.condition)
+    for block in _blocks(statement):
+        for inner in block.statements:
+            yield from _reads(inner)
+
+
+def _of(value: Expression) -> Iterator[str]:
+    if isinstance(value, Load):
+        yield value.buffer.name
+    if isinstance(value, Load | Position):
+        yield from value.at.variables()
+    if isinstance(value, Test):
+        yield from (name for at, _, _ in value.within for name in at.variables())
+    values = value.values if isinstance(value, Apply) else (value,)
+    yield from (v.name for v in values if isinstance(v, Local))
+
+
+def _writes(statement: Statement) -> Iterator[str]:
+    if isinstance(statement, Let | Set | Accumulate):
+        yield statement.local.name
+    elif isinstance(statement, Store):
+        yield statement.buffer.name
+    elif isinstance(statement, Sort):
+        yield from (buffer.name for buffer in (statement.keys, statement.places) if buffer is not None)
+    for block in _blocks(statement):
+        for inner in block.statements:
+            yield from _writes(inner)
+
+
+def _blocks(statement: Statement) -> tuple[Block, ...]:
+    if isinstance(statement, For):
+        return (statement.body,)
+    if isinstance(statement, If):
+        return statement.then, statement.otherwise
+    return (statement.then,) if isinstance(statement, When) else ()

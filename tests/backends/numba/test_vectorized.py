@@ -1,0 +1,49 @@
+"""Kernels of whole programs: LLVM vectorized the loop that counts."""
+
+import platform
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from .vectors import accumulates_in_vectors, instructions, kernels_of
+
+pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="no vectors are known of")
+
+
+def drawn(*shape: int) -> Any:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def forces(x: Any) -> Any:
+    d = x[:, None] - x[None]
+    return (d * (((d * d).sum(-1) + 1e-3) ** -1.5)[..., None]).sum(1)
+
+
+def kernel_sums(x: Any, v: Any) -> Any:
+    return (jnp.exp(-jnp.square(x[:, None] - x[None]).sum(-1)) * v).sum(1)
+
+
+SUMS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "forces": (forces, (drawn(300, 3),)),
+    "sums of a kernel": (kernel_sums, (drawn(300, 3), drawn(300))),
+    "sums that share a loop": (lambda x: x.sum(1) * (x * x).sum(1), (drawn(30, 20_000),)),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_are_vectors(name: str) -> None:
+    function, args = SUMS[name]
+    (kernel,) = kernels_of(function, *args)
+    code = instructions(kernel)
+    assert accumulates_in_vectors(code)
+    assert not re.search(r"masked\.gather|call \w* @(?:pow|exp)f?\(", code)
+
+
+def test_without_vectors_it_is_seen() -> None:
+    """A chain in which each step needs the one before has none."""
+    (kernel,) = kernels_of(lambda x: jnp.cumsum(x * 2), drawn(300))
+    assert not accumulates_in_vectors(instructions(kernel))
