@@ -26,6 +26,7 @@ from graphopt.analysis.grouping import Group, groups_of, is_repeated, is_worth_a
 from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.reductions import REDUCTIONS
+from graphopt.analysis.scattering import SCATTERS
 from graphopt.errors import EngineError
 from graphopt.ir.graph import Graph, make_graph
 from graphopt.ir.node import Node, param, project, results
@@ -169,8 +170,9 @@ class _Fuser:
         # What a shift reads at another place than its other users is computed for each of them, and so is what that
         # needs: a chain of shifts would double with each.
         moved = {o for n in group.members if n.op in MOVES for o in n.inputs if o in inner and len(users[o]) > 1}
-        # So is what is read where integers say, where more is read than there is.
+        # So is what is read where integers say, where that is more than there is; and a scatter's integers by threads.
         moved |= {n.inputs[0] for n in group.members if n.op in INDEXED and n.inputs[0] in inner}
+        moved |= {n.inputs[1] for n in group.members if n.op in SCATTERS and n.inputs[1] in inner}
         if not reductions and not spread and not moved:
             return set()
         body, inputs = body_of(group, graph)

@@ -20,6 +20,8 @@ from graphopt.analysis.kernel_time import kernel_time
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.parts import accumulate, is_cut, reduce_in_parts
 from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, axes_of, is_arg
+from graphopt.analysis.scattering import SCATTERS, scatter
+from graphopt.analysis.scattering import declined as declined_scatter
 from graphopt.analysis.sorting import SORT, sort
 from graphopt.backends.numba.costs import scalar_cost
 from graphopt.backends.numba.emit import function_of, source_of
@@ -51,13 +53,14 @@ CALL = 5_000.0
 SAME_BITS = {
     *MOVES,
     *INDEXED,
+    *SCATTERS,
     IOTA,
     SORT,
     *(op_of(getattr(p, f"{name}_p")) for name in _SAME_BITS),
 }
 """Operations that IEEE 754 rounds in one way, or not at all. XLA divides and takes roots in its own ways."""
 
-WHOLE = (SORT, *CUMULATIVE)
+WHOLE = (SORT, *CUMULATIVE, *SCATTERS)
 """Operations that are the last of their kernel."""
 
 DIVISIONS = {op_of(primitive) for primitive in (p.div_p, p.rem_p, p.sqrt_p)}
@@ -92,7 +95,8 @@ class NumbaEngine:
 
         exact: whether the result must have the bits of XLA's, which a sum or a function of ours need not have.
         """
-        if node.effects or node.context is not None or node.subgraphs or (len(node.avals) != 1 and node.op is not SORT):
+        subgraphs = node.subgraphs and node.op not in SCATTERS
+        if node.effects or node.context is not None or subgraphs or (len(node.avals) != 1 and node.op is not SORT):
             return f"{node.op.name}"
         avals = (*(n.aval for n in node.inputs), *node.avals)
         if not all(aval.is_plain for aval in avals):
@@ -107,6 +111,8 @@ class NumbaEngine:
             return "a reshape in another order" if node.attrs.get("dimensions") and "new_sizes" in node.attrs else None
         if node.op in INDEXED:
             return declined_indexed(node)
+        if node.op in SCATTERS:
+            return declined_scatter(node)
         if node.op is IOTA or node.op is SORT:
             return None
         if node.op in REDUCTIONS:
@@ -121,7 +127,7 @@ class NumbaEngine:
             return LOAD
         if node.op in MOVES:
             return 0.0
-        if node.op in INDEXED:
+        if node.op in INDEXED or node.op in SCATTERS:
             return LOOKUP
         if node.op in FUNCTIONS:
             return FUNCTION
@@ -138,7 +144,7 @@ class NumbaEngine:
     def plan(self, body: Graph, any_order: bool) -> Plan | None:
         """The loop program of a body, with its source known by its key; None where it would be too large."""
         try:
-            program, work = self.program(body)
+            program, work = self.program(body, any_order)
         except TooLargeError:
             return None
         source, launch = source_of(program, any_order), _launch(program)
@@ -146,14 +152,14 @@ class NumbaEngine:
         _planned.setdefault(key, Planned(program, any_order, source, launch))
         return Plan(key, work, kernel_time(program, scalar_cost, Machine()))
 
-    def program(self, body: Graph) -> tuple[LoopProgram, float]:
+    def program(self, body: Graph, any_order: bool = True) -> tuple[LoopProgram, float]:
         """The loop program that is expected to take the least, and nanoseconds of it."""
         try:
-            return self._program(body, SMALL)
+            return self._program(body, any_order, SMALL)
         except TooLargeError:
-            return self._program(body, 1)
+            return self._program(body, any_order, 1)
 
-    def _program(self, body: Graph, small: int) -> tuple[LoopProgram, float]:
+    def _program(self, body: Graph, any_order: bool, small: int) -> tuple[LoopProgram, float]:
         rank = len(body.outputs[0].aval.shape)
         best = None
         for parallel in dict.fromkeys((rank, max(rank - 1, 0), max(rank - 2, 0))):
@@ -165,7 +171,10 @@ class NumbaEngine:
                     recast(derivation, node)
             whole = next((n for n in body.nodes if n.op in WHOLE), None)
             if whole is not None:
-                (sort if whole.op is SORT else accumulate)(derivation, whole)
+                if whole.op in SCATTERS:
+                    scatter(derivation, whole, any_order)
+                else:
+                    (sort if whole.op is SORT else accumulate)(derivation, whole)
                 return derivation.program, derivation.work
             write_outputs(derivation, parallel)
             # Sums in another order differ by rounding: that must not decide against what more threads can share.

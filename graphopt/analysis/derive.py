@@ -187,6 +187,10 @@ class Derivation:
         attrs = default_attrs(CONVERT).replace(new_dtype=np.dtype(dtype))
         return self.let(Apply(CONVERT, attrs, (value,)), dtype)
 
+    def spend(self, node: Node) -> None:
+        """Counts the cost of one element of a node, which no local value stands for."""
+        self._iteration += self._path[-1].times * self.cost(node)
+
     def bind(self, name: str) -> None:
         """Makes a local value of the current block known as a variable of indices."""
         self._path[-1].bound.add(name)
@@ -322,6 +326,11 @@ class Derivation:
 
     def condition(self, within: tuple[tuple[Index, int, int], ...], *writers: Callable[[], None]) -> None:
         """What the first writer writes, where `within` holds; else what the second does, if there is one."""
+        known = always(within)
+        if known is not None:
+            for write in writers[:1] if known else writers[1:]:
+                write()
+            return
         blocks = (Block(), Block())
         for block, write in zip(blocks, writers, strict=False):
             with self._inside(_Scope(block, set(), self._path[-1].times, opaque=True)):
@@ -366,7 +375,7 @@ class Derivation:
         if node.op in MOVES:
             return self._moved(node, list(MOVES[node.op](node, at)))
         if node.op in INDEXED:
-            self._iteration += self._path[-1].times * self.cost(node)
+            self.spend(node)
             return self._moved(node, list(INDEXED[node.op](node, at, self)))
         if node.op is IOTA:
             return self.let(Position(at[node.attrs["dimension"]]), node.aval.dtype, node)
@@ -496,7 +505,7 @@ class Derivation:
 
             def write(r: Indices, element: Element = element) -> None:
                 self.add(Accumulate(result, reduction.combine, self.converted(element(r), wide)))
-                self._iteration += self._path[-1].times * self.cost(node)
+                self.spend(node)
 
             nest = self._nest(extents, write, self._loops_before(node, again))
             if nest is not None:

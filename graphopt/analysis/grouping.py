@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.reductions import CUMULATIVE
+from graphopt.analysis.scattering import SCATTERS
 from graphopt.analysis.sorting import SORT
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM
 
-ALONE = (SORT, *CUMULATIVE)
+ALONE = (SORT, *CUMULATIVE, *SCATTERS)
 """Operations that are the last of their kernel and its only result."""
 
 LIMIT = 48

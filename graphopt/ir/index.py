@@ -170,6 +170,15 @@ def variable(name: str, low: int, high: int) -> Index:
     return number(low) if low == high else Index(((Variable(name, low, high), 1),))
 
 
+def narrowed(index: Index, low: int, high: int) -> Index:
+    """A number, or a variable where it is known to lie from `low` to `high`."""
+    if index.is_number:
+        return number(min(max(index.number, low), high))
+    ((atom, _),) = index.terms
+    assert isinstance(atom, Variable)
+    return variable(atom.name, max(low, atom.low), min(high, atom.high))
+
+
 def _normal(terms: dict[Atom, int], total: int) -> Index:
     for atom in [a for a in terms if isinstance(a, Remainder)]:
         quotient, factor = Quotient(atom.of, atom.by), terms[atom]

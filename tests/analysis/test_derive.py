@@ -374,6 +374,10 @@ GOLDEN_PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "rows": (softmax_like, (whole(64, 100),)),
     "argmax in parts": (lambda x: lax.argmax(x * 2, 0, np.int32), (whole(100_003),)),
     "a gather of rows": (lambda x, i: x.at[i].get(mode="fill") * 2, (whole(100, 30), np.zeros(7, np.int32))),
+    "a scatter of rows": (
+        lambda x, i, u: x.at[i].add(u * 2, mode="drop"),
+        (whole(9, 70), np.uint8([3, 1, 3]), whole(3, 70)),
+    ),
     "an update of a slice": (
         lambda x, y, i: lax.dynamic_update_slice(x, y + 1, (i, 2)),
         (*(whole(9, 9), whole(3, 5)), np.int32(4)),

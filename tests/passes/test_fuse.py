@@ -120,7 +120,7 @@ def test_loops_and_branches_have_kernels_in_them() -> None:
 
 
 def test_how_a_scatter_combines_is_for_xla_to_read() -> None:
-    graph, after, context = fused(lambda x, i: (x * 2).at[i].add(x[0] * 3 + 1), V, np.int32([1, 1, 2]))
+    graph, after, context = fused(lambda x, i: (x * 2).at[i].apply(lambda y: y * 3 + 1), V, np.int32([1, 1, 2]))
     (before,) = [n for n in graph.nodes if n.op.name.startswith("scatter")]
     (scatter,) = [n for n in after.nodes if n.op.name.startswith("scatter")]
     assert scatter.attrs == before.attrs and kernels(after)

@@ -15,6 +15,7 @@ from jax import lax
 
 import graphopt
 from graphopt.backends.numba.scalar import DTYPES
+from graphopt.ops.kernel import KERNEL
 
 from ...analysis.indexing import INDEX_DTYPES, MODES, drawn
 from ...primitive_cases.cases import Case, all_cases, sample
@@ -25,10 +26,11 @@ SEED = int(os.environ.get("GRAPHOPT_TEST_SEED", "0"))
 NUMBA = functools.partial(graphopt.jit, backend="numba")
 
 
-def agrees(function: Callable[..., Any], *args: Any, kernels: int = 1, **options: Any) -> None:
-    """The same bits as JAX's; all of it is in this many kernels."""
+def agrees(function: Callable[..., Any], *args: Any, **options: Any) -> None:
+    """The same bits as JAX's; all of it is in kernels."""
     jitted = graphopt.jit(function, backend="numba", **options)
-    assert len(jitted.explain(*args).kernels) == kernels
+    outside = [n for n in jitted.explain(*args).graph.nodes if n.op.primitive is not None and n.op is not KERNEL]
+    assert outside == []
     for found, expected in zip(jax.tree.leaves(jitted(*args)), jax.tree.leaves(jax.jit(function)(*args)), strict=True):
         np.testing.assert_array_equal(found, expected, strict=True)
         f, e = np.asarray(found), np.asarray(expected)
@@ -39,7 +41,7 @@ def agrees(function: Callable[..., Any], *args: Any, kernels: int = 1, **options
 @pytest.mark.parametrize("mode", MODES)
 def test_random_gathers(mode: str) -> None:
     @seed(SEED)
-    @settings(max_examples=8, deadline=None, derandomize=False, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=6, deadline=None, derandomize=False, suppress_health_check=list(HealthCheck))
     @given(st.integers(0, 2**32 - 1), st.sampled_from(INDEX_DTYPES))
     def test(number: int, dtype: str) -> None:
         random = np.random.default_rng(number)
@@ -59,7 +61,7 @@ def test_dtypes(dtype: str) -> None:
         x = values(random, dtype, (53, 7), True)
         i = random.integers(-60, 60, 101)
         function = lambda x, i: (x.at[i].get(mode="fill"), lax.dynamic_update_slice(x, x[:5, :3], (i[0], i[1])))
-        agrees(function, x, i, kernels=2)
+        agrees(function, x, i)
 
 
 @pytest.mark.parametrize("start", [-5, 0, 3, 48, 49, 2_000_000_000])
@@ -73,7 +75,7 @@ def test_large_gathers_share_rows_among_threads() -> None:
     random = np.random.default_rng(SEED)
     x, i = random.normal(size=(1009, 61)).astype(np.float32), random.integers(-1009, 1009, 30_011)
     agrees(lambda x, i: x[i] * 2, x, i)
-    agrees(lambda x, i: jnp.sum(x[:, i] > 0, 0), x, i % 61)
+    agrees(lambda x, i: jnp.sum(x[:, i] > 0, 1), x, i % 61)
     agrees(lambda x, i: x[i, i % 61], x, i)
 
 
@@ -81,7 +83,7 @@ def test_what_is_gathered_often_is_computed_once() -> None:
     """A kernel before computes 100 functions, and not one for each of the 30,000 places."""
     random = np.random.default_rng(SEED)
     x, i = random.normal(size=100).astype(np.float32), random.integers(0, 100, 30_000)
-    agrees(lambda x, i: jnp.floor(x * x * 3)[i], x, i, kernels=2)
+    agrees(lambda x, i: jnp.floor(x * x * 3)[i], x, i)
     bodies = [k.body for k in graphopt.jit(lambda x, i: jnp.exp(jnp.sin(x))[i], backend="numba").explain(x, i).kernels]
     assert [sum(n.op.name in ("exp", "sin") for n in body.nodes) for body in bodies] == [2, 0]
 
@@ -98,7 +100,7 @@ def by_name(cases: list[Case]) -> list[Any]:
     return [pytest.param(case, id=case.name) for case in cases]
 
 
-@pytest.mark.parametrize("case", by_name(sample(CASES, 6, SEED)))
+@pytest.mark.parametrize("case", by_name(sample(CASES, 5, SEED)))
 def test_sampled_case(case: Case, tally: Tally) -> None:
     check(case, NUMBA, tally)
 
