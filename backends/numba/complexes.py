@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jax.extend.core import primitives as p
 from llvmlite import ir
@@ -26,7 +27,7 @@ from graphopt.backends.numba.vecmath.trigonometric import cos_f32, cos_f64, sin_
 from graphopt.ir.attrs import Attrs
 from graphopt.ir.op import Op, op_of
 
-_PAIRS = {types.float32: types.complex64, types.float64: types.complex128}
+_PAIRS: dict[Any, Any] = {types.float32: types.complex64, types.float64: types.complex128}
 
 
 @intrinsic
@@ -101,6 +102,10 @@ def _divide_in(real: Any) -> Any:
     return divide
 
 
+INFINITE_THOUGH_NAN = jax.__version_info__ >= (0, 12)
+"""Whether to XLA an infinity is infinite where its other part is NaN, as C99 has it."""
+
+
 def _absolute_in(real: Any) -> Any:
     one = real(1)
 
@@ -113,6 +118,16 @@ def _absolute_in(real: Any) -> Any:
         return select(found == found, found, small)
 
     return absolute
+
+
+def _size_in(real: Any, absolute: Any) -> Any:
+    infinity = real(np.inf)
+
+    @scalar
+    def size(x: Any) -> Any:
+        return select((fabs(x.real) == infinity) | (fabs(x.imag) == infinity), infinity, absolute(x))
+
+    return size
 
 
 def _sign_in(real: Any, absolute: Any) -> Any:
@@ -223,7 +238,7 @@ def _functions(name: str, real: Any, vector: Sequence[Any]) -> dict[str, Any]:
     absolute = _absolute_in(real)
     sine, cosine = _trigonometric_in(real, sin, cos, expm1)
     return {
-        f"abs_{name}": absolute,
+        f"abs_{name}": _size_in(real, absolute) if INFINITE_THOUGH_NAN else absolute,
         f"sign_{name}": _sign_in(real, absolute),
         f"div_{name}": _divide_in(real),
         f"exp_{name}": _exp_in(real, exp, sin, cos),
