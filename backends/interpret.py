@@ -68,6 +68,7 @@ def interpret(program: LoopProgram, *args: Any, grain: int | None = None) -> lis
 
 
 NOBODY = -1
+BEFORE = -2  # what stands before the iterations of a chunk
 
 
 class _Run:
@@ -85,13 +86,22 @@ class _Run:
         self.first = 1 + max([NOBODY, *(int(w.max(initial=NOBODY)) for w in self.writer.values())])
         for start in reversed(range(0, phase.extent, grain)):
             before = set(self.locals)
+            self.clear_tiles(lambda writer: True)
+            self.now = BEFORE
             self.statements(phase.before)
             for i in reversed(range(start, min(start + grain, phase.extent))):
                 self.now = self.first + i
+                self.clear_tiles(lambda writer: writer != BEFORE)
                 self.variables[phase.name] = i
                 self.block(phase.body)
             self.variables.pop(phase.name, None)
             self.forget(before)
+
+    def clear_tiles(self, lost: Callable[[Array], Any]) -> None:
+        """Forgets what others have written to a thread's own memory."""
+        for buffer, writer in self.writer.items():
+            if buffer.role == "tile":
+                writer[lost(writer)] = NOBODY
 
     def block(self, block: Block) -> None:
         before = set(self.locals)
@@ -117,7 +127,8 @@ class _Run:
             elif isinstance(statement, For):
                 for i in range(statement.extent):
                     self.variables[statement.name] = i
-                    self.block(statement.body)
+                    if self.holds(statement.within):
+                        self.block(statement.body)
                 self.variables.pop(statement.name, None)
             elif isinstance(statement, If):
                 self.block(statement.then if self.holds(statement.within) else statement.otherwise)
@@ -171,7 +182,7 @@ class _Run:
         place = self.place(load.buffer, load.at)
         if load.buffer.role != "in":
             writer = int(self.writer[load.buffer][place])
-            if writer == NOBODY or (self.first <= writer != self.now):
+            if writer == NOBODY or (load.buffer.role != "tile" and self.first <= writer != self.now):
                 raise EngineError(f"{load} is read, element {place}, that no phase before has written")
         return self.memory[load.buffer][place]
 
@@ -180,7 +191,7 @@ class _Run:
         if store.buffer.role == "in":
             raise EngineError(f"{store.buffer} is written to")
         writer = int(self.writer[store.buffer][place])
-        if self.first <= writer != self.now:
+        if store.buffer.role != "tile" and self.first <= writer != self.now:
             raise EngineError(f"element {place} of {store.buffer} is written by two iterations")
         value = self.value(store.value)
         self.memory[store.buffer][place] = self.checked(value, store.buffer.dtype, store)

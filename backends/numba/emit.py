@@ -11,7 +11,6 @@ from graphopt.analysis.access import Within
 from graphopt.analysis.reductions import ADD, MUL
 from graphopt.backends.numba import half, intrinsics, sorting
 from graphopt.backends.numba.bits import NEXT_AFTER, REDUCE_PRECISION
-from graphopt.backends.numba.complexes import COMPLEX_NAMES
 from graphopt.backends.numba.scalar import (
     CONVERT,
     DTYPES,
@@ -72,8 +71,7 @@ NAMES: dict[str, Any] = {
     "shift_right_logical": intrinsics.shift_right_logical,
     "shift_right_arithmetic": intrinsics.shift_right_arithmetic,
     **{f"float_to_{d.name}": intrinsics.float_to_integer(d) for d in DTYPES if d.kind in "iu"},
-    **{f"bits_to_{d.name}": intrinsics.bits_to(d) for d in DTYPES if d.kind in "iuf" and not half.is_half(d)},
-    **COMPLEX_NAMES,
+    **{f"bits_to_{d.name}": intrinsics.bits_to(d) for d in DTYPES if d.kind != "b" and not half.is_half(d)},
     **NEXT_AFTER,
     **REDUCE_PRECISION,
     "widen_float16": half.widen_float16,
@@ -89,6 +87,7 @@ NAMES: dict[str, Any] = {
     **{f"read_{d.name}": intrinsics.element_reader(half.kept_as(d), constant=False) for d in DTYPES},
     **{f"input_{d.name}": intrinsics.element_reader(half.kept_as(d), constant=True) for d in DTYPES},
     **{f"write_{d.name}": intrinsics.element_writer(half.kept_as(d)) for d in DTYPES},
+    **{f"tile_{d.name}": intrinsics.tile_of(half.kept_as(d)) for d in DTYPES},
     "buffer": intrinsics.element_reader("u8", constant=True),
 }
 """What the source may name."""
@@ -102,7 +101,10 @@ def source_of(program: LoopProgram, any_order: bool, place: Callable[[Node], str
     """
     lines = ["def kernel(buffers, phase, start, stop):"]
     for number, buffer in enumerate(program.buffers):
-        lines.append(f"{INDENT}{buffer.name} = buffer(buffers, {number})")
+        if buffer.role == "tile":
+            lines.append(f"{INDENT}{buffer.name} = tile_{buffer.dtype.name}({buffer.size})")
+        else:
+            lines.append(f"{INDENT}{buffer.name} = buffer(buffers, {number})")
     writer = _Writer(any_order, place)
     for number, phase in enumerate(program.phases):
         test = f"{INDENT}{'if' if number == 0 else 'elif'} phase == {number}:"
@@ -149,7 +151,7 @@ class _Writer:
             buffer = statement.buffer
             yield f"write_{buffer.dtype.name}({buffer.name}, {index(statement.at)}, {value_source(statement.value)})"
         elif isinstance(statement, For):
-            yield f"for {statement.name} in range({statement.extent}):"
+            yield f"for {statement.name} in range({bounds(statement)}):"
             yield from self.block(statement.body)
         elif isinstance(statement, If):
             yield from self.condition(statement)
@@ -177,8 +179,6 @@ class _Writer:
         if self.any_order and is_float(local.dtype) and statement.op in (ADD, MUL):
             name = "add_any_order" if statement.op is ADD else "mul_any_order"
             return f"{name}({local.name}, {value})"
-        if self.any_order and local.dtype.kind == "c" and statement.op is ADD:
-            return f"complex_add_any_order({local.name}, {value})"
         return applied(Apply(statement.op, EMPTY, (local, statement.value)), local.dtype)
 
     def expression(self, value: Expression, dtype: np.dtype[Any]) -> str:
@@ -214,6 +214,25 @@ def tests_of(within: Within) -> list[str]:
         if at.high >= high:
             tests.append(f"{text} < {high}")
     return tests
+
+
+def bounds(loop: For) -> str:
+    """The values of a loop's variable that its conditions allow, as the arguments of `range`."""
+    starts, stops = [], []
+    for at, low, high in loop.within:
+        factor = at.coefficient(loop.name)
+        assert factor, loop.within
+        rest = Index(tuple((a, c) for a, c in at.terms if a != Variable(loop.name, a.low, a.high)), at.number)
+        if factor > 0:
+            least, end = rest * -1 + (low + factor - 1), rest * -1 + (high + factor - 1)
+        else:
+            least, end = rest - (high + factor), rest - (low + factor)
+        starts.append(least // abs(factor))
+        stops.append(end // abs(factor))
+    start = ", ".join(index(at) for at in starts if at.high > 0)
+    stop = ", ".join(index(at) for at in stops if at.low < loop.extent)
+    to = f"min({loop.extent}, {stop})" if stop else str(loop.extent)
+    return f"max(0, {start}), {to}" if start else to
 
 
 def index(at: Index) -> str:

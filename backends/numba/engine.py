@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +12,7 @@ from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.bitcast import changes_width, recast
+from graphopt.analysis.columns import is_by_columns, parts_of, reduce_columns_in_parts, widths, write_by_columns
 from graphopt.analysis.derive import IOTA, SMALL, Derivation, TooLargeError, write_outputs
 from graphopt.analysis.engine import Plan
 from graphopt.analysis.indexed import INDEXED
@@ -38,7 +39,6 @@ from graphopt.ir.op import PARAM, op_of
 _SAME_BITS = [
     "add", "sub", "mul", "neg", "max", "min", "abs", "sign", "square", "floor", "ceil", "round",
     "select_n", "clamp", "convert_element_type", "bitcast_convert_type", "reduce_max", "reduce_min", "cummax", "cummin",
-    "eq", "ne", "lt", "le", "gt", "ge", "is_finite", "nextafter", "reduce_precision", "real", "imag", "complex", "conj",
 ]
 # fmt: on
 
@@ -60,12 +60,6 @@ SAME_BITS = {
     *(op_of(getattr(p, f"{name}_p")) for name in _SAME_BITS),
 }
 """Operations that IEEE 754 rounds in one way, or not at all. XLA divides and takes roots in its own ways."""
-
-COMPLEX_ROUNDED = {op_of(primitive) for primitive in (p.mul_p, p.square_p, p.abs_p, p.sign_p)}
-"""Those of them that on complex numbers are several, which XLA may round once."""
-
-SUMS = {op_of(primitive) for primitive in (p.reduce_sum_p, p.reduce_prod_p, p.cumsum_p, p.cumprod_p)}
-"""The reductions of complex numbers."""
 
 WHOLE = (SORT, *CUMULATIVE, *SCATTERS)
 """Operations that are the last of their kernel."""
@@ -112,9 +106,7 @@ class NumbaEngine:
             return f"{node.op.name} of {', '.join(dict.fromkeys(str(a.dtype) for a in avals if a.dtype not in DTYPES))}"
         if any(aval.size == 0 for aval in avals):
             return "what is empty"
-        inexact = any(jnp.issubdtype(aval.dtype, np.inexact) for aval in avals)
-        complexes = any(aval.dtype.kind == "c" for aval in avals)
-        if exact and inexact and (node.op not in SAME_BITS or (complexes and node.op in COMPLEX_ROUNDED)):
+        if exact and node.op not in SAME_BITS and jnp.issubdtype(node.avals[0].dtype, np.floating):
             return f'{node.op.name}, of which numerics="exact" asks for the bits of XLA'
         if node.op in MOVES:
             return "a reshape in another order" if node.attrs.get("dimensions") and "new_sizes" in node.attrs else None
@@ -122,14 +114,12 @@ class NumbaEngine:
             return declined_indexed(node)
         if node.op in SCATTERS:
             return declined_scatter(node)
-        if node.op is SORT and any(n.aval.dtype.kind == "c" for n in node.inputs[: node.attrs["num_keys"]]):
-            return "sort by complex keys"
         if node.op is IOTA or node.op is SORT:
             return None
         if node.op in REDUCTIONS:
             return _declined_reduction(node)
         if node.op in CUMULATIVE:
-            return f"{node.op.name} of complex numbers" if complexes and node.op not in SUMS else None
+            return f"{node.op.name} of booleans" if node.aval.dtype.kind == "b" else None
         return reason(node) if node.op in SCALARS or node.op.elementwise else node.op.name
 
     def cost(self, node: Node) -> float:
@@ -171,28 +161,68 @@ class NumbaEngine:
             return self._program(body, any_order, 1)
 
     def _program(self, body: Graph, any_order: bool, small: int) -> tuple[LoopProgram, float]:
-        rank = len(body.outputs[0].aval.shape)
         best = None
-        for parallel in dict.fromkeys((rank, max(rank - 1, 0), max(rank - 2, 0))):
+        for write in ways(body, any_order):
             derivation = Derivation(body, self.cost, small)
-            for node in body.nodes:
-                if is_cut(node):
-                    reduce_in_parts(derivation, node)
-                elif changes_width(node):
-                    recast(derivation, node)
-            whole = next((n for n in body.nodes if n.op in WHOLE), None)
-            if whole is not None:
-                if whole.op in SCATTERS:
-                    scatter(derivation, whole, any_order)
-                else:
-                    (sort if whole.op is SORT else accumulate)(derivation, whole)
-                return derivation.program, derivation.work
-            write_outputs(derivation, parallel)
+            try:
+                write(derivation)
+            except TooLargeError:
+                continue
             # Sums in another order differ by rounding: that must not decide against what more threads can share.
-            if best is None or derivation.work < 0.999 * best.work:
+            if best is None or derivation.time < 0.999 * best.time:
                 best = derivation
-        assert best is not None
+        if best is None:
+            raise TooLargeError
         return best.program, best.work
+
+
+def ways(body: Graph, any_order: bool = True) -> Iterator[Callable[[Derivation], None]]:
+    """The ways in which the loop program of a body may be written.
+
+    any_order: whether sums and products may be reordered.
+    """
+    rank = len(body.outputs[0].aval.shape)
+    whole = next((n for n in body.nodes if n.op in WHOLE), None)
+
+    def prepare(derivation: Derivation, done: Collection[Node] = ()) -> None:
+        for node in body.nodes:
+            if changes_width(node):
+                recast(derivation, node)
+            elif is_cut(node) and node not in done:
+                reduce_in_parts(derivation, node)
+
+    def by_rows(derivation: Derivation, parallel: int) -> None:
+        prepare(derivation)
+        if whole is None:
+            write_outputs(derivation, parallel)
+        elif whole.op in SCATTERS:
+            scatter(derivation, whole, any_order)
+        else:
+            (sort if whole.op is SORT else accumulate)(derivation, whole)
+
+    for parallel in dict.fromkeys((rank, max(rank - 1, 0), max(rank - 2, 0))):
+        yield partial(by_rows, parallel=parallel)
+        if whole is not None:
+            return
+    shapes = {n.aval.shape for n in body.outputs}
+    kept = [node for node in body.nodes if is_by_columns(node)]
+    (shape, *others) = shapes
+    if others or not kept or not any(widths(shape, 0)):
+        return
+
+    def by_columns(derivation: Derivation, parallel: int, width: int, cut: bool) -> None:
+        prepare(derivation, kept)
+        for node in kept:
+            if cut and parts_of(node) > 1:
+                reduce_columns_in_parts(derivation, node)
+        write_by_columns(derivation, parallel, width)
+
+    for parallel in range(rank):
+        for width in widths(shape, parallel):
+            yield partial(by_columns, parallel=parallel, width=width, cut=False)
+    if any(parts_of(node) > 1 for node in kept):
+        *_, width = widths(shape, rank - 1)
+        yield partial(by_columns, parallel=rank - 1, width=width, cut=True)
 
 
 _planned: dict[int, Planned] = {}
@@ -216,7 +246,7 @@ def compile_kernel(key: int) -> None:
 
 
 def _launch(program: LoopProgram) -> Launch:
-    sizes: dict[str, list[int]] = {"in": [], "out": [], "scratch": []}
+    sizes: dict[str, list[int]] = {"in": [], "out": [], "scratch": [], "tile": []}
     for buffer in program.buffers:
         sizes[buffer.role].append(buffer.size * buffer.dtype.itemsize)
     phases = tuple((phase.extent, phase.grain) for phase in program.phases)
@@ -224,14 +254,8 @@ def _launch(program: LoopProgram) -> Launch:
 
 
 def _declined_reduction(node: Node) -> str | None:
-    shape, axes = node.inputs[0].aval.shape, axes_of(node)
-    if is_arg(node) and node.attrs["index_dtype"] not in DTYPES:
-        return f"{node.op.name} with places of {node.attrs['index_dtype']}"
-    if node.inputs[0].aval.dtype.kind == "c" and node.op not in SUMS:
-        return f"{node.op.name} of complex numbers"
-    if node.op in SCALARS or not axes:
+    if is_arg(node) and (node.inputs[0].aval.dtype.kind == "b" or node.attrs["index_dtype"] not in DTYPES):
+        return f"{node.op.name} of booleans"
+    if node.op in SCALARS or not axes_of(node):
         return f"{node.op.name} over no axis"
-    trailing = tuple(range(len(shape) - len(axes), len(shape)))
-    if tuple(sorted(axes)) != trailing and math.prod(shape[max(axes) + 1 :]) > SMALL:
-        return f"{node.op.name} over other axes than the last ones"
     return None

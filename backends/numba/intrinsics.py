@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import from_dtype, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 WORD = ir.IntType(64)
+
+ALIGNMENT = 64
+"""Bytes of the widest vector."""
 
 
 def _llvm(name: str, operands: int = 1) -> Any:
@@ -164,6 +168,25 @@ def bits_to(to: Any) -> Any:
 def _element(builder: Any, kind: Any, address: Any, index: Any) -> Any:
     base = builder.inttoptr(address, kind.as_pointer())
     return builder.gep(base, [index], inbounds=True)
+
+
+def tile_of(dtype: Any) -> Any:
+    """`tile(size)`: the address of `size` elements of `dtype` on the stack, a number that is known when compiling."""
+    element = from_dtype(np.dtype(dtype))
+
+    def of(typing: Any, size: Any) -> Any:
+        if not isinstance(size, types.IntegerLiteral):
+            return None
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = ir.ArrayType(context.get_data_type(element), size.literal_value)
+            memory = cgutils.alloca_once(builder, kind)
+            memory.align = ALIGNMENT
+            return builder.ptrtoint(memory, WORD)
+
+        return types.uintp(size), generate
+
+    return intrinsic(prefer_literal=True)(of)
 
 
 def element_reader(dtype: Any, constant: bool) -> Any:

@@ -28,14 +28,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES, Given, Indices, Read, Within, always, elementwise
+from graphopt.analysis.folds import Fold, fold_of
 from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.order import sort_by_need
 from graphopt.analysis.reductions import MIN, OR, REDUCTIONS, Reduction, accumulated_as, axes_of, is_arg
@@ -79,11 +81,17 @@ INT64 = np.dtype(np.int64)
 GRAIN = 20_000.0
 """Nanoseconds of work that are worth a thread's while."""
 
+SHARED = 2
+"""Cores that there surely are: ways that share their work among threads are compared by it."""
+
 STATEMENTS = 8
 """Values in a loop program for each node: shifts of shifts double them, and compiling one takes a millisecond."""
 
 CACHED = 0.2
 """What loading an operand takes in a loop after one that has loaded it, of what it took there."""
+
+STRIDED = 8
+"""What a load takes where a loop goes through memory in steps, and elements in a step that is one."""
 
 DIVISION = 1.0
 """Nanoseconds of a quotient or remainder in an index; it keeps loops from being vectorized."""
@@ -108,14 +116,19 @@ Part = tuple[Sequence[int], Element]
 
 @dataclass(slots=True)
 class _Scope:
-    """One block being written. bound: the variables of indices that begin in it. times: how often it runs in one
-    iteration of the phase. opaque: nothing inside of it may be computed outside, for it is computed under a condition.
+    """One block being written.
+
+    bound: the variables of indices that begin in it. times: how often it runs in one iteration of the phase. variable:
+    that of the innermost loop. opaque: nothing inside of it may be computed outside, for it is computed under a
+    condition. vector: whether it is a loop over all elements of a tile.
     """
 
     block: Block
     bound: set[str]
     times: float
+    variable: str
     opaque: bool = False
+    vector: bool = False
     known: dict[Any, Any] = field(default_factory=dict)
     nests: list[_Nest] = field(default_factory=list)
 
@@ -134,8 +147,21 @@ class TooLargeError(Exception):
     """A body asks for the same elements at so many places that its loop program would be too large."""
 
 
+class SideBySide(Protocol):
+    """How a phase goes about what it needs for many elements side by side."""
+
+    def keeps(self, node: Node, at: Indices) -> bool:
+        """Whether elements of a node are kept for the loop over them."""
+
+    def element(self, node: Node, at: Indices) -> Value:
+        """One element that is kept, in that loop."""
+
+
 class Derivation:
-    """Writes loop programs for one body. `work` is the time that all phases are expected to take, in nanoseconds."""
+    """Writes loop programs for one body.
+
+    work, time: nanoseconds that all phases are expected to take on one core, and on SHARED cores.
+    """
 
     def __init__(self, body: Graph, cost: Callable[[Node], float], small: int = SMALL) -> None:
         """cost: of one element of a node, in nanoseconds. small: the elements of an axis that is written out."""
@@ -146,12 +172,17 @@ class Derivation:
         self.inputs = {q: Buffer(f"in{i}", q.aval.dtype, q.aval.size, "in") for i, q in enumerate(body.params)}
         self.outputs = [Buffer(f"out{i}", n.aval.dtype, n.aval.size, "out") for i, n in enumerate(body.outputs)]
         self.scratch: list[Buffer] = []
+        self.tiles: list[Buffer] = []
         self.combined: dict[Node, Callable[[Indices], Value]] = {}  # how else elements of a node are found
+        self.folds: dict[Node, Callable[[Indices], Fold]] = {}  # what is left of a reduction that was done in parts
+        self.columns: SideBySide | None = None  # of the phase that is being written
         self.phases: list[Phase] = []
-        self.work = 0.0
+        self._phase, self._extent = "", 0  # the variable of the phase that is being written
+        self.work = self.time = 0.0
         self._path: list[_Scope] = []
         self._names = 0
-        self._iteration = 0.0  # nanoseconds of one iteration of the phase that is being written
+        # Nanoseconds of what stands before the phase that is being written, and of one of its iterations.
+        self._before = self._iteration = 0.0
         self._loaded: set[Node] = set()  # what that phase has loaded
         self._hosts: dict[tuple[Node, bool], set[_Nest]] = {}  # its loops in which a reduction accumulates, or again
         self._open: list[_Nest] = []  # those that are being written
@@ -160,7 +191,7 @@ class Derivation:
     @property
     def program(self) -> LoopProgram:
         """The loop program of all phases so far."""
-        return LoopProgram((*self.inputs.values(), *self.outputs, *self.scratch), tuple(self.phases))
+        return LoopProgram((*self.inputs.values(), *self.outputs, *self.scratch, *self.tiles), tuple(self.phases))
 
     # ---- statements
 
@@ -173,11 +204,13 @@ class Derivation:
         local = Local(self.name(kind), np.dtype(dtype))
         self.add(Let(local, value, node))
         if isinstance(value, Load | Position):
-            self._iteration += self._path[-1].times * DIVISION * value.at.divisions()
+            self._spend(DIVISION * value.at.divisions())
         if node is not None:
-            again = isinstance(value, Load) and node in self._loaded
-            self._iteration += self._path[-1].times * self.cost(node) * (CACHED if again else 1.0)
-            self._loaded.add(node)
+            factor = 1.0
+            if isinstance(value, Load):
+                factor = self._stride(value.at) * (CACHED if node in self._loaded else 1.0)
+                self._loaded.add(node)
+            self._spend(self.cost(node) * factor)
         return local
 
     def converted(self, value: Value, dtype: Any) -> Value:
@@ -189,7 +222,19 @@ class Derivation:
 
     def spend(self, node: Node) -> None:
         """Counts the cost of one element of a node, which no local value stands for."""
-        self._iteration += self._path[-1].times * self.cost(node)
+        self._spend(self.cost(node))
+
+    def _spend(self, time: float) -> None:
+        """Counts nanoseconds for what is done in the current block."""
+        time *= self._path[-1].times
+        if len(self._path) > 1 and self._phase in self._path[1].bound:
+            self._iteration += time
+        else:
+            self._before += time
+
+    def _stride(self, at: Index) -> int:
+        """What loading an element takes, of what it takes where the innermost loop finds it beside the one before."""
+        return STRIDED if abs(at.coefficient(self._path[-1].variable) or 0) >= STRIDED else 1
 
     def bind(self, name: str) -> None:
         """Makes a local value of the current block known as a variable of indices."""
@@ -208,19 +253,30 @@ class Derivation:
         self.scratch.append(buffer)
         return buffer
 
+    def new_tile(self, dtype: Any, size: int) -> Buffer:
+        """A buffer that each thread has for itself."""
+        buffer = Buffer(f"tile{len(self.tiles)}", np.dtype(dtype), size, "tile")
+        self.tiles.append(buffer)
+        return buffer
+
     def phase(self, extent: int, write: Callable[[Index], None]) -> None:
         """One phase, whose body `write` writes for an index."""
-        name = self.name("i")
-        once = _Scope(Block(), set(), 1 / extent)
-        body = _Scope(Block(), {name}, 1.0)
-        self._path, self._iteration, self._loaded = [once, body], 0.0, set()
+        self._phase = name = self.name("i")
+        self._extent = extent
+        once = _Scope(Block(), set(), 1.0, name)
+        body = _Scope(Block(), {name}, 1.0, name)
+        self._path, self._before, self._iteration, self._loaded = [once, body], 0.0, 0.0, set()
         self._hosts, self._open, self._shared = {}, [], []
         write(variable(name, 0, extent - 1) if extent > 1 else Index())
+        self.columns = None
         for block in {id(block): block for block in self._shared}.values():
             sort_by_need(block)
-        grain = max(1, min(extent, round(GRAIN / max(self._iteration, 1e-3))))
+        grain = max(1, min(extent, round(max(GRAIN, self._before) / max(self._iteration, 1e-3))))
         self.phases.append(Phase(name, extent, grain, once.block, body.block))
-        self.work += self._iteration * extent
+        chunks = -(-extent // grain)
+        work = self._iteration * extent + self._before * chunks
+        self.work += work
+        self.time += work / min(SHARED, chunks)
 
     def loop(self, extent: int, kind: str, write: Callable[[Index], None]) -> None:
         """One loop, written after all that its body needs from outside; no loop where it would run once or never."""
@@ -229,11 +285,62 @@ class Derivation:
         if extent == 0:
             return None
         name = self.name("j" if kind == SERIAL else "r")
-        block = Block()
-        with self._inside(_Scope(block, {name}, self._path[-1].times * extent)):
-            write(variable(name, 0, extent - 1))
-        self.add(For(name, extent, kind, block))
-        return None
+        return self.loop_over(name, extent, kind, lambda: write(variable(name, 0, extent - 1)))
+
+    def loop_over(
+        self,
+        name: str,
+        extent: int,
+        kind: str,
+        write: Callable[[], None],
+        within: Within = (),
+        vector: bool = False,
+    ) -> None:
+        """A loop over a variable within conditions on it. vector: whether it is one over all elements of a tile."""
+        inside = tuple([c for c in within if not c[0].coefficient(name)])  # those that no range can say
+        if inside:
+            body, write = write, lambda: self.condition(inside, body)
+        block, outer = Block(), self._path[-1]
+        with self._inside(_Scope(block, {name}, outer.times * extent, name, vector=vector)):
+            write()
+        self.add(For(name, extent, kind, block, tuple([c for c in within if c not in inside])))
+
+    def loops_within(
+        self,
+        extents: Sequence[int],
+        within: Callable[[Indices], Within],
+        write: Callable[[Indices, Within], None],
+        apart: str = "",
+    ) -> None:
+        """Loops inside each other, each within the conditions that are about it and no loop inside of it.
+
+        write: what is in the innermost; it gets the conditions on the variable `apart`, which is that of a loop there.
+        """
+        names = [self.name("r") if extent > 1 else "" for extent in extents]
+        at = tuple([variable(name, 0, extent - 1) for name, extent in zip(names, extents, strict=True)])
+        conditions = [c for c in within(at) if not always((c,))]
+        if 0 in extents or any(always((c,)) is False for c in conditions):
+            return
+        # From the innermost loop outwards: who is the first with its variable in a condition has it.
+        owned: list[Within] = []
+        for name in [apart, *reversed(names)]:
+            owned.append(tuple([c for c in conditions if name and name in c[0].variables()]))
+            conditions = [c for c in conditions if c not in owned[-1]]
+        first, *rest = owned
+
+        def level(number: int) -> None:
+            if number == len(extents):
+                write(at, first)
+            elif extents[number] == 1:
+                level(number + 1)
+            else:
+                where = rest[len(extents) - 1 - number]
+                self.loop_over(names[number], extents[number], REDUCTION, lambda: level(number + 1), where)
+
+        if conditions:
+            self.condition(tuple(conditions), lambda: level(0))
+        else:
+            level(0)
 
     def loops(self, extents: Sequence[int], write: Callable[[Indices], None], write_out: bool) -> None:
         """Serial loops inside each other. write_out: whether the small ones are innermost, and written out."""
@@ -288,8 +395,8 @@ class Derivation:
         scopes: list[_Scope] = []
         for name, extent in zip(names, large, strict=True):
             around = scopes[-1] if scopes else outer
-            self._iteration += around.times * LOOP
-            scopes.append(_Scope(Block(), {name}, around.times * extent))
+            self._spend(LOOP * around.times / outer.times)
+            scopes.append(_Scope(Block(), {name}, around.times * extent, name))
         nest = _Nest(large, tuple(variable(n, 0, e - 1) for n, e in zip(names, large, strict=True)), scopes)
         self._write(nest, each)
         outer.nests.append(nest)
@@ -333,17 +440,19 @@ class Derivation:
             return
         blocks = (Block(), Block())
         for block, write in zip(blocks, writers, strict=False):
-            with self._inside(_Scope(block, set(), self._path[-1].times, opaque=True)):
+            outer = self._path[-1]
+            with self._inside(_Scope(block, set(), outer.times, outer.variable, opaque=True)):
                 write()
         self.add(If(within, *blocks))
 
     @contextmanager
     def _inside(self, scope: _Scope) -> Iterator[None]:
-        self._path.append(scope)
+        path = self._path
+        self._path = [*path, scope]
         try:
             yield
         finally:
-            self._path.pop()
+            self._path = path
 
     # ---- values
 
@@ -358,14 +467,43 @@ class Derivation:
             if key in scope.known:
                 found: Found = scope.known[key]
                 return found
-        needed = {name for index in at for name in index.variables()}
-        depth = len(path) - 1
-        while depth and not path[depth].opaque and not needed & path[depth].bound:
-            depth -= 1
+        depth = self._outermost(path, {name for index in at for name in index.variables()})
         self._path = path[: depth + 1]
         found = path[depth].known[key] = compute()
         self._path = path
         return found
+
+    def _outermost(self, path: Sequence[_Scope], needed: AbstractSet[str]) -> int:
+        """The depth of the outermost block of a path that has these variables and from which nothing is hidden."""
+        depth = len(path) - 1
+        while depth and not path[depth].opaque and not needed & path[depth].bound:
+            depth -= 1
+        return depth
+
+    def before_vector(self, key: Any, needed: AbstractSet[str], make: Callable[[], Any]) -> Any:
+        """What `make` writes outside of the vector loop that is being written, once for `key`.
+
+        needed: the variables that it is about: it stands in the outermost block that has them.
+        """
+        path = self._path
+        for scope in reversed(path):
+            if key in scope.known:
+                return scope.known[key]
+        depth = self._outermost(path[:-1], needed)
+        self._path = path[: depth + 1]
+        found = path[depth].known[key] = make()
+        self._path = path
+        return found
+
+    def repeats(self, needed: AbstractSet[str]) -> int:
+        """How often the vector loop that is being written runs for one run of what needs these variables; 0 where it
+        alone has one of them."""
+        path = self._path
+        if needed & path[-1].bound:
+            return 0
+        depth = self._outermost(path[:-1], needed)
+        times = path[-2].times / path[depth].times
+        return round(times * self._extent if depth == 0 < len(path) - 2 else times)
 
     def _compute(self, node: Node, at: Indices) -> Value:
         if node.op is PARAM:
@@ -381,6 +519,8 @@ class Derivation:
             return self.let(Position(at[node.attrs["dimension"]]), node.aval.dtype, node)
         if node in self.combined:
             return self.combined[node](at)
+        if self.columns is not None and self._path[-1].vector and self.columns.keeps(node, at):
+            return self.columns.element(node, at)
         if node.op in REDUCTIONS:
             return self._reduced(node, at)
         operands = tuple(self.value(node.inputs[read.operand], read.at) for read in elementwise(node, at))
@@ -447,6 +587,8 @@ class Derivation:
     # ---- reductions
 
     def _reduced(self, node: Node, at: Indices) -> Value:
+        if node in self.folds:
+            return self.folded(self.fold_for(node, at), node)[-1]
         axes, shape = axes_of(node), node.inputs[0].aval.shape
         extents = [shape[axis] for axis in axes]
         return self.reduce(node, [(extents, lambda r: merged(at, axes, r))])
@@ -511,6 +653,27 @@ class Derivation:
             if nest is not None:
                 self._host(node, again, nest)
         return result
+
+    def fold_for(self, node: Node, at: Indices) -> Fold:
+        """What is left to do for one element of a reduction: all of it, or to combine the parts that there are."""
+        if node in self.folds:
+            return self.folds[node](at)
+        axes, shape = axes_of(node), node.inputs[0].aval.shape
+        return fold_of(node, [shape[axis] for axis in axes], lambda r: merged(at, axes, r))
+
+    def folded(self, fold: Fold, node: Node) -> list[Local]:
+        """What a fold keeps in the end, in local values."""
+        starts = fold.starts(self)
+        kept = [self.let(start, dtype, None, "a") for start, dtype in zip(starts, fold.dtypes, strict=True)]
+
+        def write(r: Indices, _: Within) -> None:
+            new = fold.combine(self, list(kept), fold.elements(self, r))
+            for local, value in zip(kept, new, strict=True):
+                self.add(Set(local, value))
+            self.spend(node)
+
+        self.loops_within(fold.extents, fold.within, write)
+        return kept
 
 
 def _reductions_above(body: Graph) -> dict[Node, frozenset[Node]]:

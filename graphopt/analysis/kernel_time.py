@@ -99,6 +99,7 @@ def kernel_time(program: LoopProgram, cost: Cost, machine: Machine) -> float:
 
 def _phase(phase: Phase, cost: Cost) -> Work:
     walk = _Walk(cost)
+    walk.block(phase.before, -(-phase.extent // max(phase.grain, 1)), "", 1)
     walk.block(phase.body, phase.extent, phase.name, phase.extent)
     return Work(round(walk.flops), walk.core, 0)
 

@@ -84,7 +84,7 @@ def _reads(statement: Statement) -> Iterator[str]:
         yield from (*statement.at.variables(), *_of(statement.value))
     elif isinstance(statement, Sort):
         yield from statement.at.variables()
-    elif isinstance(statement, If):
+    elif isinstance(statement, If | For):
         yield from (name for at, _, _ in statement.within for name in at.variables())
     elif isinstance(statement, When):
         yield from _of(statement.condition)

@@ -104,6 +104,16 @@ class Index:
         """How many quotients and remainders are in it."""
         return sum(1 + atom.of.divisions() for atom, _ in self.terms if not isinstance(atom, Variable))
 
+    def coefficient(self, name: str) -> int | None:
+        """What a variable is multiplied with; None where it is also inside of a quotient or remainder."""
+        found = 0
+        for atom, coefficient in self.terms:
+            if isinstance(atom, Variable):
+                found += coefficient if atom.name == name else 0
+            elif name in atom.of.variables():
+                return None
+        return found
+
     def value(self, variables: Mapping[str, int]) -> int:
         """Its value where the variables have these."""
         total = self.number

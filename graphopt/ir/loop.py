@@ -17,12 +17,14 @@ from graphopt.ir.aval import dtype_name
 from graphopt.ir.index import Index
 from graphopt.ir.op import Op
 
-PARALLEL, SERIAL, REDUCTION = "parallel", "serial", "reduction"
+PARALLEL, SERIAL, REDUCTION, VECTOR = "parallel", "serial", "reduction", "vector"
 
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """Memory of `size` elements. role: "in", "out", or "scratch", which a kernel has for itself while it runs."""
+    """Memory of `size` elements. role: "in", "out", "scratch", which a kernel has for itself while it runs, or "tile",
+    which each thread has for itself: what an iteration of a phase finds there, it has written, or the phase's `before`.
+    """
 
     name: str
     dtype: np.dtype[Any]
@@ -178,18 +180,30 @@ class Block:
             yield from (f"  {line}" for line in statement.lines())
 
 
+def condition_text(condition: tuple[Index, int, int]) -> str:
+    """`low <= index < high`."""
+    at, low, high = condition
+    return f"{low} <= {at} < {high}"
+
+
 @dataclass(slots=True)
 class For:
-    """`for name in 0 .. extent - 1`. kind: "serial", or "reduction" where it only accumulates."""
+    """`for name in 0 .. extent - 1`, where `low <= index < high` for each of `within`, which `name` is in but for its
+    quotients and remainders: a range of it, known before the loop begins.
+
+    kind: "serial", "reduction" where it only accumulates, "vector" where its iterations are independent.
+    """
 
     name: str
     extent: int
     kind: str
     body: Block
+    within: tuple[tuple[Index, int, int], ...] = ()
 
     def lines(self) -> Iterator[str]:
         """Text."""
-        yield f"{self.kind} {self.name} < {self.extent}:"
+        where = " where " + " and ".join(map(condition_text, self.within)) if self.within else ""
+        yield f"{self.kind} {self.name} < {self.extent}{where}:"
         yield from self.body.lines()
 
 
@@ -203,7 +217,7 @@ class If:
 
     def lines(self) -> Iterator[str]:
         """Text."""
-        yield "if " + " and ".join(f"{low} <= {at} < {high}" for at, low, high in self.within) + ":"
+        yield "if " + " and ".join(map(condition_text, self.within)) + ":"
         yield from self.then.lines()
         if self.otherwise.statements:
             yield "else:"
@@ -267,7 +281,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class LoopProgram:
-    """A kernel: its buffers (inputs, then outputs, then scratch) and its phases in order."""
+    """A kernel: its buffers (inputs, then outputs, then scratch, then tiles) and its phases in order."""
 
     buffers: tuple[Buffer, ...]
     phases: tuple[Phase, ...]

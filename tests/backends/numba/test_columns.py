@@ -1,0 +1,57 @@
+"""Reductions by columns as Numba compiles them: the results of JAX's own compiler, and vector instructions."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numba
+import numpy as np
+import pytest
+from jax import lax
+
+import graphopt
+from graphopt.backends.numba.emit import function_of
+from graphopt.backends.numba.engine import plan_by_key
+from graphopt.backends.numba.lowering import ENGINE
+from graphopt.backends.numba.objects import KERNEL_SIGNATURE
+
+from .test_kernels import in_one_kernel, kernels, same
+
+FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "sum": lambda x: jnp.sum(x, 0),
+    "max": lambda x: jnp.max(x, 0),
+    "argmax": lambda x: lax.argmax(x, 0, np.int32),
+    "centered": lambda x: x - jnp.max(x, 0),
+}
+
+
+@pytest.mark.parametrize("shape", [(1009, 7), (64, 1009), (5, 64, 300), (40_000, 33), (1, 5), (3, 1), (17, 1)])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_results_of_xla(name: str, shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).integers(-99, 99, shape).astype(np.float32)
+    compiled, _ = in_one_kernel(FUNCTIONS[name], x)
+    same(compiled(x)[0], jax.jit(FUNCTIONS[name])(x))
+
+
+def test_what_needs_reductions_can_share_a_kernel_with_them() -> None:
+    x = np.random.default_rng(0).standard_normal((1000, 513)).astype(np.float32)
+    for function in (
+        lambda x: jax.nn.softmax(x, 0),
+        lambda x: jnp.log(jnp.sum(jnp.exp(x), 0)),
+        lambda x: (x - x.mean(0)) * lax.rsqrt(x.var(0) + 1e-5),
+    ):
+        jitted = graphopt.jit(function, backend="numba")
+        np.testing.assert_allclose(jitted(x), jax.jit(function)(x), rtol=3e-5, atol=1e-6)
+    assert len(kernels(jitted.explain(x).graph)) == 1
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_loops_are_vectorized(name: str) -> None:
+    graph = graphopt.trace(FUNCTIONS[name])(np.zeros((3000, 1500), np.float32))
+    plan = ENGINE.plan(graph, True)
+    assert plan is not None
+    code = numba.cfunc(KERNEL_SIGNATURE, error_model="numpy")(function_of(plan_by_key(plan.key).source)).inspect_llvm()
+    step = {"sum": "fadd", "argmax": "fcmp", "max": "maximum", "centered": "fsub"}[name]
+    assert re.search(rf"{step}[^\n]*<\d+ x float>", code)
