@@ -11,6 +11,7 @@ from graphopt.analysis.access import Within
 from graphopt.analysis.reductions import ADD, MUL
 from graphopt.backends.numba import half, intrinsics, sorting
 from graphopt.backends.numba.bits import NEXT_AFTER, REDUCE_PRECISION
+from graphopt.backends.numba.complexes import COMPLEX_NAMES
 from graphopt.backends.numba.scalar import (
     CONVERT,
     DTYPES,
@@ -71,7 +72,8 @@ NAMES: dict[str, Any] = {
     "shift_right_logical": intrinsics.shift_right_logical,
     "shift_right_arithmetic": intrinsics.shift_right_arithmetic,
     **{f"float_to_{d.name}": intrinsics.float_to_integer(d) for d in DTYPES if d.kind in "iu"},
-    **{f"bits_to_{d.name}": intrinsics.bits_to(d) for d in DTYPES if d.kind != "b" and not half.is_half(d)},
+    **{f"bits_to_{d.name}": intrinsics.bits_to(d) for d in DTYPES if d.kind in "iuf" and not half.is_half(d)},
+    **COMPLEX_NAMES,
     **NEXT_AFTER,
     **REDUCE_PRECISION,
     "widen_float16": half.widen_float16,
@@ -179,6 +181,8 @@ class _Writer:
         if self.any_order and is_float(local.dtype) and statement.op in (ADD, MUL):
             name = "add_any_order" if statement.op is ADD else "mul_any_order"
             return f"{name}({local.name}, {value})"
+        if self.any_order and local.dtype.kind == "c" and statement.op is ADD:
+            return f"complex_add_any_order({local.name}, {value})"
         return applied(Apply(statement.op, EMPTY, (local, statement.value)), local.dtype)
 
     def expression(self, value: Expression, dtype: np.dtype[Any]) -> str:

@@ -39,6 +39,7 @@ from graphopt.ir.op import PARAM, op_of
 _SAME_BITS = [
     "add", "sub", "mul", "neg", "max", "min", "abs", "sign", "square", "floor", "ceil", "round",
     "select_n", "clamp", "convert_element_type", "bitcast_convert_type", "reduce_max", "reduce_min", "cummax", "cummin",
+    "eq", "ne", "lt", "le", "gt", "ge", "is_finite", "nextafter", "reduce_precision", "real", "imag", "complex", "conj",
 ]
 # fmt: on
 
@@ -60,6 +61,12 @@ SAME_BITS = {
     *(op_of(getattr(p, f"{name}_p")) for name in _SAME_BITS),
 }
 """Operations that IEEE 754 rounds in one way, or not at all. XLA divides and takes roots in its own ways."""
+
+COMPLEX_ROUNDED = {op_of(primitive) for primitive in (p.mul_p, p.square_p, p.abs_p, p.sign_p)}
+"""Those of them that on complex numbers are several, which XLA may round once."""
+
+SUMS = {op_of(primitive) for primitive in (p.reduce_sum_p, p.reduce_prod_p, p.cumsum_p, p.cumprod_p)}
+"""The reductions of complex numbers."""
 
 WHOLE = (SORT, *CUMULATIVE, *SCATTERS)
 """Operations that are the last of their kernel."""
@@ -106,7 +113,9 @@ class NumbaEngine:
             return f"{node.op.name} of {', '.join(dict.fromkeys(str(a.dtype) for a in avals if a.dtype not in DTYPES))}"
         if any(aval.size == 0 for aval in avals):
             return "what is empty"
-        if exact and node.op not in SAME_BITS and jnp.issubdtype(node.avals[0].dtype, np.floating):
+        inexact = any(jnp.issubdtype(aval.dtype, np.inexact) for aval in avals)
+        complexes = any(aval.dtype.kind == "c" for aval in avals)
+        if exact and inexact and (node.op not in SAME_BITS or (complexes and node.op in COMPLEX_ROUNDED)):
             return f'{node.op.name}, of which numerics="exact" asks for the bits of XLA'
         if node.op in MOVES:
             return "a reshape in another order" if node.attrs.get("dimensions") and "new_sizes" in node.attrs else None
@@ -114,12 +123,14 @@ class NumbaEngine:
             return declined_indexed(node)
         if node.op in SCATTERS:
             return declined_scatter(node)
+        if node.op is SORT and any(n.aval.dtype.kind == "c" for n in node.inputs[: node.attrs["num_keys"]]):
+            return "sort by complex keys"
         if node.op is IOTA or node.op is SORT:
             return None
         if node.op in REDUCTIONS:
             return _declined_reduction(node)
         if node.op in CUMULATIVE:
-            return f"{node.op.name} of booleans" if node.aval.dtype.kind == "b" else None
+            return f"{node.op.name} of complex numbers" if complexes and node.op not in SUMS else None
         return reason(node) if node.op in SCALARS or node.op.elementwise else node.op.name
 
     def cost(self, node: Node) -> float:
@@ -254,8 +265,10 @@ def _launch(program: LoopProgram) -> Launch:
 
 
 def _declined_reduction(node: Node) -> str | None:
-    if is_arg(node) and (node.inputs[0].aval.dtype.kind == "b" or node.attrs["index_dtype"] not in DTYPES):
-        return f"{node.op.name} of booleans"
+    if is_arg(node) and node.attrs["index_dtype"] not in DTYPES:
+        return f"{node.op.name} with places of {node.attrs['index_dtype']}"
+    if node.inputs[0].aval.dtype.kind == "c" and node.op not in SUMS:
+        return f"{node.op.name} of complex numbers"
     if node.op in SCALARS or not axes_of(node):
         return f"{node.op.name} over no axis"
     return None

@@ -13,6 +13,7 @@ import numpy as np
 from jax.extend.core import primitives as p
 
 from graphopt.backends.numba.bits import precision
+from graphopt.backends.numba.complexes import COMPLEX
 from graphopt.backends.numba.half import HALVES, computed_as, is_half, kept_as, narrowed, widened
 from graphopt.backends.numba.vecmath import HALF_POWERS, SCALAR_MATH
 from graphopt.ir.attrs import EMPTY, Attrs
@@ -22,7 +23,7 @@ from graphopt.ir.op import Op, op_of
 
 POW = op_of(p.pow_p)
 
-DTYPES = (*map(np.dtype, ("bool", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")), *HALVES)
+DTYPES = (*map(np.dtype, ("bool", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8", "c8", "c16")), *HALVES)
 """The dtypes that kernels compute in."""
 
 Dtype = np.dtype[Any]
@@ -47,6 +48,8 @@ def literal(value: Any) -> str:
         return f"np.uint16({np.asarray(value).view(np.uint16).item()})"
     if dtype.kind == "b":
         return str(bool(value))
+    if dtype.kind == "c":
+        return f"pair({literal(value.real)}, {literal(value.imag)})"
     if dtype.kind == "f" and not np.isfinite(value):
         return f"np.{dtype.name}({'np.nan' if np.isnan(value) else 'np.inf' if value > 0 else '-np.inf'})"
     return f"np.{dtype.name}({value.item()!r})" if dtype.kind != "f" else f"np.{dtype.name}({float(value)!r})"
@@ -258,6 +261,8 @@ def expression(op: Op, attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Seque
 
     A value of float16 or bfloat16 is its bits.
     """
+    if any(dtype.kind == "c" for dtype in (*of, to)):
+        return _of_complex(op, attrs, of, to, args)
     if op not in SCALARS:
         return None
     if not any(map(is_half, (*of, to))):
@@ -271,6 +276,18 @@ def expression(op: Op, attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Seque
     wide = [widened(dtype, arg) for dtype, arg in zip(of, args, strict=True)]
     found = SCALARS[op](attrs, list(map(computed_as, of)), computed_as(to), wide)
     return None if found is None else narrowed(to, found)
+
+
+def _of_complex(op: Op, attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) -> str | None:
+    """To and from real numbers by their real part; the rest from its own table."""
+    if op is SELECT:
+        return _select(attrs, of, to, args)
+    if op is CONVERT and of[0].kind != "c":
+        part = np.dtype(f"f{to.itemsize // 2}")
+        return f"pair({expression(CONVERT, attrs, of, part, args)}, np.{part.name}(0))"
+    if op is CONVERT and to.kind not in "bc":
+        return expression(CONVERT, attrs, [np.dtype(f"f{of[0].itemsize // 2}")], to, [f"{args[0]}.real"])
+    return COMPLEX[op](attrs, of, to, args) if op in COMPLEX else None
 
 
 def half_power_name(exponent: float, dtype: Dtype) -> str:
@@ -301,7 +318,7 @@ def reason(node: Node) -> str | None:
     for aval in avals:
         if aval.dtype not in DTYPES:
             return f"{aval.dtype} is left to XLA"
-    if node.op not in SCALARS:
+    if node.op not in SCALARS and node.op not in COMPLEX:
         return f"{node.op.name} is left to XLA"
     of = [n.aval.dtype for n in node.inputs]
     if expression(node.op, node.attrs, of, node.aval.dtype, [f"x{i}" for i in range(len(of))]) is None:

@@ -1,0 +1,54 @@
+"""JAX's own primitive cases with backend="numba": what kernels can take runs in them, and every case is as it was.
+
+The counts at the end say how many cases ran whole in Numba, how many in part and how many in XLA, and of what was left
+to XLA how often for which reason. A run takes one case of each primitive; all of them, under vmap and grad too, run with
+`pytest -m exhaustive tests/primitive_cases/test_in_kernels.py`.
+"""
+
+import functools
+import os
+
+import jax
+import pytest
+
+import graphopt
+from graphopt.ops.kernel import KERNEL
+
+from .cases import Case, all_cases, sample
+from .comparison import compare, plain
+from .test_primitive_cases import Tally, bounded_memory, by_name, check
+
+__all__ = ["bounded_memory"]
+
+LEFT = "left to XLA: "
+numba_jit = functools.partial(graphopt.jit, backend="numba")
+
+
+def where_it_ran(case: Case, tally: Tally) -> None:
+    """Counts in which engine the operations of a case run, and why not in the other."""
+    (args,) = case.arguments(1)
+    try:
+        report = numba_jit(case.function).explain(*args)
+    except Exception:  # noqa: BLE001 - what raises under jax.jit too is compared there
+        return
+    outside = [n for n in report.graph.nodes if n.op.primitive is not None and n.op is not KERNEL]
+    where = ("whole" if not outside else "in part") if report.kernels else "in XLA" if outside else "nothing to run"
+    tally("where primitive cases run", where)
+    for note in report.notes:
+        if note.startswith(LEFT):
+            tally("left to XLA, by group and reason", f"{case.group}: {note.removeprefix(LEFT).split(' (')[0]}")
+
+
+@pytest.mark.parametrize("case", by_name(sample(all_cases(), 0, int(os.environ["GRAPHOPT_TEST_SEED"]))))
+def test_sampled_case(case: Case, tally: Tally) -> None:
+    with jax.enable_x64(case.x64):
+        tally("primitive cases in kernels", compare(plain(case), numba_jit, rounding=True))
+        where_it_ran(case, tally)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("case", by_name(all_cases()))
+def test_every_case(case: Case, tally: Tally) -> None:
+    check(case, numba_jit, tally)
+    with jax.enable_x64(case.x64):
+        where_it_ran(case, tally)
