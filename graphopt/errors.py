@@ -85,6 +85,10 @@ class UntriedJaxWarning(RuntimeWarning):
     """The installed JAX is of a series that graphopt was not tried on; only JAX's public interface is used."""
 
 
+class StoreWarning(RuntimeWarning):
+    """A file that was kept from an earlier process cannot be used; what it held is made anew."""
+
+
 def user_place() -> str:
     """The innermost line that runs now outside graphopt and JAX, as `file:line (function)`; empty if there is none."""
     frame: FrameType | None = sys._getframe(1)

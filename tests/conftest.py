@@ -5,6 +5,7 @@ import importlib.util
 import os
 import platform
 import secrets
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,9 @@ def pytest_configure(config: pytest.Config) -> None:
     refuse_a_stale_installation()
     os.environ.setdefault("GRAPHOPT_CHECK", "1")  # check each graph after each pass
     # Drawn here, before pytest-xdist starts its workers: they inherit it and so collect the same tests.
+    # Code that an earlier run has kept must not stand in for what this one is to compile. Processes share it.
+    os.environ.setdefault("GRAPHOPT_TEST_CACHE", tempfile.mkdtemp(prefix="graphopt-cache-"))
+    os.environ["XDG_CACHE_HOME"] = os.environ["GRAPHOPT_TEST_CACHE"]
     os.environ.setdefault("GRAPHOPT_TEST_SEED", str(secrets.randbelow(2**32)))
 
 

@@ -14,7 +14,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 # Lowest first. A module imports from its own level and from those below it. Imports for type checkers only and those
 # inside functions count too.
 LEVELS = (
-    ("advice", "config", "errors", "jax_internals"),
+    ("advice", "config", "errors", "jax_internals", "store"),
     ("ir",),
     ("ops",),
     ("rewrite", "analysis"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from graphopt.backends.numba.vecmath.intrinsics import scalar, select
@@ -55,18 +54,6 @@ def _reduce_precision_in(unsigned: Any) -> Any:
         return select(x == x, found, unsigned(a))
 
     return reduce_precision
-
-
-def precision(dtype: np.dtype[Any], exponent_bits: int, mantissa_bits: int) -> tuple[int, ...]:
-    """What `reduce_precision` is given for a dtype after the number and its bits."""
-    info = jnp.finfo(dtype)
-    mantissa, exponent = int(info.nmant), int(info.nexp)
-    infinity = ((1 << exponent) - 1) << mantissa
-    greatest, least = infinity, 0
-    if exponent_bits < exponent:
-        bias, reduced = (1 << (exponent - 1)) - 1, (1 << (exponent_bits - 1)) - 1
-        greatest, least = (bias + reduced) << mantissa, (bias - reduced + 1) << mantissa
-    return (1 << info.bits - 1), infinity, max(0, mantissa - mantissa_bits), greatest, least
 
 
 WIDTHS = (np.uint16, np.uint32, np.uint64)

@@ -7,12 +7,11 @@ branch cuts and special values (pow, tan, tanh, the inverse ones) stay with XLA.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import primitives as p
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
@@ -24,8 +23,6 @@ from graphopt.backends.numba.vecmath.inverse import atan2_f32, atan2_f64
 from graphopt.backends.numba.vecmath.logarithm import log1p_f32, log1p_f64, log_f32, log_f64
 from graphopt.backends.numba.vecmath.real import two_product, two_sum
 from graphopt.backends.numba.vecmath.trigonometric import cos_f32, cos_f64, sin_f32, sin_f64
-from graphopt.ir.attrs import Attrs
-from graphopt.ir.op import Op, op_of
 
 _PAIRS: dict[Any, Any] = {types.float32: types.complex64, types.float64: types.complex128}
 
@@ -257,70 +254,3 @@ COMPLEX_NAMES: Mapping[str, Any] = {
     **_functions("complex128", np.float64, (exp_f64, log_f64, log1p_f64, atan2_f64, sin_f64, cos_f64, expm1_f64)),
 }
 """What source may name."""
-
-Expression = Callable[[Attrs, Sequence[np.dtype[Any]], np.dtype[Any], Sequence[str]], str | None]
-
-
-def _form(form: str) -> Expression:
-    return lambda attrs, of, to, args: form.format(*args)
-
-
-def _parts(re: str, im: str) -> Expression:
-    return _form(f"pair({re}, {im})")
-
-
-def _function(name: str) -> Expression:
-    def expression(attrs: Attrs, of: Sequence[np.dtype[Any]], to: np.dtype[Any], args: Sequence[str]) -> str | None:
-        # Who asks XLA for an accuracy gets XLA's.
-        return f"{name}_{of[0].name}({', '.join(args)})" if attrs.get("accuracy") is None else None
-
-    return expression
-
-
-def _convert(attrs: Attrs, of: Sequence[np.dtype[Any]], to: np.dtype[Any], args: Sequence[str]) -> str | None:
-    (source,), x = of, args[0]
-    if source == to:
-        return x
-    if source.kind != "c":
-        return None  # the real part is converted first: `graphopt.backends.numba.scalar`
-    if to.kind == "c":
-        part = "float32" if to.itemsize == 8 else "float64"
-        return f"pair(np.{part}({x}.real), np.{part}({x}.imag))"
-    return f"(({x}.real != 0) | ({x}.imag != 0))" if to.kind == "b" else None
-
-
-def _integer_pow(attrs: Attrs, of: Sequence[np.dtype[Any]], to: np.dtype[Any], args: Sequence[str]) -> str | None:
-    exponent, x = attrs["y"], args[0]
-    if not 0 < exponent <= 16:
-        return None
-    result, power = None, x
-    while exponent:
-        if exponent & 1:
-            result = power if result is None else f"complex_multiply({result}, {power})"
-        exponent >>= 1
-        power = f"complex_multiply({power}, {power})"
-    return result
-
-
-COMPLEX: Mapping[Op, Expression] = {
-    op_of(p.add_p): _parts("{0}.real + {1}.real", "{0}.imag + {1}.imag"),
-    op_of(p.sub_p): _parts("{0}.real - {1}.real", "{0}.imag - {1}.imag"),
-    op_of(p.mul_p): _form("complex_multiply({0}, {1})"),
-    op_of(p.square_p): _form("complex_multiply({0}, {0})"),
-    op_of(p.neg_p): _parts("-{0}.real", "-{0}.imag"),
-    op_of(p.conj_p): lambda attrs, of, to, args: (
-        f"pair({args[0]}.real, -{args[0]}.imag)" if of[0].kind == "c" else f"pair({args[0]}, -np.{of[0].name}(0))"
-    ),
-    op_of(p.real_p): _form("{0}.real"),
-    op_of(p.imag_p): _form("{0}.imag"),
-    op_of(p.complex_p): _form("pair({0}, {1})"),
-    op_of(p.eq_p): _form("(({0}.real == {1}.real) & ({0}.imag == {1}.imag))"),
-    op_of(p.ne_p): _form("(({0}.real != {1}.real) | ({0}.imag != {1}.imag))"),
-    **{
-        op_of(getattr(p, f"{name}_p")): _function(name)
-        for name in ("div", "abs", "sign", "exp", "log", "sqrt", "sin", "cos")
-    },
-    op_of(p.convert_element_type_p): _convert,
-    op_of(p.integer_pow_p): _integer_pow,
-}
-"""The operations on complex numbers that kernels compute, and how."""

@@ -9,21 +9,7 @@ import numpy as np
 
 from graphopt.analysis.access import Within
 from graphopt.analysis.reductions import ADD, MUL
-from graphopt.backends.numba import half, intrinsics, sorting
-from graphopt.backends.numba.bits import NEXT_AFTER, REDUCE_PRECISION
-from graphopt.backends.numba.complexes import COMPLEX_NAMES
-from graphopt.backends.numba.scalar import (
-    CONVERT,
-    DTYPES,
-    applied,
-    expression,
-    half_power_name,
-    is_float,
-    name_of,
-    value_source,
-)
-from graphopt.backends.numba.vecmath import HALF_POWERS, SCALAR_MATH
-from graphopt.backends.numba.vecmath import intrinsics as floating
+from graphopt.backends.numba.scalar import CONVERT, applied, expression, is_float, value_source
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.index import Index, Quotient, Variable
 from graphopt.ir.loop import (
@@ -50,50 +36,6 @@ from graphopt.ir.node import Node
 
 INDENT = "    "
 
-NAMES: dict[str, Any] = {
-    "np": np,
-    "floor": floating.floor,
-    "ceil": intrinsics.ceil,
-    "round_even": floating.rint,
-    "round_away": intrinsics.round_away,
-    "sqrt": floating.sqrt,
-    "fabs": floating.fabs,
-    "copysign": floating.copysign,
-    "maximum": intrinsics.maximum,
-    "minimum": intrinsics.minimum,
-    "population_count": intrinsics.population_count,
-    "count_leading_zeros": intrinsics.count_leading_zeros,
-    "add_any_order": intrinsics.add_any_order,
-    "mul_any_order": intrinsics.mul_any_order,
-    "divide": intrinsics.divide,
-    "remainder": intrinsics.remainder,
-    "float_remainder": intrinsics.float_remainder,
-    "shift_left": intrinsics.shift_left,
-    "shift_right_logical": intrinsics.shift_right_logical,
-    "shift_right_arithmetic": intrinsics.shift_right_arithmetic,
-    **{f"float_to_{d.name}": intrinsics.float_to_integer(d) for d in DTYPES if d.kind in "iu"},
-    **{f"bits_to_{d.name}": intrinsics.bits_to(d) for d in DTYPES if d.kind in "iuf" and not half.is_half(d)},
-    **COMPLEX_NAMES,
-    **NEXT_AFTER,
-    **REDUCE_PRECISION,
-    "widen_float16": half.widen_float16,
-    "narrow_float16": half.narrow_float16,
-    "widen_bfloat16": half.widen_bfloat16,
-    "narrow_bfloat16": half.narrow_bfloat16,
-    **{name_of(op, dtype): function for (op, dtype), function in SCALAR_MATH.items()},
-    **{half_power_name(exponent, dtype): function for (exponent, dtype), function in HALF_POWERS.items()},
-    "sort_uint32": sorting.sort_uint32,
-    "sort_uint64": sorting.sort_uint64,
-    "sort_places_uint32": sorting.sort_places_uint32,
-    "sort_places_uint64": sorting.sort_places_uint64,
-    **{f"read_{d.name}": intrinsics.element_reader(half.kept_as(d), constant=False) for d in DTYPES},
-    **{f"input_{d.name}": intrinsics.element_reader(half.kept_as(d), constant=True) for d in DTYPES},
-    **{f"write_{d.name}": intrinsics.element_writer(half.kept_as(d)) for d in DTYPES},
-    **{f"tile_{d.name}": intrinsics.tile_of(half.kept_as(d)) for d in DTYPES},
-    "buffer": intrinsics.element_reader("u8", constant=True),
-}
-"""What the source may name."""
-
 
 def source_of(program: LoopProgram, any_order: bool, place: Callable[[Node], str] = lambda node: "") -> str:
     """The source of `kernel(buffers, phase, start, stop)`, which runs iterations start to stop of a phase.
@@ -112,13 +54,6 @@ def source_of(program: LoopProgram, any_order: bool, place: Callable[[Node], str
         test = f"{INDENT}{'if' if number == 0 else 'elif'} phase == {number}:"
         lines += [test, *(2 * INDENT + line for line in writer.phase(phase))]
     return "\n".join([*lines, f"{INDENT}return np.uint64(0)", ""])
-
-
-def function_of(source: str) -> Any:
-    """The kernel as a Python function, for Numba to compile."""
-    names = dict(NAMES)
-    exec(compile(source, "<kernel>", "exec"), names)
-    return names["kernel"]
 
 
 class _Writer:

@@ -25,9 +25,10 @@ from graphopt.analysis.scattering import SCATTERS, scatter
 from graphopt.analysis.scattering import declined as declined_scatter
 from graphopt.analysis.sorting import SORT, sort
 from graphopt.backends.numba.costs import scalar_cost
-from graphopt.backends.numba.emit import function_of, source_of
+from graphopt.backends.numba.emit import source_of
 from graphopt.backends.numba.frame import check_version
-from graphopt.backends.numba.objects import LARGE, Launch, add_kernel, kernel_key
+from graphopt.backends.numba.objects import Launch, add_kernel, kernel_key
+from graphopt.backends.numba.records import LARGE
 from graphopt.backends.numba.scalar import DTYPES, FUNCTIONS, SCALARS, reason
 from graphopt.errors import EngineError
 from graphopt.ir.graph import Graph
@@ -253,7 +254,14 @@ def source_with_lines(key: int, place: Callable[[Node], str]) -> str:
 def compile_kernel(key: int) -> None:
     """Compiles a planned kernel, where that has not been done."""
     planned = _planned[key]
-    add_kernel(key, function_of(planned.source), planned.launch)
+
+    def compile() -> tuple[str, bytes]:
+        from graphopt.backends.numba.compiling import KERNEL_SIGNATURE, object_of
+        from graphopt.backends.numba.names import function_of
+
+        return object_of(function_of(planned.source), KERNEL_SIGNATURE)
+
+    add_kernel(key, compile, planned.launch)
 
 
 def _launch(program: LoopProgram) -> Launch:

@@ -5,7 +5,6 @@ Addresses are unsigned 64-bit integers. Nothing here is checked; whoever calls k
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 from typing import Any
 
@@ -17,19 +16,38 @@ from numba.extending import intrinsic
 WORD = ir.IntType(64)
 INT32 = ir.IntType(32)
 
-_libc = ctypes.CDLL(None)
+
+def _external(name: str, arity: int, result: Any = types.uintp) -> Any:
+    """A function of the C library on words, found by its name when code is loaded."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType() if result is types.void else WORD, [WORD] * arity)
+        found = builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+        return context.get_dummy_value() if result is types.void else found
+
+    signature = result(*[types.uintp] * arity)
+    if arity == 0:
+        return intrinsic(lambda typing: (signature, generate))
+    if arity == 1:
+        return intrinsic(lambda typing, x: (signature, generate))
+    return intrinsic(lambda typing, x, y, z: (signature, generate))
 
 
-def _from_libc(name: str, result: Any, *arguments: Any) -> Any:
-    function = getattr(_libc, name)
-    function.restype, function.argtypes = result, list(arguments)
-    return function
+malloc = _external("malloc", 1)
+free = _external("free", 1, types.void)
+sched_yield = _external("sched_yield", 0)
+madvise = _external("madvise", 3)
 
 
-malloc = _from_libc("malloc", ctypes.c_size_t, ctypes.c_size_t)
-free = _from_libc("free", None, ctypes.c_size_t)
-sched_yield = _from_libc("sched_yield", ctypes.c_int)
-madvise = _from_libc("madvise", ctypes.c_int, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
+def symbol(name: str) -> Any:
+    """`address()` of what `graphopt.backends.numba.code.define` was told of under this name."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        known = builder.module.globals.get(name) or ir.GlobalVariable(builder.module, WORD, name)
+        return builder.ptrtoint(known, WORD)
+
+    return intrinsic(lambda typing: (types.uintp(), generate))
+
 
 MADV_HUGEPAGE = 14  # of Linux, in asm-generic/mman-common.h
 PAGE = mmap.PAGESIZE

@@ -10,59 +10,22 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import jax
-import numba
 import numpy as np
-from numba import types
 
-from graphopt.backends.numba.frame import (
-    API,
-    ARGS,
-    ATTRS,
-    DATA,
-    ERROR_CREATE,
-    EXECUTE,
-    EXTENSION,
-    FAILED_PRECONDITION,
-    MAJOR,
-    METADATA,
-    MINOR,
-    RETS,
-    SCALAR_VALUE,
-    STAGE,
-    check_version,
-)
-from graphopt.backends.numba.memory import (
-    MADV_HUGEPAGE,
-    PAGE,
-    call,
-    free,
-    load,
-    load_int32,
-    madvise,
-    malloc,
-    store,
-    store_int32,
-)
-from graphopt.backends.numba.pool import parallel_for
+from graphopt.backends.numba.code import compiler, define, loaded
+from graphopt.backends.numba.frame import check_version
+from graphopt.backends.numba.records import CELL, FORKED, TASK, UNKNOWN
 
 TARGET = "graphopt.kernel"
 """The name of the handler in the XLA program."""
-
-KERNEL_SIGNATURE = types.uintp(types.uintp, types.intp, types.intp, types.intp)
-"""A kernel: (table of buffers, phase, start, stop); returns 0."""
-
-LARGE = 1 << 22
-"""Bytes from which on memory is asked for in huge pages."""
-
-# A kernel's record, in words: address, number of inputs, of results, of scratch buffers and of phases, then the bytes
-# of each result and each scratch buffer, then extent and grain of each phase.
-ADDRESS, INPUTS, RESULTS, SCRATCHES, PHASES, REST = range(6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +45,16 @@ class Launch:
 class _Table:
     """Kernels by their hash: open addressing in memory that compiled code reads without a lock.
 
-    The cell holds the address of the slots: a mask, then pairs of hash and record. To grow, larger slots are filled and
-    the cell is set to them; the old ones stay, for a call may be reading them.
+    The cell holds the address of the slots: a mask, then pairs of hash and record; and whether this process is the fork
+    of another. To grow, larger slots are filled and the cell is set to them; the old ones stay, for a call may be
+    reading them.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._records: dict[int, np.ndarray[Any, Any]] = {}
         self._all_slots: list[np.ndarray[Any, Any]] = []
-        self.cell = np.zeros(1, np.uint64)
+        self.cell = np.zeros(2, np.uint64)
         self._grow(64)
 
     def _grow(self, size: int) -> None:
@@ -130,35 +94,32 @@ class _Table:
 
 
 _table = _Table()
-_compiled: list[Any] = []  # what must live as long as its addresses are in the table
+_kept: list[Any] = []  # what must live as long as its addresses are known to XLA
 _compiling = threading.Lock()
 
 
 def kernel_key(source: str, launch: Launch) -> int:
-    """The hash of a kernel's content: its source, how it is called, the versions of what compiles it, and the CPU.
+    """The hash of a kernel's content: its source, how it is called, and what its code depends on besides.
 
     Loops over other extents have the same source: a parallel loop runs from `start` to `stop`.
     """
-    cpu = numba.core.registry.cpu_target.target_context.codegen().magic_tuple()
-    text = repr((source, launch, numba.__version__, np.__version__, cpu))
+    text = repr((source, launch, compiler()))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little") | 1
 
 
-def add_kernel(key: int, function: Any, launch: Launch) -> Any:
-    """Compiles `function`, of KERNEL_SIGNATURE's types, and makes it known as `key`; returns Numba's object.
+def add_kernel(key: int, compile: Callable[[], tuple[str, bytes]], launch: Launch) -> None:
+    """Makes a kernel known as `key`, where it is not: from code that is kept, or that `compile` makes.
 
-    Takes about a tenth of a second. Where the kernel is known already nothing is compiled and None is returned.
+    Compiling takes about a tenth of a second.
     """
     with _compiling:
         if key in _table:
-            return None
-        compiled = numba.cfunc(KERNEL_SIGNATURE, error_model="numpy")(function)
-        _compiled.append(compiled)
+            return
+        address = loaded(f"{key:014x}", compile)
         phases = [number for phase in launch.phases for number in phase]
         counts = [launch.inputs, len(launch.results), len(launch.scratch), len(launch.phases)]
-        words = [compiled.address, *counts, *launch.results, *launch.scratch, *phases]
+        words = [address, *counts, *launch.results, *launch.scratch, *phases]
         _table.add(key, np.array(words, np.uint64))
-        return compiled
 
 
 def is_known(key: int) -> bool:
@@ -171,94 +132,43 @@ def kernel_count() -> int:
     return len(_table)
 
 
-_message = ctypes.create_string_buffer(
-    b"a graphopt kernel of this program is not known in this process: another one compiled it, and here it was loaded "
-    b"without being lowered. Call the graphopt.jit function itself, or export it with jax.export."
-)
+_MESSAGES = {
+    UNKNOWN: b"a graphopt kernel of this program is not known in this process: another one compiled it, and here it "
+    b"was loaded without being lowered. Call the graphopt.jit function itself, or export it with jax.export.",
+    FORKED: b"this process was made by os.fork after JAX had started threads, which it does not have; graphopt kernels "
+    b"cannot run in it. Start processes with multiprocessing's 'spawn' or 'forkserver'.",
+}
+
+
+def _mark_fork() -> None:
+    _table.cell[1] = 1
 
 
 @cache
 def register_handler() -> None:
     """Makes the handler known to XLA, once a process. Raises EngineError where the interface is not known."""
     major, minor = check_version()
-    handler = _handler(major, minor, _table.cell.ctypes.data, ctypes.addressof(_message))
-    _compiled.append(handler)
+    define(CELL, _table.cell.ctypes.data)
+    for name, text in _MESSAGES.items():
+        message = ctypes.create_string_buffer(text)
+        _kept.append(message)
+        define(name, ctypes.addressof(message))
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_mark_fork)
+
+    def task() -> tuple[str, bytes]:
+        from graphopt.backends.numba.handler import task_object
+
+        return task_object()
+
+    def handler() -> tuple[str, bytes]:
+        from graphopt.backends.numba.handler import handler_object
+
+        return handler_object(major, minor)
+
+    version = hashlib.sha256(repr((major, minor, compiler())).encode()).hexdigest()[:14]
+    define(TASK, loaded(f"task-{version}", task))
+    address = loaded(f"handler-{version}", handler)
     new_capsule = ctypes.pythonapi.PyCapsule_New
     new_capsule.restype, new_capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-    jax.ffi.register_ffi_target(TARGET, new_capsule(handler.address, None, None), platform="cpu")
-
-
-def _handler(major: int, minor: int, cell: int, message: int) -> Any:
-    """The handler as a C function; what it is given here are constants of its code."""
-
-    @numba.njit(error_model="numpy")
-    def find(key: Any) -> Any:
-        slots = load(numba.uintp(cell), 0)
-        mask = load(slots, 0)
-        slot = key & mask
-        while True:
-            found = load(slots, 8 + 16 * slot)
-            if found == key:
-                return load(slots, 16 + 16 * slot)
-            if found == 0:
-                return numba.uintp(0)
-            slot = (slot + numba.uintp(1)) & mask
-
-    @numba.njit(error_model="numpy")
-    def unknown_kernel(frame: Any) -> Any:
-        args = numba.uintp(malloc(32))
-        store(args, 0, numba.uintp(32))
-        store(args, 8, numba.uintp(0))
-        store(args, 16, numba.uintp(message))
-        store_int32(args, 24, np.int32(FAILED_PRECONDITION))
-        error = call(load(load(frame, API), ERROR_CREATE), args)
-        free(args)
-        return error
-
-    @numba.njit(error_model="numpy")
-    def advise(memory: Any, size: Any) -> None:
-        """Asks for huge pages under large new memory: touching it first is what most of its first writing takes."""
-        if size >= numba.uintp(LARGE):
-            start = (memory + numba.uintp(PAGE - 1)) & ~numba.uintp(PAGE - 1)
-            madvise(start, (size - (start - memory)) & ~numba.uintp(PAGE - 1), MADV_HUGEPAGE)
-
-    @numba.njit(error_model="numpy")
-    def run(frame: Any, record: Any) -> None:
-        inputs, results = np.intp(load(record, 8 * INPUTS)), np.intp(load(record, 8 * RESULTS))
-        scratches, phases = np.intp(load(record, 8 * SCRATCHES)), np.intp(load(record, 8 * PHASES))
-        buffers = numba.uintp(malloc(8 * (inputs + results + scratches + 1)))
-        for i in range(inputs):
-            store(buffers, 8 * i, load(load(load(frame, ARGS), 8 * i), DATA))
-        for i in range(results):
-            memory = load(load(load(frame, RETS), 8 * i), DATA)
-            store(buffers, 8 * (inputs + i), memory)
-            advise(memory, load(record, 8 * (REST + i)))
-        for i in range(scratches):
-            memory = numba.uintp(malloc(load(record, 8 * (REST + results + i)) + numba.uintp(64)))
-            advise(memory, load(record, 8 * (REST + results + i)))
-            store(buffers, 8 * (inputs + results + i), memory)
-        for i in range(phases):
-            at = 8 * (REST + results + scratches + 2 * i)
-            extent, grain = np.intp(load(record, at)), np.intp(load(record, at + 8))
-            parallel_for(frame, load(record, 8 * ADDRESS), buffers, i, extent, grain)
-        for i in range(scratches):
-            free(load(buffers, 8 * (inputs + results + i)))
-        free(buffers)
-
-    @numba.cfunc(types.uintp(types.uintp), error_model="numpy")
-    def handler(frame: Any) -> Any:
-        extension = load(frame, EXTENSION)
-        if extension != 0:  # the only extension asks for the version that this handler was written for
-            metadata = load(extension, METADATA)
-            store_int32(metadata, MAJOR, np.int32(major))
-            store_int32(metadata, MINOR, np.int32(minor))
-            return numba.uintp(0)
-        if load_int32(frame, STAGE) != EXECUTE:
-            return numba.uintp(0)
-        record = find(load(load(load(load(frame, ATTRS), 0), SCALAR_VALUE), 0))
-        if record == 0:
-            return unknown_kernel(frame)
-        run(frame, record)
-        return numba.uintp(0)
-
-    return handler
+    jax.ffi.register_ffi_target(TARGET, new_capsule(address, None, None), platform="cpu")

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import numba
-from numba import types
 
 from graphopt.backends.numba.frame import API, CONTEXT, ERROR_DESTROY, THREADPOOL_NUM_THREADS, THREADPOOL_SCHEDULE
 from graphopt.backends.numba.memory import (
@@ -24,10 +23,14 @@ from graphopt.backends.numba.memory import (
     malloc,
     sched_yield,
     store,
+    symbol,
 )
+from graphopt.backends.numba.records import TASK
 
 # The state of one loop, in bytes from its start.
 NEXT, DONE, REFERENCES, CHUNKS, KERNEL, BUFFERS, PHASE, EXTENT, GRAIN, SIZE = (8 * i for i in range(10))
+
+task_address = symbol(TASK)
 
 jit = numba.njit(error_model="numpy", nogil=True)
 
@@ -52,14 +55,11 @@ def _release(state: Any) -> None:
         free(state)
 
 
-@numba.cfunc(types.uintp(types.uintp))
-def _task(state: Any) -> Any:
+def task(state: Any) -> Any:
+    """What a thread of the pool does; to be compiled as a callback, and defined as TASK."""
     _work(state)
     _release(state)
     return numba.uintp(0)
-
-
-_TASK = _task.address
 
 
 @jit
@@ -115,7 +115,7 @@ def parallel_for(frame: Any, kernel: Any, buffers: Any, phase: int, extent: int,
     store(args, 0, numba.uintp(40))
     store(args, 8, numba.uintp(0))
     store(args, 16, context)
-    store(args, 24, numba.uintp(_TASK))
+    store(args, 24, task_address())
     store(args, 32, state)
     for _ in range(helpers):
         if _destroyed(api, call(load(api, THREADPOOL_SCHEDULE), args)):

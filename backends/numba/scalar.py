@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import primitives as p
 
-from graphopt.backends.numba.bits import precision
-from graphopt.backends.numba.complexes import COMPLEX
+from graphopt.backends.numba.complex_source import COMPLEX
+from graphopt.backends.numba.functions import HALF_POWERS, VECMATH
 from graphopt.backends.numba.half import HALVES, computed_as, is_half, kept_as, narrowed, widened
-from graphopt.backends.numba.vecmath import HALF_POWERS, SCALAR_MATH
 from graphopt.ir.attrs import EMPTY, Attrs
 from graphopt.ir.loop import Apply, Literal, Local, Value
 from graphopt.ir.node import Node
@@ -167,11 +167,23 @@ def _next_after(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str
     return _of_bits(to, f"next_after_uint{8 * to.itemsize}({given})")
 
 
+def _precision(dtype: np.dtype[Any], exponent_bits: int, mantissa_bits: int) -> tuple[int, ...]:
+    """What `reduce_precision` is given for a dtype after the number and its bits."""
+    info = jnp.finfo(dtype)
+    mantissa, exponent = int(info.nmant), int(info.nexp)
+    infinity = ((1 << exponent) - 1) << mantissa
+    greatest, least = infinity, 0
+    if exponent_bits < exponent:
+        bias, reduced = (1 << (exponent - 1)) - 1, (1 << (exponent_bits - 1)) - 1
+        greatest, least = (bias + reduced) << mantissa, (bias - reduced + 1) << mantissa
+    return (1 << info.bits - 1), infinity, max(0, mantissa - mantissa_bits), greatest, least
+
+
 def _reduce_precision(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) -> str | None:
     if attrs["mantissa_bits"] == 0:  # then XLA has no NaN
         return None
     unsigned = f"uint{8 * to.itemsize}"
-    numbers = precision(to, attrs["exponent_bits"], attrs["mantissa_bits"])
+    numbers = _precision(to, attrs["exponent_bits"], attrs["mantissa_bits"])
     given = ", ".join(f"np.{unsigned}({number})" for number in numbers)
     return _of_bits(to, f"reduce_precision_{unsigned}({widened(to, args[0])}, {_bits(to, args[0])}, {given})")
 
@@ -184,13 +196,13 @@ def name_of(op: Op, dtype: Dtype) -> str:
 def _function(op: Op) -> Expression:
     def expression(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) -> str | None:
         # Who asks XLA for an accuracy gets XLA's.
-        known = all((op, dtype) in SCALAR_MATH for dtype in of) and attrs.get("accuracy") is None
+        known = all((op, dtype) in VECMATH for dtype in of) and attrs.get("accuracy") is None
         return f"{name_of(op, to)}({', '.join(args)})" if known else None
 
     return expression
 
 
-FUNCTIONS: Mapping[Op, Expression] = {op: _function(op) for op, _ in SCALAR_MATH}
+FUNCTIONS: Mapping[Op, Expression] = {op: _function(op) for op, _ in VECMATH}
 """The elementwise operations that take a polynomial or more."""
 
 MUL, DIV, SELECT, NEG, ABS, CONVERT, BITCAST, NEXT_AFTER, REDUCE_PRECISION, INTEGER_POW = (

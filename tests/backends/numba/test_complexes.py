@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 
 import graphopt
-from graphopt.backends.numba.complexes import COMPLEX
+from graphopt.backends.numba.complex_source import COMPLEX
 
 from .test_halves import llvm_of
 from .test_kernels import in_one_kernel, kernels, same

@@ -12,10 +12,10 @@ import pytest
 from jax import lax
 
 import graphopt
-from graphopt.backends.numba.emit import function_of
+from graphopt.backends.numba.compiling import KERNEL_SIGNATURE
 from graphopt.backends.numba.engine import plan_by_key
 from graphopt.backends.numba.lowering import ENGINE
-from graphopt.backends.numba.objects import KERNEL_SIGNATURE
+from graphopt.backends.numba.names import function_of
 from graphopt.backends.numba.scalar import FUNCTIONS
 
 from .test_kernels import in_one_kernel, kernels, same

@@ -20,8 +20,9 @@ from jax import lax
 import graphopt
 from graphopt.analysis import derive, parts
 from graphopt.backends.numba import frame
-from graphopt.backends.numba.emit import function_of, source_of
+from graphopt.backends.numba.emit import source_of
 from graphopt.backends.numba.engine import NumbaEngine, plan_by_key
+from graphopt.backends.numba.names import function_of
 from graphopt.backends.numba.objects import (
     TARGET,
     Launch,

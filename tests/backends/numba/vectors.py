@@ -7,9 +7,9 @@ from typing import Any
 import numba
 
 import graphopt
-from graphopt.backends.numba.emit import function_of
+from graphopt.backends.numba.compiling import KERNEL_SIGNATURE
 from graphopt.backends.numba.engine import plan_by_key
-from graphopt.backends.numba.objects import KERNEL_SIGNATURE
+from graphopt.backends.numba.names import function_of
 from graphopt.ir.graph import nested_graphs
 from graphopt.ops.kernel import KERNEL
 

@@ -1,0 +1,28 @@
+"""From a Python function to an object file, by Numba."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+from numba import types
+
+KERNEL_SIGNATURE = types.uintp(types.uintp, types.intp, types.intp, types.intp)
+"""The signature of a kernel: (table of buffers, phase, start, stop); returns 0."""
+
+CALLBACK_SIGNATURE = types.uintp(types.uintp)
+"""The signature of what XLA calls: one word, which it returns too."""
+
+
+def object_of(function: Any, signature: Any) -> tuple[str, bytes]:
+    """The symbol of a function with a C interface, and the object file that it is in."""
+    compiled = numba.cfunc(signature, error_model="numpy")(function)
+    library = compiled._library
+    _, _, (code, _) = library.serialize_using_object_code()
+    return compiled._wrapper_name, code
+
+
+def assembly_of(function: Any) -> tuple[str, str]:
+    """A kernel as LLVM's optimized text, and as the processor's instructions."""
+    library = numba.cfunc(KERNEL_SIGNATURE, error_model="numpy")(function)._library
+    return library.get_llvm_str(), library.get_asm_str()

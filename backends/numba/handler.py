@@ -1,0 +1,140 @@
+"""The handler: what XLA calls for each kernel of a program, and what the threads of its pool call.
+
+It finds the kernel's record in the table by the key that the call carries, makes the table of its buffers, and runs its
+phases. Where the record and the messages lie, symbols say (`graphopt.backends.numba.code.define`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from graphopt.backends.numba.compiling import CALLBACK_SIGNATURE, object_of
+from graphopt.backends.numba.frame import (
+    API,
+    ARGS,
+    ATTRS,
+    DATA,
+    ERROR_CREATE,
+    EXECUTE,
+    EXTENSION,
+    FAILED_PRECONDITION,
+    MAJOR,
+    METADATA,
+    MINOR,
+    RETS,
+    SCALAR_VALUE,
+    STAGE,
+)
+from graphopt.backends.numba.memory import (
+    MADV_HUGEPAGE,
+    PAGE,
+    call,
+    free,
+    load,
+    load_int32,
+    madvise,
+    malloc,
+    store,
+    store_int32,
+    symbol,
+)
+from graphopt.backends.numba.pool import parallel_for, task
+from graphopt.backends.numba.records import (
+    ADDRESS,
+    CELL,
+    FORKED,
+    INPUTS,
+    LARGE,
+    PHASES,
+    REST,
+    RESULTS,
+    SCRATCHES,
+    UNKNOWN,
+)
+
+table, forked_message, unknown_message = symbol(CELL), symbol(FORKED), symbol(UNKNOWN)
+
+
+def task_object() -> tuple[str, bytes]:
+    """`graphopt.backends.numba.pool.task`, compiled."""
+    return object_of(task, CALLBACK_SIGNATURE)
+
+
+def handler_object(major: int, minor: int) -> tuple[str, bytes]:
+    """The handler, compiled for a version of XLA's interface."""
+
+    @numba.njit(error_model="numpy")
+    def find(key: Any) -> Any:
+        slots = load(table(), 0)
+        mask = load(slots, 0)
+        slot = key & mask
+        while True:
+            found = load(slots, 8 + 16 * slot)
+            if found == key:
+                return load(slots, 16 + 16 * slot)
+            if found == 0:
+                return numba.uintp(0)
+            slot = (slot + numba.uintp(1)) & mask
+
+    @numba.njit(error_model="numpy")
+    def failed(frame: Any, message: Any) -> Any:
+        args = numba.uintp(malloc(32))
+        store(args, 0, numba.uintp(32))
+        store(args, 8, numba.uintp(0))
+        store(args, 16, message)
+        store_int32(args, 24, np.int32(FAILED_PRECONDITION))
+        error = call(load(load(frame, API), ERROR_CREATE), args)
+        free(args)
+        return error
+
+    @numba.njit(error_model="numpy")
+    def advise(memory: Any, size: Any) -> None:
+        """Asks for huge pages under large new memory: touching it first is what most of its first writing takes."""
+        if size >= numba.uintp(LARGE):
+            start = (memory + numba.uintp(PAGE - 1)) & ~numba.uintp(PAGE - 1)
+            madvise(start, (size - (start - memory)) & ~numba.uintp(PAGE - 1), MADV_HUGEPAGE)
+
+    @numba.njit(error_model="numpy")
+    def run(frame: Any, record: Any) -> None:
+        inputs, results = np.intp(load(record, 8 * INPUTS)), np.intp(load(record, 8 * RESULTS))
+        scratches, phases = np.intp(load(record, 8 * SCRATCHES)), np.intp(load(record, 8 * PHASES))
+        buffers = numba.uintp(malloc(8 * (inputs + results + scratches + 1)))
+        for i in range(inputs):
+            store(buffers, 8 * i, load(load(load(frame, ARGS), 8 * i), DATA))
+        for i in range(results):
+            memory = load(load(load(frame, RETS), 8 * i), DATA)
+            store(buffers, 8 * (inputs + i), memory)
+            advise(memory, load(record, 8 * (REST + i)))
+        for i in range(scratches):
+            memory = numba.uintp(malloc(load(record, 8 * (REST + results + i)) + numba.uintp(64)))
+            advise(memory, load(record, 8 * (REST + results + i)))
+            store(buffers, 8 * (inputs + results + i), memory)
+        for i in range(phases):
+            at = 8 * (REST + results + scratches + 2 * i)
+            extent, grain = np.intp(load(record, at)), np.intp(load(record, at + 8))
+            parallel_for(frame, load(record, 8 * ADDRESS), buffers, i, extent, grain)
+        for i in range(scratches):
+            free(load(buffers, 8 * (inputs + results + i)))
+        free(buffers)
+
+    def handler(frame: Any) -> Any:
+        extension = load(frame, EXTENSION)
+        if extension != 0:  # the only extension asks for the version that this handler was written for
+            metadata = load(extension, METADATA)
+            store_int32(metadata, MAJOR, np.int32(major))
+            store_int32(metadata, MINOR, np.int32(minor))
+            return numba.uintp(0)
+        if load_int32(frame, STAGE) != EXECUTE:
+            return numba.uintp(0)
+        if load(table(), 8) != 0:
+            return failed(frame, forked_message())
+        record = find(load(load(load(load(frame, ATTRS), 0), SCALAR_VALUE), 0))
+        if record == 0:
+            return failed(frame, unknown_message())
+        run(frame, record)
+        return numba.uintp(0)
+
+    return object_of(handler, CALLBACK_SIGNATURE)
