@@ -15,7 +15,6 @@ After:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jax.extend.core import primitives
@@ -23,10 +22,9 @@ from jax.extend.core import primitives
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.engine import Engine, Plan
 from graphopt.analysis.grouping import Group, groups_of, is_repeated, is_worth_a_kernel
-from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.machine import Machine
+from graphopt.analysis.pieces import pieces_of
 from graphopt.analysis.reductions import REDUCTIONS
-from graphopt.analysis.scattering import SCATTERS
 from graphopt.errors import EngineError
 from graphopt.ir.graph import Graph, make_graph
 from graphopt.ir.node import Node, param, project, results
@@ -34,7 +32,6 @@ from graphopt.ir.op import PROJECT, op_of
 from graphopt.ir.sources import Sources
 from graphopt.ops.control import COND, SCAN, WHILE
 from graphopt.ops.kernel import KERNEL, kernel
-from graphopt.ops.make import BROADCAST
 from graphopt.passes.choose import candidate, decide, runs_of, takes, time_of_others
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import with_bodies
@@ -42,6 +39,9 @@ from graphopt.rewrite.rebuild import with_bodies
 CALL = op_of(primitives.jit_p)
 
 ROUNDS = 8
+
+OFTEN = 1.5
+"""How many times an element may be computed before it is asked what that costs."""
 
 RUNS_ITS_GRAPHS = (SCAN, WHILE, COND, CALL)
 """Operations that run their sub-graphs as they stand. How a scatter combines, say, is a sub-graph for XLA to read."""
@@ -131,13 +131,13 @@ class _Fuser:
 
     def fused_graph(self, graph: Graph) -> Graph:
         groups = self.chosen.get(graph, []) if self.is_free else self.groups(graph)
-        unit_of: dict[Node, Unit] = {node: group for group in groups for node in group.members}
+        members = {node for group in groups for node in group.members}
         for node in graph.nodes:
-            if node.op.primitive is not None and node not in unit_of and node.op is not KERNEL and not self.is_free:
+            if node.op.primitive is not None and node not in members and node.op is not KERNEL and not self.is_free:
                 reason = self.engine.declines(node, self.exact)
                 self.declined[reason or f"{node.op.name}, which by itself moves data, or makes a kernel too large"] += 1
         mapping: dict[Node, Node] = {p: p for p in graph.params}
-        for unit in _in_order(graph, unit_of):
+        for unit in _in_order(graph, _units(graph, groups)):
             if isinstance(unit, Group):
                 self.place(unit, graph, mapping)
             elif unit.op is PROJECT:
@@ -153,39 +153,46 @@ class _Fuser:
     def groups(self, graph: Graph) -> list[Group]:
         """Groups none of which computes much more often than its operations ask for."""
         cut: set[Node] = set()
-        users = graph.users()
+        pieces = pieces_of(graph, self.takes, self.engine.cost)
         for _ in range(ROUNDS):
-            groups = [g for g in groups_of(graph, self.takes, cut) if is_worth_a_kernel(g)]
-            more = {node for group in groups for node in self.to_cut(group, graph, users)} - cut
+            groups = [g for g in groups_of(graph, self.takes, cut, pieces) if is_worth_a_kernel(g)]
+            more = {node for group in groups for node in self.to_cut(group, graph, pieces)} - cut
             if not more:
                 break
             cut |= more
         return [group for group in groups if self.plan(body_of(group, graph)[0]) is not None]
 
-    def to_cut(self, group: Group, graph: Graph, users: Mapping[Node, list[Node]]) -> set[Node]:
+    def to_cut(self, group: Group, graph: Graph, pieces: set[Node]) -> set[Node]:
         """Members of a wasteful group that had better be computed once, in a kernel before it."""
-        inner = group.members - set(group.results)
-        reductions = {n for n in inner if n.op in REDUCTIONS}
-        spread = {n.inputs[0] for n in group.members if n.inputs and n.inputs[0] in inner and _is_spread(n)}
-        # What a shift reads at another place than its other users is computed for each of them, and so is what that
-        # needs: a chain of shifts would double with each.
-        moved = {o for n in group.members if n.op in MOVES for o in n.inputs if o in inner and len(users[o]) > 1}
-        # So is what is read where integers say, where that is more than there is; and a scatter's integers by threads.
-        moved |= {n.inputs[0] for n in group.members if n.op in INDEXED and n.inputs[0] in inner}
-        moved |= {n.inputs[1] for n in group.members if n.op in SCATTERS and n.inputs[1] in inner}
-        if not reductions and not spread and not moved:
+        inner = [n for n in group.members if n not in group.results and n not in pieces]
+        if not inner:
             return set()
-        body, inputs = body_of(group, graph)
-        once = sum(self.engine.cost(n) * _elements(n) for n in (*group.members, *inputs))
-        inner = reductions or spread or moved
+        body, _, mapping = body_of(group, graph)
         plan = self.plan(body)
-        if plan is not None and plan.work <= once + sum(map(self.engine.spill, inner)):
-            return set()
-        return inner
+        if plan is None:
+            return {n for n in inner if n.op in REDUCTIONS} or {n for n in inner if n.op not in MOVES}
+        often = {n: plan.evaluations.get(mapping[n], n.avals[0].size) / n.avals[0].size for n in group.members}
+        found: dict[Node, set[Node]] = {}
+        for node in inner:
+            if often[node] > OFTEN:
+                needed = _needed(node, group)
+                wasted = sum(self.engine.cost(n) * _elements(n) * max(0.0, often[n] - 1) for n in needed)
+                if wasted > self.engine.spill(node):
+                    found[node] = needed
+        # What is computed as often for another's sake is not, where that one is computed once.
+        last = {n for n in found if not any(n in found[o] and n is not o and often[n] <= often[o] * 1.1 for o in found)}
+        apart = self.work_apart(body, {mapping[n] for n in last}, {mapping[n] for n in group.members & pieces})
+        return last if plan.work > apart + sum(map(self.engine.spill, last)) else set()
+
+    def work_apart(self, body: Graph, cut: set[Node], pieces: set[Node]) -> float:
+        """Nanoseconds of all kernels that the body of one becomes with these cuts."""
+        groups = groups_of(body, lambda node: node.op.primitive is not None, cut, pieces) if cut else ()
+        plans = [self.plan(body_of(group, body)[0]) for group in groups]
+        return sum(plan.work for plan in plans if plan is not None)
 
     def place(self, group: Group, graph: Graph, mapping: dict[Node, Node]) -> None:
         """Puts a kernel in place of a group."""
-        body, inputs = body_of(group, graph, self.context.sources)
+        body, inputs, _ = body_of(group, graph, self.context.sources)
         plan = self.plan(body)
         assert plan is not None, "groups without a plan are none"
         node = kernel(body, tuple([mapping[n] for n in inputs]), plan.key, self.engine.name)
@@ -198,8 +205,8 @@ class _Fuser:
         self.fused += len(group.members)
 
 
-def body_of(group: Group, graph: Graph, sources: Sources | None = None) -> tuple[Graph, list[Node]]:
-    """The graph of a group, and the nodes outside of it that are its operands.
+def body_of(group: Group, graph: Graph, sources: Sources | None = None) -> tuple[Graph, list[Node], dict[Node, Node]]:
+    """The graph of a group, the nodes outside of it that are its operands, and what became of its members.
 
     sources: gets the lines of the body's nodes, those of the group's.
     """
@@ -222,12 +229,35 @@ def body_of(group: Group, graph: Graph, sources: Sources | None = None) -> tuple
     if sources is not None:
         infos = sources.infos.get(graph, {})
         sources.record(body, {mapping[n]: infos[n] for n in graph.nodes if n in group.members and n in infos})
-    return body, inputs
+    return body, inputs, mapping
 
 
-def _is_spread(node: Node) -> bool:
-    """Whether a node has each element of its operand more than once."""
-    return node.op is BROADCAST and node.aval.size > node.inputs[0].aval.size
+def _needed(node: Node, group: Group) -> set[Node]:
+    """A member of a group and those that it is made of."""
+    needed: set[Node] = set()
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        if current not in needed:
+            needed.add(current)
+            stack += [n for n in current.inputs if n in group.members]
+    return needed
+
+
+def _units(graph: Graph, groups: list[Group]) -> dict[Node, Unit]:
+    """For each node what computes it for those outside of kernels: a kernel, or the operation itself."""
+    results = {node: group for group in groups for node in group.results}
+    members = {node: group for group in groups for node in group.members}
+    units: dict[Node, Unit] = {}
+    users = graph.users()
+    for node in reversed(graph.nodes):
+        if node in results:
+            units[node] = results[node]
+        elif node not in members or any(units[user] is user for user in users[node]):
+            units[node] = node
+        else:
+            units[node] = members[node]
+    return units
 
 
 def _elements(node: Node) -> int:
@@ -238,7 +268,7 @@ def _in_order(graph: Graph, unit_of: dict[Node, Unit]) -> list[Unit]:
     """Nodes and groups, each after all that it needs."""
     order: list[Unit] = []
     seen: set[Unit] = set()
-    stack: list[tuple[Unit, bool]] = [(unit_of.get(n, n), False) for n in reversed(graph.nodes)]
+    stack: list[tuple[Unit, bool]] = [(unit_of[n], False) for n in reversed(graph.nodes)]
     while stack:
         unit, entered = stack.pop()
         if entered:
@@ -247,6 +277,7 @@ def _in_order(graph: Graph, unit_of: dict[Node, Unit]) -> list[Unit]:
             seen.add(unit)
             stack.append((unit, True))
             members = unit.members if isinstance(unit, Group) else (unit,)
-            needed = (unit_of.get(operand, operand) for member in members for operand in member.inputs)
+            inside = members if isinstance(unit, Group) else ()
+            needed = (unit_of[operand] for member in members for operand in member.inputs if operand not in inside)
             stack += [(other, False) for other in needed if other not in seen]
     return order

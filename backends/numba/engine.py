@@ -157,22 +157,28 @@ class NumbaEngine:
     def plan(self, body: Graph, any_order: bool) -> Plan | None:
         """The loop program of a body, with its source known by its key; None where it would be too large."""
         try:
-            program, work = self.program(body, any_order)
+            best = self.derivation(body, any_order)
         except TooLargeError:
             return None
+        program = best.program
         source, launch = source_of(program, any_order), _launch(program)
         key = kernel_key(source, launch)
         _planned.setdefault(key, Planned(program, any_order, source, launch))
-        return Plan(key, work, kernel_time(program, scalar_cost, Machine()))
+        return Plan(key, best.work, kernel_time(program, scalar_cost, Machine()), best.evaluations)
 
     def program(self, body: Graph, any_order: bool = True) -> tuple[LoopProgram, float]:
         """The loop program that is expected to take the least, and nanoseconds of it."""
-        try:
-            return self._program(body, any_order, SMALL)
-        except TooLargeError:
-            return self._program(body, any_order, 1)
+        best = self.derivation(body, any_order)
+        return best.program, best.work
 
-    def _program(self, body: Graph, any_order: bool, small: int) -> tuple[LoopProgram, float]:
+    def derivation(self, body: Graph, any_order: bool = True) -> Derivation:
+        """How the loop program is written that is expected to take the least. Raises TooLargeError."""
+        try:
+            return self._derivation(body, any_order, SMALL)
+        except TooLargeError:
+            return self._derivation(body, any_order, 1)
+
+    def _derivation(self, body: Graph, any_order: bool, small: int) -> Derivation:
         best = None
         for write in ways(body, any_order):
             derivation = Derivation(body, self.cost, small)
@@ -185,7 +191,7 @@ class NumbaEngine:
                 best = derivation
         if best is None:
             raise TooLargeError
-        return best.program, best.work
+        return best
 
 
 def ways(body: Graph, any_order: bool = True) -> Iterator[Callable[[Derivation], None]]:

@@ -302,6 +302,19 @@ def _of_complex(op: Op, attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequ
     return COMPLEX[op](attrs, of, to, args) if op in COMPLEX else None
 
 
+INFINITIES: Mapping[str, str] = {
+    f"np.float32({sign}np.inf)": f"bits_to_float32(np.int32({bits} | (stop >> 62)))"
+    for sign, bits in (("", 0x7F800000), ("-", -0x800000))
+} | {
+    f"np.float64({sign}np.inf)": f"bits_to_float64(np.int64({bits} | (stop >> 62)))"
+    for sign, bits in (("", 0x7FF << 52), ("-", -(1 << 52)))
+}
+"""How source selects an infinity, so that LLVM does not know that it is one: `stop` is less than 2**62.
+
+`min(a, inf if c else x)` would become `a if c else min(a, x)`, which it does not vectorize.
+"""
+
+
 def half_power_name(exponent: float, dtype: Dtype) -> str:
     """What source calls a power whose exponent is known."""
     return f"pow_{'minus_' if exponent < 0 else ''}{int(2 * abs(exponent))}_halves_{dtype.name}"
@@ -315,6 +328,8 @@ def value_source(value: Value) -> str:
 def applied(value: Apply, dtype: Dtype) -> str:
     """A scalar operation on values as source."""
     args = [value_source(operand) for operand in value.values]
+    if value.op is SELECT:
+        args = [INFINITIES.get(arg, arg) for arg in args]
     if value.op is POW and isinstance(exponent := value.values[1], Literal):
         known = (float(exponent.value), dtype)
         if known in HALF_POWERS and value.values[0].dtype == dtype:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -179,6 +180,7 @@ class Derivation:
         self.phases: list[Phase] = []
         self._phase, self._extent = "", 0  # the variable of the phase that is being written
         self.work = self.time = 0.0
+        self.evaluations: defaultdict[Node, float] = defaultdict(float)  # how often an element of a node is computed
         self._path: list[_Scope] = []
         self._names = 0
         # Nanoseconds of what stands before the phase that is being written, and of one of its iterations.
@@ -224,10 +226,14 @@ class Derivation:
         """Counts the cost of one element of a node, which no local value stands for."""
         self._spend(self.cost(node))
 
+    def _in_iteration(self) -> bool:
+        """Whether the current block is run again with each iteration of the phase."""
+        return len(self._path) > 1 and self._phase in self._path[1].bound
+
     def _spend(self, time: float) -> None:
         """Counts nanoseconds for what is done in the current block."""
         time *= self._path[-1].times
-        if len(self._path) > 1 and self._phase in self._path[1].bound:
+        if self._in_iteration():
             self._iteration += time
         else:
             self._before += time
@@ -506,6 +512,7 @@ class Derivation:
         return round(times * self._extent if depth == 0 < len(path) - 2 else times)
 
     def _compute(self, node: Node, at: Indices) -> Value:
+        self.evaluations[node] += self._path[-1].times * (self._extent if self._in_iteration() else 1)
         if node.op is PARAM:
             return self.let(Load(self.inputs[node], linear(at, node.aval.shape)), node.aval.dtype, node, "x")
         if node.op is CONSTANT:

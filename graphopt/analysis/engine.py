@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from graphopt.ir.graph import Graph
@@ -14,12 +15,14 @@ class Plan:
     """What an engine would run for a body.
 
     key: by which the engine knows it. work: nanoseconds that one run is expected to take on a core, as plans of one
-    graph are compared. time: nanoseconds that it takes with all threads, as engines are compared.
+    graph are compared. time: nanoseconds that it takes with all threads, as engines are compared. evaluations: how
+    often an element of a node of the body is computed.
     """
 
     key: int
     work: float
     time: float = 0.0
+    evaluations: Mapping[Node, float] = field(default_factory=dict, compare=False)
 
 
 class Engine(Protocol):

@@ -2,7 +2,9 @@
 
 Nodes are looked at from the outputs backwards. One whose users are all in one group joins it. One with other users as
 well is a result of a kernel; it joins the group of a user with the same shape where that makes no cycle of kernels, and
-else it begins a group. Nodes in `cut` are results of kernels whatever their users.
+else it begins a group. Nodes in `cut` are results of kernels whatever their users. Pieces (`graphopt.analysis.pieces`)
+are in the groups of all of their users, and results of none. At last groups with results of one shape that read the
+same and do not need each other become one.
 """
 
 from __future__ import annotations
@@ -25,6 +27,13 @@ LIMIT = 48
 """Operations in one kernel: more take long to compile, and their values no longer fit into registers."""
 
 
+FAR = 1000
+"""Kernels and other operations up to which is looked for what leads from one kernel to another."""
+
+READ = 1 << 14
+"""Bytes of an operand at least for which kernels that read it become one."""
+
+
 @dataclass(eq=False, slots=True)
 class Group:
     """Nodes that are computed in one kernel. results: those that are needed outside; all have one shape."""
@@ -38,57 +47,101 @@ def is_repeated(node: Node) -> bool:
     return node.op is CONSTANT and node.attrs["value"].element is not None
 
 
-def groups_of(graph: Graph, takes: Callable[[Node], bool], cut: Collection[Node] = ()) -> list[Group]:
+def groups_of(
+    graph: Graph, takes: Callable[[Node], bool], cut: Collection[Node] = (), pieces: Collection[Node] = ()
+) -> list[Group]:
     """The groups of a graph, in no order. takes: whether a node can be in a kernel."""
     users = graph.users()
     outputs = set(graph.outputs)
-    group_of: dict[Node, Group] = {}
+    groups: dict[Node, tuple[Group, ...]] = {}
     for node in reversed(graph.nodes):
         if node.op is PARAM or node.op is CONSTANT or not takes(node):
             continue
-        around = {group_of.get(user) for user in users[node]}
-        inside = node not in outputs and None not in around
-        if inside and len(around) == 1 and node not in cut and node.op not in ALONE:
-            (group,) = around
-            if group is not None and len(group.members) < LIMIT:
+        around = [group for user in users[node] for group in groups.get(user, (None,))]
+        known = tuple(dict.fromkeys(group for group in around if group is not None))
+        inside = node not in outputs and None not in around and all(len(g.members) < LIMIT for g in known)
+        if inside and (len(known) == 1 or node in pieces) and node not in cut and node.op not in ALONE:
+            for group in known:
                 group.members.add(node)
-                group_of[node] = group
-                continue
-        found = _joined(node, users, group_of) if node.op not in ALONE and node not in cut else None
+            groups[node] = known
+            continue
+        found = _joined(node, users, groups) if node.op not in ALONE and node not in cut else None
         group = found or Group()
         group.members.add(node)
         group.results.append(node)
-        group_of[node] = group
-    return list(dict.fromkeys(group_of.values()))
+        groups[node] = (group,)
+    every = list(dict.fromkeys(group for of in groups.values() for group in of))
+    return _with_siblings(every, users, groups, cut)
 
 
-def _joined(node: Node, users: dict[Node, list[Node]], group_of: dict[Node, Group]) -> Group | None:
+def _joined(node: Node, users: dict[Node, list[Node]], groups: dict[Node, tuple[Group, ...]]) -> Group | None:
     """The group of a user that a node can join as one more result."""
-    for user in users[node]:
-        group = group_of.get(user)
-        if group is None or len(group.members) >= LIMIT or any(r.op in ALONE for r in group.results):
+    for group in dict.fromkeys(group for user in users[node] for group in groups.get(user, ())):
+        if len(group.members) >= LIMIT or any(r.op in ALONE for r in group.results):
             continue
-        if group.results[0].avals[0].shape == node.avals[0].shape and not _leads_back(node, group, users, group_of):
+        if group.results[0].avals[0].shape == node.avals[0].shape and not _leads_to(group, [node], users, groups):
             return group
     return None
 
 
-def _leads_back(node: Node, group: Group, users: dict[Node, list[Node]], group_of: dict[Node, Group]) -> bool:
-    """Whether something outside of `group` needs `node` and is needed in it."""
-    stack = [user for user in users[node] if group_of.get(user) is not group]
-    seen: set[Node] = set()
+def _leads_to(
+    group: Group, nodes: Collection[Node], users: dict[Node, list[Node]], groups: dict[Node, tuple[Group, ...]]
+) -> bool:
+    """Whether something outside of `group` needs one of `nodes` and is needed in it; or too much to look at does.
+
+    A kernel begins when all of its operands are there: what one of its members waits for, all wait for.
+    """
+
+    def readers(of: Collection[Node]) -> list[Node | Group]:
+        return [unit for n in of for user in users[n] for unit in groups.get(user, (user,))]
+
+    stack = [unit for unit in readers(nodes) if unit is not group]
+    seen: set[Node | Group] = set()
     while stack:
-        current = stack.pop()
-        if current in seen:
-            continue
-        other = group_of.get(current)
-        if other is group:
+        unit = stack.pop()
+        if unit is group or len(seen) > FAR:
             return True
-        # A kernel begins when all of its operands are there: what one of its members waits for, all wait for.
-        together = other.members if other is not None else {current}
-        seen |= together
-        stack += [user for member in together for user in users[member] if user not in seen]
+        if unit not in seen:
+            seen.add(unit)
+            stack += readers(unit.results if isinstance(unit, Group) else (unit,))
     return False
+
+
+def _with_siblings(
+    every: list[Group],
+    users: dict[Node, list[Node]],
+    groups: dict[Node, tuple[Group, ...]],
+    cut: Collection[Node],
+) -> list[Group]:
+    """The groups, those joined that read the same, have results of one shape, and do not need each other."""
+    first: dict[tuple[Node, tuple[int, ...]], Group] = {}
+    found: list[Group] = []
+    for group in every:
+        shape = group.results[0].avals[0].shape
+        if any(r.op in ALONE or r in cut for r in group.results):
+            found.append(group)
+            continue
+        outside = dict.fromkeys(n for member in group.members for n in member.inputs if n not in group.members)
+        read = [(operand, shape) for operand in outside if operand.avals[0].nbytes >= READ]
+        others = dict.fromkeys(first[key] for key in read if key in first)
+        other = next((o for o in others if _may_join(group, o, users, groups)), None)
+        if other is None:
+            found.append(group)
+        else:
+            for member in group.members:
+                groups[member] = tuple(dict.fromkeys(other if g is group else g for g in groups[member]))
+            other.members |= group.members
+            other.results += group.results
+        for key in read:
+            first.setdefault(key, other or group)
+    return found
+
+
+def _may_join(group: Group, other: Group, users: dict[Node, list[Node]], groups: dict[Node, tuple[Group, ...]]) -> bool:
+    """Whether two groups can be one."""
+    if len(other.members | group.members) > LIMIT:
+        return False
+    return not _leads_to(other, group.results, users, groups) and not _leads_to(group, other.results, users, groups)
 
 
 def is_worth_a_kernel(group: Group) -> bool:

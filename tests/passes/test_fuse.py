@@ -239,3 +239,73 @@ def test_a_small_limit_makes_more_kernels(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(grouping, "LIMIT", 2)
     _, after, _ = fused(lambda x: lax.abs((x + 1) * x - 3), X)
     assert len(kernels(after)) == 2 and all(len(members(node)) == 2 for node in kernels(after))
+
+
+# ---- pieces and siblings
+
+
+def pairs(x: Any) -> tuple[Any, Any]:
+    """The differences of all pairs, and the squares of their lengths: large, of little."""
+    d = x[:, None] - x[None]
+    return d, (d * d).sum(-1)
+
+
+POINTS = np.random.default_rng(0).integers(-9, 9, (600, 3)).astype(np.float32)
+
+
+def test_what_is_large_and_made_of_little_is_computed_in_each_kernel_that_needs_it() -> None:
+    def function(x: Any) -> Any:
+        d, r = pairs(x)
+        near = r.min(1, keepdims=True)
+        return (d * (r - near)[..., None]).sum(1), jnp.sum(r * 3, 1), lax.asinh(near)
+
+    _, after, _ = fused(function, POINTS)
+    made = kernels(after)
+    assert all(n.aval.size <= POINTS.size for n in after.nodes if n.op is not KERNEL)
+    assert all(aval.size <= POINTS.size for node in made for aval in node.avals)
+    assert sum("sub" in members(node) for node in made) > 1
+
+
+def test_what_is_large_is_stored_where_it_takes_long_to_compute_or_is_made_of_much() -> None:
+    column, large = np.ones((600, 1), np.float32), np.ones((600, 600), np.float32)
+    for function in (
+        lambda x, y: ((z := x + y) * lax.asinh(z.sum(1, keepdims=True)), z),  # a result itself
+        lambda x, y: ((z := large * 2 + x) + lax.asinh(z.max(1, keepdims=True)), z.min(1)),
+    ):
+        _, after, _ = fused(function, column, column.T)
+        assert max(aval.size for node in kernels(after) for aval in node.avals) == 600 * 600
+
+
+def test_a_piece_that_xla_needs_too_is_there_for_it() -> None:
+    def function(x: Any) -> Any:
+        _, r = pairs(x)
+        return lax.asinh(r - 1), r.sum(1) * 2, jnp.square(r).max(1)
+
+    _, after, _ = fused(function, POINTS[:520])
+    assert "asinh" in outside(after) and kernels(after)
+
+
+def test_results_of_the_same_operands_share_a_kernel() -> None:
+    x = np.arange(10_000, dtype=np.float32).reshape(100, 100)
+    _, after, _ = fused(lambda x: (x.sum(1), x.max(1), (x * 2).min(1), jnp.argmax(x, 1)), x)
+    (kernel,) = kernels(after)
+    assert len(kernel.avals) == 4
+    # One that needs the other, by way of XLA, can't be in one kernel with it.
+    _, after, _ = fused(lambda x: (s := x.sum(1), (x * lax.asinh(s)).max(1)), x)
+    assert len(kernels(after)) == 2
+    _, after, _ = fused(lambda x: (x[0].sum() * 2, x.max(1)), x)
+    assert len(kernels(after)) == 2  # of other shapes
+
+
+def test_small_results_that_many_need_are_computed_once() -> None:
+    """In the sums of a softmax's gradient: what is a row's is not computed for each of its elements, by column."""
+
+    def function(x: Any) -> Any:
+        _, r = pairs(x)
+        least = r.min(1)
+        count = (r == least[:, None]).sum(1).astype(np.float32)
+        return ((r - least[:, None]) * count[None, :]).sum(1)
+
+    _, after, _ = fused(function, POINTS)
+    assert len(kernels(after)) == 2
+    assert sorted(node.avals[0].shape for node in kernels(after)) == [(600,), (600,)]
