@@ -24,6 +24,7 @@ from graphopt.ir.sources import Sources
 from graphopt.passes.choose import wants_another_engine
 from graphopt.passes.fuse import Fuse
 from graphopt.passes.pipelines import STANDARD
+from graphopt.passes.random_bits import RandomBits
 from graphopt.rewrite.passes import Context, Pass, PassRecord, run_pipeline
 from graphopt.rewrite.safety import SAFETIES
 from graphopt.trace.jaxpr import graph_of
@@ -66,7 +67,8 @@ def engine_passes(graph: Graph, options: Options, context: Context, target: Targ
     # Numba takes a second to import: not before it is needed.
     from graphopt.backends.numba import lowering
 
-    return (Fuse(lowering.ENGINE, machine),)
+    fuse = Fuse(lowering.ENGINE, machine)
+    return (fuse,) if options.backend == "auto" else (RandomBits(), fuse)
 
 
 def passes_of(options: Options) -> tuple[Pass, ...]:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.backends.numba import conversions, intrinsics, sorting
+from graphopt.backends.numba import conversions, intrinsics, random, sorting
 from graphopt.backends.numba.bits import NEXT_AFTER, REDUCE_PRECISION
 from graphopt.backends.numba.complexes import COMPLEX_NAMES
 from graphopt.backends.numba.half import is_half, kept_as
 from graphopt.backends.numba.scalar import DTYPES, half_power_name, name_of
-from graphopt.backends.numba.vecmath import HALF_POWERS, SCALAR_MATH
+from graphopt.backends.numba.vecmath import HALF_POWERS, MATH
 from graphopt.backends.numba.vecmath import intrinsics as floating
 
 NAMES: dict[str, Any] = {
@@ -38,13 +38,15 @@ NAMES: dict[str, Any] = {
     **{f"float_to_{d.name}": intrinsics.float_to_integer(d) for d in DTYPES if d.kind in "iu"},
     **{f"bits_to_{d.name}": intrinsics.bits_to(d) for d in DTYPES if d.kind in "iuf" and not is_half(d)},
     **COMPLEX_NAMES,
+    "threefry_0": random.threefry_0,
+    "threefry_1": random.threefry_1,
     **NEXT_AFTER,
     **REDUCE_PRECISION,
     "widen_float16": conversions.widen_float16,
     "narrow_float16": conversions.narrow_float16,
     "widen_bfloat16": conversions.widen_bfloat16,
     "narrow_bfloat16": conversions.narrow_bfloat16,
-    **{name_of(op, dtype): function for (op, dtype), function in SCALAR_MATH.items()},
+    **{name_of(op, dtype): function for (op, dtype), function in MATH.items()},
     **{half_power_name(exponent, dtype): function for (exponent, dtype), function in HALF_POWERS.items()},
     "sort_uint32": sorting.sort_uint32,
     "sort_uint64": sorting.sort_uint64,

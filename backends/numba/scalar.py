@@ -20,6 +20,7 @@ from graphopt.ir.attrs import EMPTY, Attrs
 from graphopt.ir.loop import Apply, Literal, Local, Value
 from graphopt.ir.node import Node
 from graphopt.ir.op import Op, op_of
+from graphopt.ops.random import THREEFRY
 
 POW = op_of(p.pow_p)
 
@@ -251,6 +252,7 @@ SCALARS: Mapping[Op, Expression] = {
     op_of(p.clamp_p): _clamp,
     CONVERT: _convert,
     BITCAST: _bitcast,
+    THREEFRY: lambda attrs, of, to, args: f"threefry_{attrs['word']}({', '.join(args)})",
     NEXT_AFTER: _next_after,
     REDUCE_PRECISION: _reduce_precision,
 }

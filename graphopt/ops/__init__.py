@@ -1,9 +1,9 @@
 """What each operation means. Importing this package registers the described operations; all others are opaque."""
 
 from graphopt.ir.op import Op, _ops
-from graphopt.ops import contract, elementwise, reduce, shape
+from graphopt.ops import contract, elementwise, random, reduce, shape
 
-__all__ = ["contract", "described_ops", "elementwise", "reduce", "shape"]
+__all__ = ["contract", "described_ops", "elementwise", "random", "reduce", "shape"]
 
 
 def described_ops() -> tuple[Op, ...]:

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from graphopt.ops.random import threefry_p
+
 DTYPES = ("float32", "int32", "bool", "bfloat16", "complex64", "uint8", "float16", "int8", "uint32")
 NUMBERS = (0.0, 1.0, -1.0, 2.0, 0.5, -0.0, 3.0, 1e4, np.inf, np.nan, 0.1)
 
@@ -256,6 +258,11 @@ def convolution(v: Values) -> Any:
     return lax.conv_general_dilated(x[None, None], x[None, None, :2], (1,), "SAME")[0, 0]
 
 
+def random_word(v: Values) -> Any:
+    x = lax.convert_element_type(v.of(is_integer), np.uint32)
+    return threefry_p.bind(x, x, x, x, word=v.below(2))
+
+
 def clamp(v: Values) -> Any:
     x = v.of(lambda x: x.dtype.kind != "c" and x.dtype != np.bool_)
     return lax.clamp(v.number(x.dtype), x, v.number(x.dtype))
@@ -303,6 +310,7 @@ STEPS: dict[str, Step] = {
     "conj": lambda v: lax.conj(v.of(lambda x: x.dtype.kind == "c")),
     "complex": binary(lax.complex, lambda x: x.dtype == np.float32),
     "clamp": clamp,
+    "threefry": random_word,
     "select_n": select,
     "convert_element_type": convert,
     "broadcast_in_dim": broadcast,

@@ -191,13 +191,13 @@ def test_where_numerics_are_exact_sums_keep_their_order() -> None:
 
 
 def test_only_on_a_cpu_in_this_process() -> None:
-    def passes(target: Target, backend: str = "numba") -> int:
+    def passes(target: Target, backend: str = "numba") -> bool:
         graph, sources = trace_function(lambda x: x * 2 + 1, X)
         options = Options(backend=backend)
-        return len(engine_passes(graph, options, context_for(options, sources, target), target))
+        return bool(engine_passes(graph, options, context_for(options, sources, target), target))
 
-    assert passes(Target(("cpu",))) == 1
-    assert passes(Target(("cpu",)), "auto") == passes(Target(("cpu",)), "xla") == 0
+    assert passes(Target(("cpu",)))
+    assert not passes(Target(("cpu",)), "auto") and not passes(Target(("cpu",)), "xla")
     for target in (
         Target(("cuda",)),
         Target(("cpu", "cuda")),
@@ -206,7 +206,7 @@ def test_only_on_a_cpu_in_this_process() -> None:
         Target(("cpu",), symbolic=True),
         Target(("cpu",), transformable=True),
     ):
-        assert passes(target) == 0
+        assert not passes(target)
         graph, sources = trace_function(lambda x: x * 2 + 1, X)
         assert not kernels(optimize_graph(graph, sources, Options(backend="numba"), target)[0])
 

@@ -44,6 +44,7 @@ from graphopt.backends.numba.vecmath.inverse import (
     atan_f32,
     atan_f64,
 )
+from graphopt.backends.numba.vecmath.inverse_error import erf_inv_f32, erf_inv_f64
 from graphopt.backends.numba.vecmath.logarithm import log1p_f32, log1p_f64, log_f32, log_f64
 from graphopt.backends.numba.vecmath.power import (
     HALVES,
@@ -89,6 +90,15 @@ SCALAR_MATH: Mapping[tuple[Op, np.dtype[Any]], Any] = {
     for dtype, function in zip(DTYPES, functions, strict=True)
 }
 """The function that computes an operation on elements of a dtype; of `pow`, where both operands have it."""
+
+AS_EXACT_AS_JAX: Mapping[tuple[Op, np.dtype[Any]], Any] = {
+    (op_of(primitives.erf_inv_p), DTYPES[0]): erf_inv_f32,
+    (op_of(primitives.erf_inv_p), DTYPES[1]): erf_inv_f64,
+}
+"""Functions by JAX's own approximations, which are not good to two units."""
+
+MATH = {**SCALAR_MATH, **AS_EXACT_AS_JAX}
+"""All functions of one or two operands."""
 
 HALF_POWERS: Mapping[tuple[float, np.dtype[Any]], Any] = {
     ((-1 if down else 1) * (whole + 0.5), dtype): half_power_in(real, whole, down)

@@ -28,6 +28,7 @@ from graphopt.ir.aval import is_floating
 from graphopt.ir.graph import Graph, make_graph, nested_graphs
 from graphopt.ir.node import constant, results
 from graphopt.ops.kernel import KERNEL, kernel
+from graphopt.ops.random import threefry_p
 from graphopt.trace.jaxpr import graph_of
 
 from ...fuzz.test_rewriting import ARGUMENTS, Steps, programs, run
@@ -95,6 +96,7 @@ UNARY: dict[str, Callable[[Any], Any]] = {
         f"reduce_precision {e} {m}": lambda x, e=e, m=m: lax.reduce_precision(x, e, m)
         for e, m in ((5, 10), (8, 7), (4, 3), (5, 2), (3, 2), (2, 1), (11, 52), (8, 23), (9, 30))
     },
+    "threefry": lambda x: threefry_p.bind(*[lax.convert_element_type(x, np.uint32)] * 4, word=1),
     "round, halves to even": lambda x: lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN),
     "round, halves away from zero": lambda x: lax.round(x, lax.RoundingMethod.AWAY_FROM_ZERO),
     **{f"integer_pow {y}": lambda x, y=y: lax.integer_pow(x, y) for y in (0, 1, 2, 3, 7, 64, -1, -2, -5)},
