@@ -75,5 +75,5 @@ def test_a_fork_fails_and_does_not_hang(tmp_path: Path) -> None:
 def test_the_functions_that_are_known_without_numba_are_those_of_the_vector_math(name: str) -> None:
     from graphopt.backends.numba import functions, vecmath
 
-    real = vecmath.SCALAR_MATH if name == "VECMATH" else vecmath.HALF_POWERS
+    real = vecmath.MATH if name == "VECMATH" else vecmath.HALF_POWERS
     assert set(getattr(functions, name)) == set(real)
