@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import html
 import io
+import statistics
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import jax
-from jax.extend.core import ClosedJaxpr
+import numpy as np
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
 from graphopt.analysis.cost import Cost, cost_of
+from graphopt.backends.reference import drawn
+from graphopt.backends.xla.staging import jaxpr_of
 from graphopt.backends.xla.target import Target
 from graphopt.compile import optimize_graph
 from graphopt.config import Options
 from graphopt.debug import user_lines
-from graphopt.ir.graph import Graph, nested_graphs
+from graphopt.ir.graph import Graph, make_graph, nested_graphs
 from graphopt.ir.loop import LoopProgram
-from graphopt.ir.node import Node
+from graphopt.ir.node import Node, results
 from graphopt.ir.sources import Sources
 from graphopt.ops.kernel import KERNEL
 from graphopt.passes.inline import OPTIMIZED_CALL, Inline
@@ -29,6 +35,10 @@ from graphopt.rewrite.passes import Context, PassRecord
 from graphopt.rewrite.rule import AnyRule
 from graphopt.rewrite.safety import SAFETIES
 from graphopt.trace.jaxpr import graph_of
+
+if TYPE_CHECKING:
+    from graphopt.backends.numba.engine import Planned
+    from graphopt.backends.numba.inspect import InnerLoop
 
 SHOWN_LINES = 60
 
@@ -73,9 +83,7 @@ class Kernel:
     @property
     def program(self) -> LoopProgram:
         """How it computes that: loops over elements."""
-        from graphopt.backends.numba.engine import plan_by_key
-
-        return plan_by_key(self.node.attrs["key"]).program
+        return _planned(self).program
 
     @property
     def source(self) -> str:
@@ -84,8 +92,50 @@ class Kernel:
 
         return source_with_lines(self.node.attrs["key"], lambda node: self.lines.get(node, ""))
 
+    @property
+    def flops(self) -> int:
+        """Scalar operations of one run."""
+        return _planned(self).work.flops
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its operands, results and scratch, each once."""
+        return _planned(self).work.bytes
+
+    @property
+    def predicted(self) -> float:
+        """Seconds that one run is expected to take, with all threads of this machine."""
+        return _planned(self).seconds
+
+    def inner_loops(self) -> tuple[InnerLoop, ...]:
+        """Its inner loops, with how wide the vectors are that LLVM made of each. Compiles it once more."""
+        from graphopt.backends.numba.inspect import inner_loops
+
+        return inner_loops(self.node.attrs["key"])
+
+    def measure(self, seconds: float = 0.2) -> float:
+        """Seconds of one run, measured on operands that are drawn: the median of the runs in about so many seconds."""
+        graph = make_graph(self.body.params, results(self.node.with_inputs(self.body.params)))
+        random = np.random.default_rng(0)
+        operands = jax.device_put([drawn(aval, random) for aval in graph.in_avals])
+        call = jax.jit(jaxpr_as_fun(jaxpr_of(graph)))
+        jax.block_until_ready(call(*operands))
+        runs, stop = list[float](), time.perf_counter() + seconds
+        while len(runs) < 3 or time.perf_counter() < stop:
+            start = time.perf_counter()
+            jax.block_until_ready(call(*operands))
+            runs.append(time.perf_counter() - start)
+        return statistics.median(runs)
+
     def __str__(self) -> str:
-        return f"{self.program}\n\n{self.source}"
+        known = f"{self.flops:,} operations, {self.bytes:,} bytes, {self.predicted * 1e6:,.1f} µs expected"
+        return f"{known}\n\n{self.program}\n\n{self.source}"
+
+
+def _planned(kernel: Kernel) -> Planned:
+    from graphopt.backends.numba.engine import plan_by_key
+
+    return plan_by_key(kernel.node.attrs["key"])
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ def object_of(function: Any, signature: Any) -> tuple[str, bytes]:
     return compiled._wrapper_name, code
 
 
-def assembly_of(function: Any) -> tuple[str, str]:
-    """A kernel as LLVM's optimized text, and as the processor's instructions."""
-    library = numba.cfunc(KERNEL_SIGNATURE, error_model="numpy")(function)._library
-    return library.get_llvm_str(), library.get_asm_str()
+def text_of(kernel: Any) -> str:
+    """A kernel as LLVM's optimized text, each instruction with the line of the source that it comes from."""
+    compiled = numba.cfunc(KERNEL_SIGNATURE, error_model="numpy", debug=True)(kernel)
+    text: str = compiled.inspect_llvm()
+    return text

@@ -17,7 +17,7 @@ from graphopt.analysis.derive import IOTA, SMALL, Derivation, TooLargeError, wri
 from graphopt.analysis.engine import Plan
 from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.indexed import declined as declined_indexed
-from graphopt.analysis.kernel_time import kernel_time
+from graphopt.analysis.kernel_time import Work, kernel_time, work_of
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.parts import accumulate, is_cut, reduce_in_parts
 from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, axes_of, is_arg
@@ -83,6 +83,16 @@ class Planned:
     any_order: bool
     source: str
     launch: Launch
+
+    @property
+    def work(self) -> Work:
+        """What one run does."""
+        return work_of(self.program, scalar_cost)
+
+    @property
+    def seconds(self) -> float:
+        """How long one run is expected to take, with all threads."""
+        return kernel_time(self.program, scalar_cost, Machine()) / 1e9
 
 
 @dataclass(frozen=True)

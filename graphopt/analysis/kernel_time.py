@@ -93,7 +93,7 @@ def kernel_time(program: LoopProgram, cost: Cost, machine: Machine) -> float:
         total += core / threads + (machine.wake if threads > 1 else 0.0)
     sizes = [buffer.size * buffer.dtype.itemsize for buffer in program.buffers]
     total = max(total, machine.moving(sum(sizes), machine.threads))
-    fresh = sum(b.size * b.dtype.itemsize for b in program.buffers if b.role != "in")
+    fresh = sum(b.size * b.dtype.itemsize for b in program.buffers if b.role in ("out", "scratch"))
     return total + (fresh / machine.huge_rate if fresh >= FRESH else 0.0)
 
 

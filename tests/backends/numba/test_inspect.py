@@ -1,0 +1,43 @@
+"""What the report says of a kernel: operations, bytes, times, and the vectors of its inner loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import graphopt
+
+X = np.linspace(-1, 1, 64 * 1024, dtype=np.float32).reshape(64, 1024)
+
+
+def kernel_of(function: object, *args: object) -> object:
+    (kernel,) = graphopt.jit(function, backend="numba").explain(*args).kernels
+    return kernel
+
+
+def test_inner_loops_and_their_vectors() -> None:
+    loops = kernel_of(jax.nn.softmax, X).inner_loops()
+    assert len(loops) >= 2 and all(loop.lanes > 1 for loop in loops), loops
+    assert all("1024" in loop.over and f"vectors of {loop.lanes}" in str(loop) for loop in loops)
+    lines = kernel_of(jax.nn.softmax, X).source.splitlines()
+    assert all(f"for {loop.name} in range" in lines[loop.line - 1] for loop in loops)
+
+
+def test_a_loop_in_which_each_step_needs_the_one_before_has_no_vectors() -> None:
+    loops = kernel_of(lambda x: jax.lax.cumprod(x, 1), X).inner_loops()
+    assert [loop.lanes for loop in loops] == [1] and str(loops[0]).endswith("no vectors")
+
+
+def test_operations_bytes_and_times() -> None:
+    kernel = kernel_of(lambda x: x * 2 + 1, X)
+    assert (kernel.flops, kernel.bytes) == (2 * X.size, 2 * X.nbytes)
+    assert 0 < kernel.predicted < 1
+    assert 0 < kernel.measure(0.01) < 10
+    assert str(kernel).startswith("131,072 operations, 524,288 bytes, ")
+
+
+def test_measuring_draws_operands_of_every_dtype() -> None:
+    def function(i: object, b: object, x: object) -> object:
+        return jnp.where(b, x, i.astype(jnp.float32)).sum()
+
+    args = (np.arange(50), np.arange(50) % 3 == 0, np.ones(50, np.float32))
+    assert kernel_of(function, *args).measure(0.01) > 0
