@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graphopt.errors import OptionError
+from graphopt.passes.chunk import Chunk
 from graphopt.passes.contract import Contract
 from graphopt.passes.dead import Dead
 from graphopt.passes.fold import Fold
@@ -13,10 +14,10 @@ from graphopt.passes.inline import Inline
 from graphopt.passes.simplify import Simplify
 from graphopt.rewrite.passes import Pass
 
-STANDARD: tuple[Pass, ...] = (Inline(), Fold(), Simplify(), Contract(), Hoist(), Dead())
+STANDARD: tuple[Pass, ...] = (Inline(), Fold(), Simplify(), Contract(), Hoist(), Dead(), Chunk())
 """Calls first, for everything else sees more without them; then constants; then the algebra of single operations, which
 leaves less in loops to look at; then the order in which products of several arrays are multiplied out; then what leaves
-loops; last what nobody reads any more."""
+loops; then what nobody reads any more goes; last, what is too large for the caches is computed in blocks."""
 
 
 def resolve(passes: Iterable[str | Pass] | None) -> tuple[Pass, ...] | None:

@@ -162,6 +162,7 @@ _EXAMPLES: dict[str, Callable[..., Any]] = {
     "iota": lambda x: x + lax.iota(np.float32, 2),
     "copy": lambda x: lax.copy_p.bind(x),
     "dynamic_slice": lambda x: lax.dynamic_slice(x, (0 * lax.reduce_max(x, (0, 1)),) * 2, (1, 1)),
+    "dynamic_update_slice": lambda x, y: lax.dynamic_update_slice(x, y, (0 * lax.reduce_max(x, (0, 1)),) * 2),
     "reduce_sum": lambda x: lax.reduce_sum(x, (0,)),
     "reduce_prod": lambda x: lax.reduce_prod(x, (0,)),
     "reduce_max": lambda x: lax.reduce_max(x, (0,)),
