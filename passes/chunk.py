@@ -46,9 +46,6 @@ AT_MOST = 4
 MOST = 32
 """Regions in one graph: each is a change of the whole graph."""
 
-GAIN = 0.8
-"""Blocks are taken where they are expected to need at most so much of the time."""
-
 
 @dataclass(frozen=True)
 class Chunk(Pass):
@@ -62,12 +59,14 @@ class Chunk(Pass):
 
     large: bytes of an array from which on it is looked at. block: bytes of a block of it, of which the caches hold a
     few. rows: how many rows a block has at least where it meets an array that all blocks read, for products of matrices
-    with few rows are slow.
+    with few rows are slow. gain: the least share of the time of its contractions, with the memory that they read and
+    write, that is expected to be saved.
     """
 
     large: int = 8 << 20
     block: int = 4 << 20
     rows: int = 32
+    gain: float = 0.2
     name = "chunk"
 
     def run(self, graph: Graph, context: Context) -> Graph:
@@ -80,7 +79,7 @@ class Chunk(Pass):
         if "reassociate" not in ADMITTED[context.options.numerics]:
             context.note("not in blocks: under exact numerics sums stay in one piece")
             return graph
-        return _Chunker(memory, context).graph(graph, False)
+        return _Chunker(memory, self.gain, context).graph(graph, False)
 
 
 @rewrites(p.dot_general_p, p.conv_general_dilated_p, safety="reassociate")
@@ -90,8 +89,9 @@ def in_blocks(node: Node) -> Node | None:
 
 
 class _Chunker:
-    def __init__(self, memory: Memory, context: Context) -> None:
+    def __init__(self, memory: Memory, gain: float, context: Context) -> None:
         self.memory = memory
+        self.gain = gain
         self.context = context
         self.done: dict[tuple[Graph, bool], Graph] = {}
 
@@ -124,7 +124,7 @@ class _Chunker:
             return None
         rate = AGAIN if in_loop else NEW
         before = self.memory.graph(graph, rate)
-        if (gain := 1 - self.memory.graph(graph, CACHED) / before) < 1 - GAIN:
+        if (gain := 1 - self.memory.graph(graph, CACHED) / before) < self.gain:
             self.context.note(f"not in blocks: {_described(seeds[0])}, for that would gain {gain:.0%} at best")
             return None
         new, found = self.in_loops(graph)
@@ -141,7 +141,7 @@ class _Chunker:
             self.context.firings.append(Firing(in_blocks, seed, result, "reassociate", infos.get(seed, ())))
         new = self.in_bodies(new, in_loop)
         gain = 1 - self.memory.graph(new, rate) / before
-        if gain >= 1 - GAIN:
+        if gain >= self.gain:
             return new
         self.context.notes, self.context.firings = notes, firings
         self.context.note(f"not in blocks: {_described(seeds[0])}, for that would gain {max(0.0, gain):.0%}")
@@ -186,12 +186,13 @@ class _Chunker:
         or would be one block."""
         count, left = self.memory.size(region)
         if count >= region.extent:
+            self.context.note(f"not in blocks: {region.extent} elements are one block")
             return None
         loop = _Loop(graph, region, count)
         try:
             made = loop.results(left)
         except GraphError as error:
-            self.context.note(f"not in blocks: {error}")
+            self.context.note(f"not in blocks: {error.args[0]}")
             return None
         infos = self.context.sources.infos.get(graph, {})
         self.context.sources.record(loop.body, {new: infos[old] for old, new in loop.block.items() if old in infos})

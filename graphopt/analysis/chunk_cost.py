@@ -61,9 +61,11 @@ class Memory:
         return moved * (region.extent / count) + 2 * region.largest * (CACHED if fits else AGAIN)
 
     def region(self, region: Region) -> float:
-        """Nanoseconds that a region takes beside what it computes: its loop, and what others will compute again."""
-        again = _flops(region) * FLOP if region.again else 0.0
-        return again + self.loop(region, self.size(region)[0])
+        """By which regions are compared: nanoseconds that one takes beside what it computes, its loop and what others
+        will compute again, for each array that it keeps from existing as a whole."""
+        loop = self.loop(region, self.size(region)[0])
+        total = 2 * (loop + _flops(region) * FLOP) if region.again else loop
+        return total / sum(node.aval.nbytes * NEAR >= region.largest for node in region.axes)
 
     def graph(self, graph: Graph, rate: float) -> float:
         """Nanoseconds that the contractions of a graph are expected to take, with the large arrays that they read and

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -95,12 +94,8 @@ def _starts(rank: int, axis: int, start: Node) -> list[Node]:
 
 
 def before_all(region: Region, node: Node) -> Node:
-    """What a sum over the axis begins with. Raises GraphError where that is not known for the dtype."""
-    reduction, dtype = region.sums[node].reduction, node.aval.dtype
-    if reduction.combine is not ADD and dtype.kind not in "biuf":
-        raise GraphError(f"a reduction of {dtype} is not cut")
-    value: Any = 0 if reduction.combine is ADD else reduction.start(dtype)
-    return full(value, node.aval)
+    """What a sum over the axis begins with."""
+    return full(region.sums[node].reduction.start(node.aval.dtype), node.aval)
 
 
 def combined(region: Region, node: Node, first: Node, second: Node) -> Node:
