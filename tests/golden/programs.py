@@ -352,6 +352,36 @@ CONTRACT: dict[str, Case] = {
 }
 
 
+# ---- chunk -------------------------------------------------------------------------------------------------------------
+
+Q = np.ones((2, 21, 4), np.float32)
+
+
+def attention(q: Any, k: Any, v: Any) -> Any:
+    scores = lax.dot_general(q, k, (((2,), (2,)), ((0,), (0,))))
+    weights = lax.exp(scores - lax.broadcast_in_dim(lax.reduce_max(scores, (2,)), scores.shape, (0, 1)))
+    total = lax.broadcast_in_dim(lax.reduce_sum(weights, (2,)), scores.shape, (0, 1))
+    return lax.dot_general(lax.div(weights, total), v, (((2,), (1,)), ((0,), (0,))))
+
+
+def sums_over_what_is_cut(q: Any, k: Any, v: Any) -> Any:
+    scores = lax.tanh(lax.dot_general(q[0], k[0], (((1,), (1,)), ((), ()))))
+    return lax.dot_general(scores, v[0], (((1,), (0,)), ((), ()))), lax.dot_general(
+        scores, q[0], (((0,), (0,)), ((), ()))
+    )
+
+
+def large_result(q: Any, k: Any) -> Any:
+    return lax.dot_general(q, k, (((2,), (2,)), ((0,), (0,))))
+
+
+CHUNK: dict[str, Case] = {
+    "attention": (attention, (Q, Q, Q)),
+    "sums over what is cut": (sums_over_what_is_cut, (Q, Q, Q)),
+    "large result stays": (large_result, (Q, Q)),
+}
+
+
 DEAD: dict[str, Case] = {
     "scan carry": (scan_carry, (X,)),
     "scan ys": (scan_ys, (X,)),

@@ -12,6 +12,7 @@ from graphopt.ir.check import check
 from graphopt.ir.graph import Graph
 from graphopt.ir.parse import parse
 from graphopt.ir.sources import Sources
+from graphopt.passes.chunk import Chunk
 from graphopt.passes.contract import Contract
 from graphopt.passes.dead import Dead
 from graphopt.passes.fold import Fold
@@ -21,7 +22,7 @@ from graphopt.rewrite.passes import Context, Pass
 from graphopt.trace.jaxpr import trace_function
 
 from ..golden.printing import golden_text
-from ..golden.programs import CONTRACT, DEAD, FOLD, HOIST, INLINE, Case
+from ..golden.programs import CHUNK, CONTRACT, DEAD, FOLD, HOIST, INLINE, Case
 
 FOLDER = Path(__file__).parents[1] / "golden"
 
@@ -55,8 +56,14 @@ def test_contract(name: str) -> None:
     compare("contract", name, graph, sources, [(Contract(), False)])
 
 
+@pytest.mark.parametrize("name", CHUNK)
+def test_chunk(name: str) -> None:
+    graph, sources = traced(CHUNK[name])
+    compare("chunk", name, graph, sources, [(Chunk(large=1 << 10, block=1 << 9, rows=2, gain=0), False)])
+
+
 def test_no_file_is_left_over() -> None:
-    cases = {"inline": INLINE, "fold": FOLD, "dead": DEAD, "hoist": HOIST, "contract": CONTRACT}
+    cases = {"inline": INLINE, "fold": FOLD, "dead": DEAD, "hoist": HOIST, "contract": CONTRACT, "chunk": CHUNK}
     expected = {path(step, name) for step, names in cases.items() for name in names}
     assert set(FOLDER.glob("*-*.txt")) == expected
 
@@ -75,7 +82,7 @@ def compare(step: str, name: str, graph: Graph, sources: Sources, runs: Sequence
     text = f"# {step}: {name}\n\n# before\n{golden_text(graph)}"
     last = graph
     for run, differentiable in runs:
-        context = Context(Options(), sources, differentiable=differentiable)
+        context = Context(Options(), sources, differentiable=differentiable, platforms=("cpu",))
         after = run.run(graph, context)
         check(after)
         if after is not last or not differentiable:
