@@ -22,6 +22,7 @@ from functools import cached_property
 import numpy as np
 from jax.extend.core import primitives as p
 
+from graphopt.analysis.blocks import before_all, block_of, combined, read_block, write_block
 from graphopt.analysis.chunk_cost import AGAIN, CACHED, NEW, Memory
 from graphopt.analysis.chunking import Region, best_region
 from graphopt.errors import GraphError
@@ -31,7 +32,6 @@ from graphopt.ir.node import Node, param, project
 from graphopt.ir.op import CONSTANT, op_of
 from graphopt.ops.control import COND, SCAN, WHILE, make_scan
 from graphopt.ops.make import full, make, scalar
-from graphopt.rewrite.blocks import before_all, block_of, combined, read_block, write_block
 from graphopt.rewrite.driver import Firing
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import rebuild, with_bodies

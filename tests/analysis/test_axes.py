@@ -9,17 +9,21 @@ import pytest
 from jax import lax
 
 from graphopt.analysis.axes import along, partial
+from graphopt.analysis.blocks import block_of, combined, read_block
 from graphopt.analysis.chunking import Region
 from graphopt.backends.reference import evaluate
+from graphopt.config import Options
 from graphopt.errors import GraphError
 from graphopt.ir.graph import make_graph
 from graphopt.ir.node import Node, constant, param
+from graphopt.ir.sources import Sources
 from graphopt.ops.make import scalar
-from graphopt.rewrite.blocks import block_of, combined, read_block
+from graphopt.passes.inline import Inline
+from graphopt.rewrite.passes import Context
 from graphopt.trace.jaxpr import trace_function
 
 A, B = np.random.default_rng(0).normal(size=(2, 5, 6, 4)).astype(np.float32)
-PLACES = np.array([[3], [0], [1], [2], [9]], np.int32)
+PLACES = np.array([[3, 1, 0], [0, 5, 9], [1, 1, 1], [2, -9, 4], [9, 0, 0]], np.int32)
 
 
 def along_rows(x: Any, i: Any) -> Any:
@@ -62,9 +66,9 @@ def test_blocks_of_the_result_are_results_of_blocks(name: str) -> None:
         region = Region(node.aval.shape[axis], {node: axis})
         for start, count in ((0, 2), (1, node.aval.shape[axis] - 1)):
             block = _block(region, inner.params, node, values, start, count)
-            np.testing.assert_array_equal(
-                block, lax.slice_in_dim(np.asarray(expected), start, start + count, axis=axis)
-            )
+            whole = np.take(np.asarray(expected), range(start, start + count), axis)
+            rounded = "product" in name or name == "convolution"
+            np.testing.assert_allclose(block, whole, rtol=0, atol=1e-5 if rounded else 0)
 
 
 SUMS = {
@@ -102,6 +106,7 @@ def test_an_iota_that_may_round_otherwise_is_not_cut() -> None:
 
 def _last(graph: Any, arguments: Any) -> tuple[Any, list[Any]]:
     """The last operation alone, and the values of its operands."""
+    graph = Inline().run(graph, Context(Options(), Sources()))
     (last,) = graph.outputs
     values = [evaluate(make_graph(graph.params, [n]), *arguments)[0] for n in last.inputs]
     params = [param(i, n.aval) for i, n in enumerate(last.inputs)]
