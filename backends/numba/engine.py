@@ -19,7 +19,7 @@ from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.indexed import declined as declined_indexed
 from graphopt.analysis.kernel_time import Work, kernel_time, work_of
 from graphopt.analysis.machine import Machine
-from graphopt.analysis.parts import accumulate, is_cut, reduce_in_parts
+from graphopt.analysis.parts import accumulate, cut_together, reduce_in_parts
 from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, axes_of, is_arg
 from graphopt.analysis.scattering import SCATTERS, scatter
 from graphopt.analysis.scattering import declined as declined_scatter
@@ -216,8 +216,8 @@ def ways(body: Graph, any_order: bool = True) -> Iterator[Callable[[Derivation],
         for node in body.nodes:
             if changes_width(node):
                 recast(derivation, node)
-            elif is_cut(node) and node not in done:
-                reduce_in_parts(derivation, node)
+        for nodes in cut_together(derivation, done):
+            reduce_in_parts(derivation, nodes)
 
     def by_rows(derivation: Derivation, parallel: int) -> None:
         prepare(derivation)

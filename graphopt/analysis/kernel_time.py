@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jax.extend.core import primitives as p
 
 from graphopt.analysis.machine import FRESH, Machine, threads_for
 from graphopt.analysis.reductions import MAX, MIN
@@ -19,10 +20,12 @@ from graphopt.ir.loop import (
     Accumulate,
     Apply,
     Block,
+    Buffer,
     Expression,
     For,
     If,
     Let,
+    Literal,
     Load,
     LoopProgram,
     Phase,
@@ -31,8 +34,11 @@ from graphopt.ir.loop import (
     Sort,
     Statement,
     Store,
+    Value,
 )
-from graphopt.ir.op import Op
+from graphopt.ir.op import Op, op_of
+
+SQRT, DIV, POW = (op_of(primitive) for primitive in (p.sqrt_p, p.div_p, p.pow_p))
 
 Cost = Callable[[Op, np.dtype[Any]], float]
 """Nanoseconds that a core takes for one element of a scalar operation, in a loop that is vectorized."""
@@ -42,6 +48,13 @@ VECTOR = 64
 
 MOVE = 0.012
 """Nanoseconds of a byte that is loaded or stored, in a loop that is vectorized."""
+
+NEAR, AGAIN, MOVE_NEAR = 1 << 19, 8, 0.005
+"""Bytes of a buffer that stays in a core's caches, how often each of its elements is read for that, and what takes the
+place of MOVE then."""
+
+IN_REGISTERS = 0.5
+"""What operations take in a loop that reads nothing else, of what they take where memory is waited for."""
 
 SCALAR = 8.0
 """What an operation takes in a loop that is not vectorized, of what it takes in one that is; float32."""
@@ -109,12 +122,17 @@ class _Walk:
         self.cost = cost
         self.flops = 0.0
         self.core = 0.0
+        self.share = 1.0
 
     def block(self, block: Block, times: float, variable: str, extent: int) -> None:
         """Adds what a block takes that is run so often. variable: of the innermost loop around it, of that extent."""
         is_innermost = not any(isinstance(s, For | Sort) for s in block.statements)
+        loads = [s.value for s in block.statements if isinstance(s, Let) and isinstance(s.value, Load)]
+        is_near = is_innermost and all(_is_read_again(load.buffer, times) for load in loads)
+        outside, self.share = self.share, IN_REGISTERS if is_near and loads else 1.0
         for statement in block.statements:
             self.statement(statement, times, variable, extent, is_innermost)
+        self.share = outside
 
     def statement(self, statement: Statement, times: float, variable: str, extent: int, vectors: bool) -> None:
         if isinstance(statement, For):
@@ -136,7 +154,7 @@ class _Walk:
                 left = extent % (4 * VECTOR // statement.local.dtype.itemsize)
                 self.core += times / extent * left * CHAINED
         elif isinstance(statement, Store):
-            self.memory(statement.at, statement.buffer.dtype, statement.buffer.size, times, variable, extent, vectors)
+            self.memory(statement.at, statement.buffer, times, variable, extent, vectors)
         else:
             self.core += times * BRANCH
             self.block(statement.then, times / 2, variable, extent)
@@ -145,28 +163,40 @@ class _Walk:
         self, value: Expression, dtype: np.dtype[Any], times: float, variable: str, extent: int, vectors: bool
     ) -> None:
         if isinstance(value, Load):
-            self.memory(value.at, value.buffer.dtype, value.buffer.size, times, variable, extent, vectors)
+            self.memory(value.at, value.buffer, times, variable, extent, vectors)
         elif isinstance(value, Apply):
             of = value.values[-1].dtype if value.values else dtype
+            if value.op is POW and _is_half(value.values[1]):
+                self.apply(SQRT, dtype, times, extent, vectors)
+                self.apply(DIV, dtype, times, extent, vectors)
+                return
             self.apply(value.op, max(of, dtype, key=lambda d: d.itemsize), times, extent, vectors)
         elif isinstance(value, Position):
             self.core += times * DIVIDED * value.at.divisions()
 
     def apply(self, op: Op, dtype: np.dtype[Any], times: float, extent: int, vectors: bool) -> None:
         self.flops += times
-        self.core += times * self.cost(op, dtype) * _slowdown(dtype, extent, vectors)
+        self.core += times * self.share * self.cost(op, dtype) * _slowdown(dtype, extent, vectors)
 
-    def memory(
-        self, at: Index, dtype: np.dtype[Any], size: int, times: float, variable: str, extent: int, vectors: bool
-    ) -> None:
+    def memory(self, at: Index, buffer: Buffer, times: float, variable: str, extent: int, vectors: bool) -> None:
         """One element loaded or stored."""
+        dtype, size = buffer.dtype, buffer.size
         self.core += times * DIVIDED * at.divisions()
         step = abs(_stride(at, variable))
+        move = (MOVE_NEAR if _is_read_again(buffer, times) else MOVE) * dtype.itemsize
         if step <= 1:
-            self.core += times * MOVE * dtype.itemsize * _slowdown(dtype, extent, vectors)
+            self.core += times * move * _slowdown(dtype, extent, vectors)
+        elif step * move < GATHERED and vectors and extent >= VECTOR // dtype.itemsize:
+            # A vector is put together from `step` others, most of which its neighbours need too.
+            self.core += times * move * step
         else:
             lies_far = step * dtype.itemsize >= VECTOR and size * dtype.itemsize > (1 << 19)
             self.core += times * (MISSED if lies_far else GATHERED)
+
+
+def _is_read_again(buffer: Buffer, times: float) -> bool:
+    """Whether a buffer is in a core's caches for most of the reads of a statement that is run so often."""
+    return buffer.size * buffer.dtype.itemsize <= NEAR and times >= AGAIN * buffer.size
 
 
 def _slowdown(dtype: np.dtype[Any], extent: int, vectors: bool) -> float:
@@ -175,6 +205,11 @@ def _slowdown(dtype: np.dtype[Any], extent: int, vectors: bool) -> float:
     if not vectors:
         return SCALAR * 4 / max(dtype.itemsize, 4)
     return SCALAR * 4 / max(dtype.itemsize, 4) if extent < lanes else 1.0 + lanes / extent
+
+
+def _is_half(exponent: Value) -> bool:
+    """Whether a power with this exponent is a root and a few products."""
+    return isinstance(exponent, Literal) and abs(float(exponent.value)) in (0.5, 1.5, 2.5)
 
 
 def _stride(at: Index, variable: str) -> int:

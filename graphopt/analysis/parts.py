@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from graphopt.analysis.access import Indices
@@ -23,6 +23,9 @@ LONG = 1 << 15
 
 FEW = 8
 
+ROW = 64
+"""Elements of the other axes from which on parts are of the first axis that is reduced: loops over them pay."""
+
 Place = Callable[[Indices], Indices]
 
 
@@ -30,60 +33,116 @@ def is_cut(node: Node) -> bool:
     """Whether a reduction is to be done in parts."""
     if node.op not in REDUCTIONS:
         return False
+    return _elements(node) >= LONG and node.avals[0].size < FEW
+
+
+def cut_together(derivation: Derivation, done: Collection[Node]) -> list[list[Node]]:
+    """The reductions of the body that are to be done in parts, but for those that are `done`.
+
+    Those over the same extents that follow each other, none of which needs another, are together.
+    """
+    found: list[list[Node]] = []
+    for node in derivation.body.nodes:
+        if node in done or not (is_cut(node) or _is_long_work(derivation, node)):
+            continue
+        last = found[-1] if found else []
+        if last and _extents(last[0]) == _extents(node) and derivation.above[node].isdisjoint(last):
+            last.append(node)
+        else:
+            found.append([node])
+    return found
+
+
+def _is_long_work(derivation: Derivation, node: Node) -> bool:
+    """Whether a reduction to few results is of other reductions that are long in sum."""
+    if node.op not in REDUCTIONS or node.avals[0].size >= FEW:
+        return False
+    count = _elements(node)
+    inner = [n for n in derivation.above[node.inputs[0]] if n.avals[0].size * FEW > count]
+    return count >= PARTS and count * max(map(_elements, inner), default=0) >= LONG
+
+
+def _elements(node: Node) -> int:
+    """How many elements each result of a reduction is made of."""
     shape = node.inputs[0].aval.shape
-    return math.prod(shape[axis] for axis in axes_of(node)) >= LONG and node.avals[0].size < FEW
+    return math.prod(shape[axis] for axis in axes_of(node))
 
 
-def reduce_in_parts(derivation: Derivation, node: Node) -> None:
-    """Phases that reduce the parts; what then asks for the result combines them, and the few elements left over."""
-    axes, shape = axes_of(node), node.inputs[0].aval.shape
+def _extents(node: Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shape of a reduction's operand, and the axes that it goes over."""
+    return node.inputs[0].aval.shape, axes_of(node)
+
+
+def reduce_in_parts(derivation: Derivation, nodes: Sequence[Node]) -> None:
+    """Phases that reduce the parts; what then asks for a result combines them, and the few elements left over.
+
+    nodes: reductions over the same extents. Where the first axis is long, parts are of its elements, and each has loops
+    over the others; else of all elements, row by row.
+    """
+    shape, axes = _extents(nodes[0])
     kept = tuple(size for axis, size in enumerate(shape) if axis not in axes)
     reduced = tuple(shape[axis] for axis in axes)
-    rows, length = math.prod(kept), math.prod(reduced)
-    each, left = divmod(length, PARTS)
+    by_first = reduced[0] >= PARTS and math.prod(reduced[1:]) >= ROW
+    outer, inner = (reduced[:1], reduced[1:]) if by_first else (reduced, ())
+    rows = math.prod(kept)
+    each, left = divmod(math.prod(outer), PARTS)
 
     def places(at: Indices, start: Index) -> Place:
-        return lambda r: merged(at, axes, delinear(start + r[0], reduced))
+        return lambda r: merged(at, axes, (*delinear(start + r[0], outer), *r[1:]))
 
-    def in_parts(dtype: Any, part: Callable[[Indices, Place], Value]) -> Buffer:
-        buffer = derivation.new_scratch(dtype, rows * PARTS)
+    def in_parts(parts: Sequence[tuple[Any, Callable[[Indices, Place], Value]]]) -> list[Buffer]:
+        buffers = [derivation.new_scratch(dtype, rows * PARTS) for dtype, _ in parts]
 
         def write(index: Index) -> None:
             row, number = delinear(index, (rows, PARTS))
-            derivation.add(Store(buffer, index, part(delinear(row, kept), places(delinear(row, kept), number * each))))
+            at = delinear(row, kept)
+            place = places(at, number * each)
+            found = [part(at, place) for _, part in parts]
+            for buffer, value in zip(buffers, found, strict=True):
+                derivation.add(Store(buffer, index, value))
 
         derivation.phase(rows * PARTS, write)
-        return buffer
+        return buffers
 
     def from_parts(buffer: Buffer, at: Indices) -> tuple[Sequence[int], Callable[[Indices], Value]]:
         start = row_number(at, kept) * PARTS
         return [PARTS], lambda r: derivation.let(Load(buffer, start + r[0]), buffer.dtype)
 
-    def over(place: Place, count: int) -> list[Any]:
-        return [([count], lambda r: derivation.value(node.inputs[0], place(r)))]
+    def over(node: Node, place: Place, count: int) -> list[Any]:
+        return [([count, *inner], lambda r: derivation.value(node.inputs[0], place(r)))]
 
-    reduction, dtype = REDUCTIONS[node.op], node.inputs[0].aval.dtype
-    best_parts = in_parts(
-        accumulated_as(dtype), lambda at, place: derivation.fold(reduction, dtype, over(place, each), node)
-    )
+    def best_part(node: Node) -> tuple[Any, Callable[[Indices, Place], Value]]:
+        reduction, dtype = REDUCTIONS[node.op], node.inputs[0].aval.dtype
+        return accumulated_as(dtype), lambda at, place: derivation.fold(reduction, dtype, over(node, place, each), node)
 
-    def best(at: Indices) -> Value:
-        rest = over(places(at, number_index(PARTS * each)), left)
-        return derivation.best(node, [from_parts(best_parts, at), *rest])
+    def best_of(node: Node, buffer: Buffer) -> Callable[[Indices], Value]:
+        def best(at: Indices) -> Value:
+            rest = over(node, places(at, number_index(PARTS * each)), left)
+            return derivation.best(node, [from_parts(buffer, at), *rest])
 
-    if not is_arg(node):
-        derivation.combined[node] = best
-        return
-    first_parts = in_parts(
-        node.attrs["index_dtype"],
-        lambda at, place: derivation.first(node, [([each], derivation.candidate(node, best(at), place))]),
-    )
+        return best
 
-    def first(at: Indices) -> Value:
-        rest = ([left], derivation.candidate(node, best(at), places(at, number_index(PARTS * each))))
-        return derivation.first(node, [from_parts(first_parts, at), rest])
+    best_parts = in_parts([best_part(node) for node in nodes])
+    best = {node: best_of(node, buffer) for node, buffer in zip(nodes, best_parts, strict=True)}
+    derivation.combined |= {node: best[node] for node in nodes if not is_arg(node)}
+    args = [node for node in nodes if is_arg(node)]
 
-    derivation.combined[node] = first
+    def candidates(node: Node, at: Indices, place: Place, count: int) -> Any:
+        return [count, *inner], derivation.candidate(node, best[node](at), place)
+
+    def first_part(node: Node) -> tuple[Any, Callable[[Indices, Place], Value]]:
+        dtype = node.attrs["index_dtype"]
+        return dtype, lambda at, place: derivation.first(node, [candidates(node, at, place, each)])
+
+    def first_of(node: Node, buffer: Buffer) -> Callable[[Indices], Value]:
+        def first(at: Indices) -> Value:
+            rest = candidates(node, at, places(at, number_index(PARTS * each)), left)
+            return derivation.first(node, [from_parts(buffer, at), rest])
+
+        return first
+
+    first_parts = in_parts([first_part(node) for node in args]) if args else []
+    derivation.combined |= {node: first_of(node, buffer) for node, buffer in zip(args, first_parts, strict=True)}
 
 
 def row_number(at: Indices, kept: tuple[int, ...]) -> Index:

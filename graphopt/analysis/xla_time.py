@@ -14,7 +14,8 @@ from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.machine import FRESH, Machine, threads_for
-from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, is_arg
+from graphopt.analysis.pieces import pieces_of
+from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, axes_of, is_arg
 from graphopt.analysis.sorting import SORT
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
@@ -81,6 +82,13 @@ FUNCTIONS: Mapping[Op, tuple[float, float]] = {
 DIVISIONS = {op_of(p.div_p), op_of(p.rem_p)}
 COUNTED = {op_of(p.iota_p), *MOVES, *(op for op in REDUCTIONS)}
 
+ONE_BY_ONE, BY_COLUMNS, BESIDE = 0.2, 0.1, 0.03
+"""Nanoseconds of an operation on an element of a piece that is reduced: where a few coordinates are combined for each,
+which keeps XLA's loops from being vectorized; where the last axis is kept; and otherwise."""
+
+FEW = 16
+"""Elements of a reduction up to which they are few."""
+
 RATE, FLOPS = 10.0, 40.0
 """Bytes and floating-point operations a nanosecond of one core, of operations that no kernel could do."""
 
@@ -111,12 +119,30 @@ def fused_time(body: Graph, machine: Machine) -> float:
     inner = [n.inputs[0].aval.nbytes for n in body.nodes if n.op in REDUCTIONS and n not in body.outputs]
     again = sum(inner) if any(n.op is BROADCAST for n in body.nodes) else 0
     core = _MOVED_OF_SERIES.get(_SERIES, MOVED) * (sum(sizes) + again) + sum(map(core_time, body.nodes))
-    threads = threads_for(core, machine)
     loops = 1 + sum(1 for node in body.nodes if node.op in REDUCTIONS)
+    streamed = streamed_time(body)
+    core = max(core, streamed)
+    threads = threads_for(core, machine)
     total = core / threads + loops * LOOP + (WAKE if threads > 1 else 0.0)
     total = max(total, machine.moving(sum(sizes), machine.threads))
     fresh = sum(n.aval.nbytes for n in body.outputs)
     return total + (fresh / machine.page_rate if fresh >= FRESH else 0.0)
+
+
+def streamed_time(body: Graph) -> float:
+    """Nanoseconds of one core that XLA takes for what is large, made of little, and reduced: all pairs of points, say.
+
+    XLA computes such elements again for each reduction that needs them, or writes them to memory; here they count once.
+    """
+    pieces = pieces_of(body, lambda node: True, lambda node: 0.0)
+    reduced = [n for n in body.nodes if n.op in REDUCTIONS and n.inputs[0] in pieces]
+    if not reduced:
+        return 0.0
+    few = any(math.prod(n.inputs[0].aval.shape[axis] for axis in axes_of(n)) <= FEW for n in reduced)
+    columns = any(len(n.inputs[0].aval.shape) - 1 not in axes_of(n) for n in reduced)
+    each = ONE_BY_ONE if few else BY_COLUMNS if columns else BESIDE
+    nodes = [n for n in body.nodes if n in pieces and n.op.elementwise and n.op not in MOVES] + reduced
+    return sum(max(each * max(n.aval.size, n.inputs[0].aval.size), core_time(n)) for n in nodes)
 
 
 def alone_time(node: Node, machine: Machine) -> float:

@@ -263,6 +263,18 @@ def test_what_needs_a_reduction_in_parts(short: int) -> None:
     agrees(lambda x: jnp.sum(lax.pad(x, np.float32(1), ((3, 2, 1),))), x)
 
 
+def test_reductions_in_parts_together(short: int) -> None:
+    """Those over the same elements that do not need each other; parts are rows of what has many of them."""
+    x = whole(29)
+    program = agrees(lambda x: (jnp.sum(x), jnp.max(x), jnp.min(x * 2), lax.argmax(x, 0, np.int32)), x)
+    assert len(program.phases) == 3  # the place of the greatest needs the greatest
+    rows = whole(31, 70)
+    program = agrees(lambda x: (jnp.sum(x), jnp.sum(jnp.max(x, 1)) + jnp.sum(x - jnp.max(x))), rows)
+    assert not any("%" in line or "//" in line for line in str(program).splitlines() if "in0[" in line)
+    agrees(lambda x: jnp.max(jnp.sum(x[:, None] * x[None], 2)), whole(16, 3))
+    agrees(lambda x: lax.argmax(jnp.max(x[:, None] - x[None], 1), 0, np.int32), whole(23))
+
+
 @pytest.mark.parametrize("backwards", [False, True])
 def test_cumulative_operations_in_parts(short: int, backwards: bool) -> None:
     for shape, axis in (((29,), 0), ((16,), 0), ((23, 2), 0), ((2, 17, 3), 1)):

@@ -93,3 +93,41 @@ def test_what_is_in_a_loop_counts_as_often_as_it_runs() -> None:
     x = LARGE[:1, :600]
     assert len(graphopt.jit(lambda x: loop(x, 1000)).explain(x).kernels) == 1
     assert not graphopt.jit(lambda x: loop(x, 2)).explain(x[:, :100]).kernels
+
+
+POINTS = np.random.default_rng(0).normal(size=(1500, 3)).astype(np.float32)
+
+
+def forces(x: Any) -> Any:
+    d = x[:, None] - x[None]
+    return (d * (((d * d).sum(-1) + 1e-3) ** -1.5)[..., None]).sum(1)
+
+
+def nearest(x: Any) -> Any:
+    d = jnp.where(jnp.eye(len(x), dtype=bool), jnp.inf, jnp.square(x[:, None] - x[None]).sum(-1))
+    return jnp.argmin(d, 1), d.min(1)
+
+
+STREAMED: dict[str, Callable[[Any], Any]] = {
+    "forces": forces,
+    "nearest": nearest,
+    "gradient of forces": jax.grad(lambda x: jnp.square(forces(x)).sum()),
+    "sums of a kernel": lambda x: jnp.exp(-jnp.square(x[:, None] - x[None]).sum(-1)).sum(1),
+    "a potential": lambda x: jnp.sqrt(jnp.square(x[:, None] - x[None]).sum(-1) + 1e-3).sum(),
+    "counts": lambda x: (jnp.round(x.ravel() * 9)[:, None] == jnp.arange(100.0)[None]).astype(np.float32).sum(0),
+}
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_what_is_large_and_made_of_little_is_streamed_by_kernels(name: str) -> None:
+    """No array of all pairs is in memory, in the program as it is compiled."""
+    jitted, size = graphopt.jit(STREAMED[name]), 4 * len(POINTS) ** 2
+    points = POINTS if name != "counts" else np.tile(POINTS, (40, 1))
+    report = jitted.explain(points)
+    assert report.kernels and sum(n.op.name == "reduce_sum" for n in report.graph.nodes) == 0
+    assert jitted.lower(points).compile().memory_analysis().temp_size_in_bytes < size / 100
+    for found, expected in zip(
+        jax.tree.leaves(jitted(points)), jax.tree.leaves(jax.jit(STREAMED[name])(points)), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5 * np.abs(np.asarray(expected)).max())
+    assert not graphopt.jit(STREAMED[name]).explain(POINTS[:9]).kernels
