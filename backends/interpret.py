@@ -33,9 +33,12 @@ from graphopt.ir.loop import (
     Phase,
     Position,
     Set,
+    Smallest,
+    Sort,
     Store,
     Test,
     Value,
+    When,
 )
 from graphopt.ir.op import Op, op_of
 
@@ -130,6 +133,15 @@ class _Run:
                     if self.holds(statement.within):
                         self.block(statement.body)
                 self.variables.pop(statement.name, None)
+            elif isinstance(statement, When):
+                if self.value(statement.condition):
+                    self.block(statement.then)
+            elif isinstance(statement, Sort):
+                self.sort(statement)
+            elif isinstance(statement, Smallest):
+                keys = self.row(statement.keys, statement.at, statement.count)
+                least = np.argsort(keys, kind="stable")[: statement.k]
+                self.set_row(statement.places, statement.to, least.astype(np.int32))
             elif isinstance(statement, If):
                 self.block(statement.then if self.holds(statement.within) else statement.otherwise)
 
@@ -185,6 +197,21 @@ class _Run:
             if writer == NOBODY or (load.buffer.role != "tile" and self.first <= writer != self.now):
                 raise EngineError(f"{load} is read, element {place}, that no phase before has written")
         return self.memory[load.buffer][place]
+
+    def sort(self, sort: Sort) -> None:
+        keys = self.row(sort.keys, sort.at, sort.count)
+        order = np.argsort(keys, kind="stable")
+        if sort.places is not None:
+            self.set_row(sort.places, sort.at, self.row(sort.places, sort.at, sort.count)[order])
+        self.set_row(sort.keys, sort.at, keys[order])
+
+    def row(self, buffer: Buffer, at: Index, count: int) -> Array:
+        """Elements of a buffer that are there one after the other."""
+        return np.array([self.load(Load(buffer, at + i)) for i in range(count)], buffer.dtype)
+
+    def set_row(self, buffer: Buffer, at: Index, row: Array) -> None:
+        for i, value in enumerate(row):
+            self.store(Store(buffer, at + i, Literal(value)))
 
     def store(self, store: Store) -> None:
         place = self.place(store.buffer, store.at)

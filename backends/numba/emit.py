@@ -95,8 +95,12 @@ class _Writer:
         elif isinstance(statement, When):
             yield f"if {value_source(statement.condition)}:"
             yield from self.block(statement.then)
-        else:
+        elif isinstance(statement, Sort):
             yield self.sort(statement)
+        else:
+            keys, places = statement.keys, statement.places
+            ranges = f"{index(statement.at)}, {statement.count}, {places.name}, {index(statement.to)}, {statement.k}"
+            yield f"smallest_{keys.dtype.name}({keys.name}, {ranges})"
 
     @staticmethod
     def sort(statement: Sort) -> str:

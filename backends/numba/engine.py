@@ -24,6 +24,8 @@ from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, axes_of, is_arg
 from graphopt.analysis.scattering import SCATTERS, scatter
 from graphopt.analysis.scattering import declined as declined_scatter
 from graphopt.analysis.sorting import SORT, sort
+from graphopt.analysis.top_k import TOP_K, top_k
+from graphopt.analysis.top_k import declined as declined_top_k
 from graphopt.backends.numba.costs import scalar_cost
 from graphopt.backends.numba.emit import source_of
 from graphopt.backends.numba.frame import check_version
@@ -31,6 +33,7 @@ from graphopt.backends.numba.objects import Launch, add_kernel, kernel_key
 from graphopt.backends.numba.records import LARGE
 from graphopt.backends.numba.scalar import DTYPES, FUNCTIONS, SCALARS, reason
 from graphopt.errors import EngineError
+from graphopt.ir.attrs import EMPTY
 from graphopt.ir.graph import Graph
 from graphopt.ir.loop import LoopProgram
 from graphopt.ir.node import Node
@@ -59,17 +62,18 @@ SAME_BITS = {
     *SCATTERS,
     IOTA,
     SORT,
+    TOP_K,
     *(op_of(getattr(p, f"{name}_p")) for name in _SAME_BITS),
 }
 """Operations that IEEE 754 rounds in one way, or not at all. XLA divides and takes roots in its own ways."""
 
-COMPLEX_ROUNDED = {op_of(primitive) for primitive in (p.mul_p, p.square_p, p.abs_p, p.sign_p)}
+COMPLEX_ROUNDED = {op_of(primitive) for primitive in (p.mul_p, p.square_p, p.abs_p, p.sign_p, p.scatter_mul_p)}
 """Those of them that on complex numbers are several, which XLA may round once."""
 
 SUMS = {op_of(primitive) for primitive in (p.reduce_sum_p, p.reduce_prod_p, p.cumsum_p, p.cumprod_p)}
 """The reductions of complex numbers."""
 
-WHOLE = (SORT, *CUMULATIVE, *SCATTERS)
+WHOLE = (SORT, TOP_K, *CUMULATIVE, *SCATTERS)
 """Operations that are the last of their kernel."""
 
 DIVISIONS = {op_of(primitive) for primitive in (p.div_p, p.rem_p, p.sqrt_p)}
@@ -115,7 +119,12 @@ class NumbaEngine:
         exact: whether the result must have the bits of XLA's, which a sum or a function of ours need not have.
         """
         subgraphs = node.subgraphs and node.op not in SCATTERS
-        if node.effects or node.context is not None or subgraphs or (len(node.avals) != 1 and node.op is not SORT):
+        if (
+            node.effects
+            or node.context is not None
+            or subgraphs
+            or (len(node.avals) != 1 and node.op not in (SORT, TOP_K))
+        ):
             return f"{node.op.name}"
         avals = (*(n.aval for n in node.inputs), *node.avals)
         if not all(aval.is_plain for aval in avals):
@@ -133,7 +142,9 @@ class NumbaEngine:
         if node.op in INDEXED:
             return declined_indexed(node)
         if node.op in SCATTERS:
-            return declined_scatter(node)
+            return _declined_combination(node) or declined_scatter(node)
+        if node.op is TOP_K:
+            return declined_top_k(node)
         if node.op is SORT and any(n.aval.dtype.kind == "c" for n in node.inputs[: node.attrs["num_keys"]]):
             return "sort by complex keys"
         if node.op is IOTA or node.op is SORT:
@@ -223,10 +234,8 @@ def ways(body: Graph, any_order: bool = True) -> Iterator[Callable[[Derivation],
         prepare(derivation)
         if whole is None:
             write_outputs(derivation, parallel)
-        elif whole.op in SCATTERS:
-            scatter(derivation, whole, any_order)
         else:
-            (sort if whole.op is SORT else accumulate)(derivation, whole)
+            write_whole(derivation, whole, any_order)
 
     for parallel in dict.fromkeys((rank, max(rank - 1, 0), max(rank - 2, 0))):
         yield partial(by_rows, parallel=parallel)
@@ -251,6 +260,18 @@ def ways(body: Graph, any_order: bool = True) -> Iterator[Callable[[Derivation],
     if any(parts_of(node) > 1 for node in kept):
         *_, width = widths(shape, rank - 1)
         yield partial(by_columns, parallel=rank - 1, width=width, cut=True)
+
+
+def write_whole(derivation: Derivation, node: Node, any_order: bool) -> None:
+    """The phases of an operation that is the last of its kernel."""
+    if node.op in SCATTERS:
+        scatter(derivation, node, any_order)
+    elif node.op is TOP_K:
+        top_k(derivation, node)
+    elif node.op is SORT:
+        sort(derivation, node)
+    else:
+        accumulate(derivation, node)
 
 
 _planned: dict[int, Planned] = {}
@@ -286,6 +307,12 @@ def _launch(program: LoopProgram) -> Launch:
         sizes[buffer.role].append(buffer.size * buffer.dtype.itemsize)
     phases = tuple((phase.extent, phase.grain) for phase in program.phases)
     return Launch(len(sizes["in"]), tuple(sizes["out"]), tuple(sizes["scratch"]), phases)
+
+
+def _declined_combination(node: Node) -> str | None:
+    combine, dtype = SCATTERS[node.op], node.aval.dtype
+    known = combine is None or SCALARS[combine](EMPTY, [dtype, dtype], dtype, ["x", "y"]) is not None
+    return None if known else f"{node.op.name} of {dtype}"
 
 
 def _declined_reduction(node: Node) -> str | None:

@@ -42,6 +42,16 @@ population_count = _llvm("llvm.ctpop")
 
 
 @intrinsic
+def negate(typing: Any, x: Any) -> Any:
+    """A floating number with the other sign, a NaN too: 0 - x would keep a NaN's."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fneg(args[0])
+
+    return x(x), generate
+
+
+@intrinsic
 def count_leading_zeros(typing: Any, x: Any) -> Any:
     """Zero bits above the highest one; the width for zero."""
 

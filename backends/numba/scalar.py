@@ -221,7 +221,7 @@ SCALARS: Mapping[Op, Expression] = {
     MUL: _both("({0} * {1})", "{0} * {1}", "({0} & {1})"),
     DIV: _both("({0} / {1})", "divide({0}, {1})"),
     op_of(p.rem_p): _both("float_remainder({0}, {1})", "remainder({0}, {1})"),
-    NEG: _both("(-{0})", "-{0}"),
+    NEG: _both("negate({0})", "-{0}"),
     op_of(p.max_p): _both("maximum({0}, {1})", "max({0}, {1})", "({0} | {1})"),
     op_of(p.min_p): _both("minimum({0}, {1})", "min({0}, {1})", "({0} & {1})"),
     ABS: _both("fabs({0})", "-{0} if {0} < 0 else {0}"),

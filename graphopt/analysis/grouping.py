@@ -16,11 +16,12 @@ from graphopt.analysis.access import MOVES
 from graphopt.analysis.reductions import CUMULATIVE
 from graphopt.analysis.scattering import SCATTERS
 from graphopt.analysis.sorting import SORT
+from graphopt.analysis.top_k import TOP_K
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM
 
-ALONE = (SORT, *CUMULATIVE, *SCATTERS)
+ALONE = (SORT, TOP_K, *CUMULATIVE, *SCATTERS)
 """Operations that are the last of their kernel and its only result."""
 
 LIMIT = 48

@@ -31,6 +31,7 @@ from graphopt.ir.loop import (
     Phase,
     Position,
     Set,
+    Smallest,
     Sort,
     Statement,
     Store,
@@ -76,6 +77,10 @@ LOOP = 4.0
 
 SORTED = 1.5
 """Nanoseconds of an element and a doubling of the length, where rows are sorted."""
+
+
+SCANNED = 0.3
+"""Nanoseconds of an element that is found not to be among the smallest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +131,7 @@ class _Walk:
 
     def block(self, block: Block, times: float, variable: str, extent: int) -> None:
         """Adds what a block takes that is run so often. variable: of the innermost loop around it, of that extent."""
-        is_innermost = not any(isinstance(s, For | Sort) for s in block.statements)
+        is_innermost = not any(isinstance(s, For | Sort | Smallest) for s in block.statements)
         loads = [s.value for s in block.statements if isinstance(s, Let) and isinstance(s.value, Load)]
         is_near = is_innermost and all(_is_read_again(load.buffer, times) for load in loads)
         outside, self.share = self.share, IN_REGISTERS if is_near and loads else 1.0
@@ -145,6 +150,9 @@ class _Walk:
         elif isinstance(statement, Sort):
             steps = max(1, statement.count.bit_length())
             self.core += times * SORTED * statement.count * steps
+        elif isinstance(statement, Smallest):
+            steps = max(1, statement.k.bit_length())
+            self.core += times * (SCANNED * statement.count + SORTED * min(statement.count, 8 * statement.k) * steps)
         elif isinstance(statement, Let | Set):
             self.expression(statement.value, statement.local.dtype, times, variable, extent, vectors)
         elif isinstance(statement, Accumulate):

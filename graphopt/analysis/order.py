@@ -16,6 +16,7 @@ from graphopt.ir.loop import (
     Local,
     Position,
     Set,
+    Smallest,
     Sort,
     Statement,
     Store,
@@ -84,6 +85,8 @@ def _reads(statement: Statement) -> Iterator[str]:
         yield from (*statement.at.variables(), *_of(statement.value))
     elif isinstance(statement, Sort):
         yield from statement.at.variables()
+    elif isinstance(statement, Smallest):
+        yield from (statement.keys.name, *statement.at.variables(), *statement.to.variables())
     elif isinstance(statement, If | For):
         yield from (name for at, _, _ in statement.within for name in at.variables())
     elif isinstance(statement, When):
@@ -109,6 +112,8 @@ def _writes(statement: Statement) -> Iterator[str]:
         yield statement.local.name
     elif isinstance(statement, Store):
         yield statement.buffer.name
+    elif isinstance(statement, Smallest):
+        yield statement.places.name
     elif isinstance(statement, Sort):
         yield from (buffer.name for buffer in (statement.keys, statement.places) if buffer is not None)
     for block in _blocks(statement):

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from jax import lax
 from jax.extend.core import primitives as p
@@ -68,14 +69,19 @@ LINE = 128
 """Bytes that are at least in a block: memory is written, and fetched, by pairs of lines of 64."""
 
 
+def _negative_zero(dtype: Any) -> Any:
+    """What is added without a change: 0.0 + -0.0 would be 0.0."""
+    return 0 if dtype.kind in "iub" else complex(-0.0, -0.0) if dtype.kind == "c" else -0.0
+
+
 PARTIAL: Mapping[Op | None, Reduction] = {
-    ADD: Reduction(ADD, lambda dtype: 0 if dtype.kind in "iub" else -0.0),
-    SUB: Reduction(ADD, lambda dtype: 0 if dtype.kind in "iub" else -0.0),
+    ADD: Reduction(ADD, _negative_zero),
+    SUB: Reduction(ADD, _negative_zero),
     MUL: REDUCTIONS[op_of(p.reduce_prod_p)],
     MIN: REDUCTIONS[op_of(p.reduce_min_p)],
     MAX: REDUCTIONS[op_of(p.reduce_max_p)],
 }
-"""What the updates of a part are combined with, before what a scatter combines with. 0.0 + -0.0 would lose a sign."""
+"""What the updates of a part are combined with, by what the scatter combines with."""
 
 
 def declined(node: Node) -> str | None:

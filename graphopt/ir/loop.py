@@ -255,7 +255,27 @@ class Sort:
         yield f"sort {self.keys.name}[{self.at} ...+ {self.count}]{along}"
 
 
-Statement = Let | Set | Accumulate | Store | For | If | When | Sort
+@dataclass(frozen=True, slots=True)
+class Smallest:
+    """The places, counted from `at`, of the `k` smallest of elements `at` to `at + count` of `keys`, unsigned integers.
+
+    They go, in ascending order of keys and then of places, to elements `to` to `to + k` of `places`, int32.
+    """
+
+    keys: Buffer
+    at: Index
+    count: int
+    places: Buffer
+    to: Index
+    k: int
+
+    def lines(self) -> Iterator[str]:
+        """Text."""
+        of = f"{self.keys.name}[{self.at} ...+ {self.count}]"
+        yield f"{self.places.name}[{self.to} ...+ {self.k}] = places of the smallest of {of}"
+
+
+Statement = Let | Set | Accumulate | Store | For | If | When | Sort | Smallest
 
 
 @dataclass(frozen=True, slots=True)

@@ -390,6 +390,7 @@ GOLDEN_PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         lambda x, i, u: x.at[i].add(u * 2, mode="drop"),
         (whole(9, 70), np.uint8([3, 1, 3]), whole(3, 70)),
     ),
+    "the greatest of rows": (lambda x: lax.top_k(x * 2, 3), (whole(100, 30),)),
     "an update of a slice": (
         lambda x, y, i: lax.dynamic_update_slice(x, y + 1, (i, 2)),
         (*(whole(9, 9), whole(3, 5)), np.int32(4)),
