@@ -73,7 +73,7 @@ class Region:
         along the axis is; infinite where there are none. Of those that are summed over the axis, the products."""
         found = math.inf
         for node in self:
-            if node.op not in CONTRACTIONS:
+            if node.op not in CONTRACTIONS or not contracted_size(node):
                 continue
             axes = self.along(node)
             if node in self.sums:
