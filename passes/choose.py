@@ -21,7 +21,9 @@ from jax.extend.core import primitives as p
 
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.reductions import CUMULATIVE
+from graphopt.analysis.scattering import SCATTERS, is_in_parts
 from graphopt.analysis.sorting import SORT
+from graphopt.analysis.top_k import TOP_K, axis_of
 from graphopt.analysis.xla_time import alone_time, core_time, fused_time, is_known
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node
@@ -65,6 +67,8 @@ PATHOLOGIES: Mapping[Op, Pathology] = {
     op_of(p.argmax_p): Pathology(2.0, 0.2),
     op_of(p.argmin_p): Pathology(2.0, 0.2),
     **dict.fromkeys(CUMULATIVE, Pathology(2.2, 0.7)),
+    TOP_K: Pathology(1.2, 0.3),
+    op_of(p.scatter_add_p): Pathology(0.65, 0.25),
 }
 """Seen on jax 0.10 and 0.12. Reading each element once takes a tenth of a nanosecond."""
 
@@ -74,6 +78,8 @@ def elements(node: Node) -> float:
     aval = node.inputs[0].aval if node.inputs else None
     if node.op not in PATHOLOGIES or aval is None or not aval.is_static:
         return 0.0
+    if node.op in SCATTERS:
+        return float(node.inputs[2].aval.size) if is_in_parts(node) else 0.0
     length = aval.shape[_axis(node)]
     if length < LONG:
         return 0.0
@@ -81,8 +87,10 @@ def elements(node: Node) -> float:
 
 
 def _axis(node: Node) -> int:
-    """The axis that a sort, a cumulative operation, or an argmax goes along."""
+    """The axis that a sort, a top_k, a cumulative operation, or an argmax goes along."""
     attrs = node.attrs
+    if node.op is TOP_K:
+        return axis_of(node)
     axis: int = attrs["dimension"] if node.op is SORT else attrs["axis"] if node.op in CUMULATIVE else attrs["axes"][0]
     return axis
 

@@ -107,49 +107,25 @@ def scatter(derivation: Derivation, node: Node, any_order: bool) -> None:
     _Scatter(derivation, node, any_order).write()
 
 
-class _Scatter:
-    def __init__(self, derivation: Derivation, node: Node, any_order: bool) -> None:
-        self.derivation = derivation
+def is_in_parts(node: Node) -> bool:
+    """Whether parts of the updates of a scatter go to results of their own, where sums may be reordered."""
+    return _Axes(node, True).in_parts()
+
+
+class _Axes:
+    """The axes of a scatter's updates, and which of them threads may share."""
+
+    def __init__(self, node: Node, any_order: bool) -> None:
         self.node = node
         self.operand, self.indices, self.updates = node.inputs
         self.combine = SCATTERS[node.op]
         self.numbers = node.attrs["dimension_numbers"]
         self.any_order = any_order or node.aval.dtype.kind in "iub" or self.combine in (MIN, MAX)
-        self.clips = node.attrs["mode"] == lax.GatherScatterMode.CLIP
-        rank = len(self.operand.aval.shape)
         fixed = {*self.numbers.inserted_window_dims, *self.numbers.operand_batching_dims}
-        window = [axis for axis in range(rank) if axis not in fixed]
+        window = [axis for axis in range(len(self.operand.aval.shape)) if axis not in fixed]
         self.window = dict(zip(window, self.numbers.update_window_dims, strict=True))
-        self.batch = [k for k in range(len(self.updates.aval.shape)) if k not in self.numbers.update_window_dims]
-
         self.shape = self.updates.aval.shape
-
-    def write(self) -> None:
-        """All phases."""
-        if self.in_parts():
-            self.write_parts()
-            return
-        self.write_operand()
-        lead, split, blocks = self.lead()
-        sizes = [self.shape[axis] for axis in lead]
-        (out,) = self.derivation.outputs
-
-        def write(index: Index) -> None:
-            *found, block = delinear(index, (*sizes, blocks))
-            fixed = dict(zip(lead, found, strict=True))
-            if split is None:
-                self.write_updates(out, fixed, {})
-                return
-            each, left = divmod(self.shape[split], blocks)
-            self.write_updates(out, fixed, {split: (block * each, each)})
-            if left:
-                last = {split: (number_index(blocks * each), left)}
-                within = ((block, blocks - 1, blocks),)
-                self.derivation.condition(within, lambda: self.write_updates(out, fixed, last))
-
-        self.derivation.phase(math.prod(sizes) * blocks, write)
-
-    # ---- what may be shared among threads
+        self.batch = [k for k in range(len(self.shape)) if k not in self.numbers.update_window_dims]
 
     def apart(self) -> list[int]:
         """The axes of the updates along which no two go to one element."""
@@ -182,6 +158,38 @@ class _Scatter:
         count = math.prod(self.shape[k] for k in self.batch)
         small = 2 * PARTS * self.node.aval.size <= self.updates.aval.size
         return small and self.updates.aval.size >= MANY and count >= PARTS
+
+
+class _Scatter(_Axes):
+    def __init__(self, derivation: Derivation, node: Node, any_order: bool) -> None:
+        super().__init__(node, any_order)
+        self.derivation = derivation
+        self.clips = node.attrs["mode"] == lax.GatherScatterMode.CLIP
+
+    def write(self) -> None:
+        """All phases."""
+        if self.in_parts():
+            self.write_parts()
+            return
+        self.write_operand()
+        lead, split, blocks = self.lead()
+        sizes = [self.shape[axis] for axis in lead]
+        (out,) = self.derivation.outputs
+
+        def write(index: Index) -> None:
+            *found, block = delinear(index, (*sizes, blocks))
+            fixed = dict(zip(lead, found, strict=True))
+            if split is None:
+                self.write_updates(out, fixed, {})
+                return
+            each, left = divmod(self.shape[split], blocks)
+            self.write_updates(out, fixed, {split: (block * each, each)})
+            if left:
+                last = {split: (number_index(blocks * each), left)}
+                within = ((block, blocks - 1, blocks),)
+                self.derivation.condition(within, lambda: self.write_updates(out, fixed, last))
+
+        self.derivation.phase(math.prod(sizes) * blocks, write)
 
     # ---- phases
 
