@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 import graphopt
 from graphopt.backends.xla.target import Target
-from graphopt.bench import models, numerics, operations, steady
+from graphopt.bench import models, numerics, operations, steady, streamed
 from graphopt.bench.measure import rounds, timed
 from graphopt.bench.programs import DEPTHS, Program, renewed
 from graphopt.bench.rows import Row, measure_of
@@ -91,6 +91,9 @@ SUITES: dict[str, Suite] = {
     "call": Suite("calls that compute next to nothing", lambda: CALLS, measure_call),
     "programs": Suite(
         "whole programs", lambda: [make() for make in (*models.MODELS, *numerics.NUMERICS)], steady.measure
+    ),
+    "streamed": Suite(
+        "programs with a large array in the middle", lambda: [make() for make in streamed.STREAMED], steady.measure
     ),
     "ops": Suite("single operations", operations.programs, steady.measure),
 }
