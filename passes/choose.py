@@ -24,6 +24,7 @@ from graphopt.analysis.reductions import CUMULATIVE
 from graphopt.analysis.scattering import SCATTERS, is_in_parts
 from graphopt.analysis.sorting import SORT
 from graphopt.analysis.top_k import TOP_K, axis_of
+from graphopt.analysis.windows import COMBINED, SELECTED
 from graphopt.analysis.xla_time import alone_time, core_time, fused_time, is_known
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node
@@ -52,7 +53,8 @@ LONG = 256
 
 @dataclass(frozen=True, slots=True)
 class Pathology:
-    """An operation that XLA:CPU is slow at. xla, kernel: nanoseconds for an element, measured on two cores.
+    """An operation that XLA:CPU is slow at. xla, kernel: nanoseconds for an element, measured on two cores; of a window
+    for each of its elements.
 
     logarithmic: whether both are for an element and a doubling of the length.
     """
@@ -69,6 +71,8 @@ PATHOLOGIES: Mapping[Op, Pathology] = {
     **dict.fromkeys(CUMULATIVE, Pathology(2.2, 0.7)),
     TOP_K: Pathology(1.2, 0.3),
     op_of(p.scatter_add_p): Pathology(0.65, 0.25),
+    **dict.fromkeys(COMBINED, Pathology(0.35, 0.1)),
+    SELECTED: Pathology(9.0, 0.8),
 }
 """Seen on jax 0.10 and 0.12. Reading each element once takes a tenth of a nanosecond."""
 
@@ -80,6 +84,9 @@ def elements(node: Node) -> float:
         return 0.0
     if node.op in SCATTERS:
         return float(node.inputs[2].aval.size) if is_in_parts(node) else 0.0
+    if "window_dimensions" in node.attrs:
+        windows = aval if node.op is SELECTED else node.aval
+        return float(windows.size * math.prod(node.attrs["window_dimensions"]))
     length = aval.shape[_axis(node)]
     if length < LONG:
         return 0.0

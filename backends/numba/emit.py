@@ -13,6 +13,7 @@ from graphopt.backends.numba.scalar import CONVERT, applied, expression, is_floa
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.index import Index, Quotient, Variable
 from graphopt.ir.loop import (
+    VECTOR,
     Accumulate,
     Apply,
     Block,
@@ -35,6 +36,9 @@ from graphopt.ir.loop import (
 from graphopt.ir.node import Node
 
 INDENT = "    "
+
+SHORT = 64
+"""Steps of a vector loop that LLVM would unroll before it makes vectors, and then makes none, if it knew how many."""
 
 
 def source_of(program: LoopProgram, any_order: bool, place: Callable[[Node], str] = lambda node: "") -> str:
@@ -175,6 +179,8 @@ def bounds(loop: For) -> str:
     start = ", ".join(index(at) for at in starts if at.high > 0)
     stop = ", ".join(index(at) for at in stops if at.low < loop.extent)
     to = f"min({loop.extent}, {stop})" if stop else str(loop.extent)
+    if loop.kind == VECTOR and loop.extent <= SHORT:
+        to = f"opaque({to})"
     return f"max(0, {start}), {to}" if start else to
 
 

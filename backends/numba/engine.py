@@ -12,7 +12,7 @@ from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.bitcast import changes_width, recast
-from graphopt.analysis.columns import is_by_columns, parts_of, reduce_columns_in_parts, widths, write_by_columns
+from graphopt.analysis.columns import is_by_columns, parts_of, reduce_columns_in_parts, select, widths, write_by_columns
 from graphopt.analysis.derive import IOTA, SMALL, Derivation, TooLargeError, write_outputs
 from graphopt.analysis.engine import Plan
 from graphopt.analysis.indexed import INDEXED
@@ -20,12 +20,13 @@ from graphopt.analysis.indexed import declined as declined_indexed
 from graphopt.analysis.kernel_time import Work, kernel_time, work_of
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.parts import accumulate, cut_together, reduce_in_parts
-from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, axes_of, is_arg
+from graphopt.analysis.reductions import CUMULATIVE, REDUCE, REDUCTIONS, axes_of, is_arg
 from graphopt.analysis.scattering import SCATTERS, scatter
 from graphopt.analysis.scattering import declined as declined_scatter
 from graphopt.analysis.sorting import SORT, sort
 from graphopt.analysis.top_k import TOP_K, top_k
 from graphopt.analysis.top_k import declined as declined_top_k
+from graphopt.analysis.windows import GATHER, SELECTED, WINDOW, WINDOWS
 from graphopt.backends.numba.costs import scalar_cost
 from graphopt.backends.numba.emit import source_of
 from graphopt.backends.numba.frame import check_version
@@ -37,12 +38,13 @@ from graphopt.ir.attrs import EMPTY
 from graphopt.ir.graph import Graph
 from graphopt.ir.loop import LoopProgram
 from graphopt.ir.node import Node
-from graphopt.ir.op import PARAM, op_of
+from graphopt.ir.op import CONSTANT, PARAM, op_of
 
 # fmt: off
 _SAME_BITS = [
     "add", "sub", "mul", "neg", "max", "min", "abs", "sign", "square", "floor", "ceil", "round",
     "select_n", "clamp", "convert_element_type", "bitcast_convert_type", "reduce_max", "reduce_min", "cummax", "cummin",
+    "reduce_window_max", "reduce_window_min", "select_and_gather_add",
     "eq", "ne", "lt", "le", "gt", "ge", "is_finite", "nextafter", "reduce_precision", "real", "imag", "complex", "conj",
 ]
 # fmt: on
@@ -70,11 +72,15 @@ SAME_BITS = {
 COMPLEX_ROUNDED = {op_of(primitive) for primitive in (p.mul_p, p.square_p, p.abs_p, p.sign_p, p.scatter_mul_p)}
 """Those of them that on complex numbers are several, which XLA may round once."""
 
-SUMS = {op_of(primitive) for primitive in (p.reduce_sum_p, p.reduce_prod_p, p.cumsum_p, p.cumprod_p)}
+_SUMS = (p.reduce_sum_p, p.reduce_prod_p, p.cumsum_p, p.cumprod_p, p.reduce_window_sum_p)
+SUMS = set(map(op_of, _SUMS))
 """The reductions of complex numbers."""
 
 WHOLE = (SORT, TOP_K, *CUMULATIVE, *SCATTERS)
 """Operations that are the last of their kernel."""
+
+COMBINES = (REDUCE, WINDOW)
+"""Operations that combine by a graph of their own."""
 
 DIVISIONS = {op_of(primitive) for primitive in (p.div_p, p.rem_p, p.sqrt_p)}
 
@@ -118,13 +124,9 @@ class NumbaEngine:
 
         exact: whether the result must have the bits of XLA's, which a sum or a function of ours need not have.
         """
-        subgraphs = node.subgraphs and node.op not in SCATTERS
-        if (
-            node.effects
-            or node.context is not None
-            or subgraphs
-            or (len(node.avals) != 1 and node.op not in (SORT, TOP_K))
-        ):
+        subgraphs = node.subgraphs and node.op not in (*SCATTERS, *COMBINES)
+        several = len(node.avals) != 1 and node.op not in (SORT, TOP_K, REDUCE)
+        if node.effects or node.context is not None or subgraphs or several:
             return f"{node.op.name}"
         avals = (*(n.aval for n in node.inputs), *node.avals)
         if not all(aval.is_plain for aval in avals):
@@ -151,6 +153,8 @@ class NumbaEngine:
             return None
         if node.op in REDUCTIONS:
             return _declined_reduction(node)
+        if node.op in (SELECTED, REDUCE, *WINDOWS):
+            return _declined_fold(node)
         if node.op in CUMULATIVE:
             return f"{node.op.name} of complex numbers" if complexes and node.op not in SUMS else None
         return reason(node) if node.op in SCALARS or node.op.elementwise else node.op.name
@@ -227,6 +231,8 @@ def ways(body: Graph, any_order: bool = True) -> Iterator[Callable[[Derivation],
         for node in body.nodes:
             if changes_width(node):
                 recast(derivation, node)
+            elif node.op is SELECTED:
+                select(derivation, node)
         for nodes in cut_together(derivation, done):
             reduce_in_parts(derivation, nodes)
 
@@ -313,6 +319,24 @@ def _declined_combination(node: Node) -> str | None:
     combine, dtype = SCATTERS[node.op], node.aval.dtype
     known = combine is None or SCALARS[combine](EMPTY, [dtype, dtype], dtype, ["x", "y"]) is not None
     return None if known else f"{node.op.name} of {dtype}"
+
+
+def _declined_fold(node: Node) -> str | None:
+    if node.op in (SELECTED, GATHER) and any(n.aval.dtype.kind == "c" for n in node.inputs):
+        return f"{node.op.name} of complex numbers"
+    if node.op not in COMBINES:
+        return f"{node.op.name} of complex numbers" if node.aval.dtype.kind == "c" and node.op not in SUMS else None
+    if node.op is REDUCE and not axes_of(node):
+        return f"{node.op.name} over no axis"
+    if node.attrs.get("consts"):
+        return f"{node.op.name} with constants"
+    for inner in node.attrs["jaxpr"].graph.nodes:
+        if inner.op is PARAM or inner.op is CONSTANT:
+            if inner.aval.shape:
+                return f"{node.op.name} by a function of arrays"
+        elif (why := reason(inner)) is not None:
+            return f"{node.op.name} by {why}"
+    return None
 
 
 def _declined_reduction(node: Node) -> str | None:

@@ -24,12 +24,14 @@ from dataclasses import replace
 from typing import Any
 
 from graphopt.analysis.access import Indices, Within
-from graphopt.analysis.derive import Derivation, TooLargeError, merged
+from graphopt.analysis.derive import Derivation, TooLargeError, is_fold, kept_by, merged
 from graphopt.analysis.folds import Fold, Writer, fold_of
-from graphopt.analysis.reductions import REDUCTIONS, axes_of
+from graphopt.analysis.reductions import REDUCE, REDUCTIONS, axes_of
+from graphopt.analysis.windows import scattered, selected
 from graphopt.ir.index import Index, delinear, linear, variable
 from graphopt.ir.loop import VECTOR, Buffer, Load, Store, Value
 from graphopt.ir.node import Node
+from graphopt.ir.op import PROJECT
 
 WIDTH = 1024
 """Elements of a block at most."""
@@ -52,11 +54,13 @@ FEW = 8
 
 
 def is_by_columns(node: Node) -> bool:
-    """Whether a node is a reduction that keeps the last axis of its operand, which has more than one element."""
-    if node.op not in REDUCTIONS:
+    """Whether a node is a fold with results side by side in the last axis, as their elements are in its operand."""
+    if not is_fold(node) or node.op is PROJECT or not node.avals[0].shape:
         return False
     shape = node.inputs[0].aval.shape
-    return len(shape) - 1 not in axes_of(node) and shape[-1] > 1
+    if node.op in REDUCTIONS or node.op is REDUCE:
+        return len(shape) - 1 not in axes_of(node) and shape[-1] > 1
+    return int(node.avals[0].shape[-1]) > 1
 
 
 def width_of(size: int) -> int:
@@ -94,7 +98,7 @@ class Columns:
     def keeps(self, node: Node, at: Indices) -> bool:
         """Whether elements of a node are kept in a tile: those of reductions and slow operations."""
         repeats = self.derivation.repeats(self.outside(at))
-        return repeats > 0 and (node.op in REDUCTIONS or (repeats > 1 and self.derivation.cost(node) >= KEPT))
+        return repeats > 0 and (is_fold(node) or (repeats > 1 and self.derivation.cost(node) >= KEPT))
 
     def outside(self, at: Indices) -> frozenset[str]:
         """The variables of indices other than that of the loop."""
@@ -102,18 +106,19 @@ class Columns:
 
     def element(self, node: Node, at: Indices) -> Value:
         """One element that is kept, in the loop over them: from the tile that is filled before it."""
-        d = self.derivation
-        tile = d.before_vector(("tile", node, at), self.outside(at), lambda: self.tile(node, at))
+        d, (source, number) = self.derivation, kept_by(node)
+        tile = d.before_vector(("tile", source, at), self.outside(at), lambda: self.tiles(source, at))[number]
         return d.converted(d.let(Load(tile, self.lane), tile.dtype), node.aval.dtype)
 
-    def tile(self, node: Node, at: Indices) -> Buffer:
-        """The elements of a node, computed in a loop over the block."""
+    def tiles(self, node: Node, at: Indices) -> list[Buffer]:
+        """The elements of a node, computed in a loop over the block, or all that its fold keeps."""
         d = self.derivation
-        if node.op in REDUCTIONS:
-            return self.fill(d.fold_for(node, at), node)[-1]
+        if is_fold(node):
+            d.evaluated(node, self.width)
+            return self.fill(d.fold_for(node, at), node)
         tile = self.new_tile(node.aval.dtype)
         self.vector(lambda: d.add(Store(tile, self.lane, d.value(node, at))))
-        return tile
+        return [tile]
 
     def new_tile(self, dtype: Any) -> Buffer:
         """A tile for the elements of the block. Raises TooLargeError where there are too many."""
@@ -166,6 +171,8 @@ def write_by_columns(derivation: Derivation, parallel: int, width: int) -> None:
 
 def parts_of(node: Node) -> int:
     """Into how many parts a reduction by columns is to be cut; 1 where there are enough columns for all threads."""
+    if node.op not in REDUCTIONS:
+        return 1
     axes, shape = axes_of(node), node.inputs[0].aval.shape
     length = int(math.prod(shape[axis] for axis in axes))
     rows = node.avals[0].size // shape[-1]
@@ -205,6 +212,13 @@ def reduce_columns_in_parts(derivation: Derivation, node: Node) -> None:
         return derivation.converted(derivation.let(Load(whole, linear(at, kept)), whole.dtype, node), node.aval.dtype)
 
     derivation.combined[node] = combined
+
+
+def select(derivation: Derivation, node: Node) -> None:
+    """The phase of a SELECTED that finds what each window selects; then its elements are folds."""
+    source = node.inputs[0]
+    steps = _store_by_columns(derivation, node, source.aval.shape, lambda at: selected(node, at))[-1]
+    derivation.folds[node] = lambda at: scattered(node, at, steps)
 
 
 def _store_by_columns(

@@ -41,7 +41,8 @@ from graphopt.analysis.access import MOVES, Given, Indices, Read, Within, always
 from graphopt.analysis.folds import Fold, fold_of
 from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.order import sort_by_need
-from graphopt.analysis.reductions import MIN, OR, REDUCTIONS, Reduction, accumulated_as, axes_of, is_arg
+from graphopt.analysis.reductions import MIN, OR, REDUCE, REDUCTIONS, Reduction, accumulated_as, axes_of, is_arg
+from graphopt.analysis.windows import SELECTED, WINDOWS, window_fold
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.aval import is_floating
 from graphopt.ir.graph import Graph
@@ -71,7 +72,7 @@ from graphopt.ir.loop import (
     Value,
 )
 from graphopt.ir.node import Node
-from graphopt.ir.op import CONSTANT, PARAM, op_of
+from graphopt.ir.op import CONSTANT, PARAM, PROJECT, op_of
 from graphopt.ops.make import CONVERT, default_attrs
 
 IOTA = op_of(p.iota_p)
@@ -96,6 +97,9 @@ STRIDED = 8
 
 DIVISION = 1.0
 """Nanoseconds of a quotient or remainder in an index; it keeps loops from being vectorized."""
+
+CHAINED = 1.0
+"""Nanoseconds of a step that waits for the one before."""
 
 LOOP = 2.0
 """Nanoseconds of a loop inside of another: its start, and its vector's elements combined at the end."""
@@ -226,6 +230,10 @@ class Derivation:
         """Counts the cost of one element of a node, which no local value stands for."""
         self._spend(self.cost(node))
 
+    def evaluated(self, node: Node, times: int = 1) -> None:
+        """Counts elements of a node that are computed in the current block."""
+        self.evaluations[node] += times * self._path[-1].times * (self._extent if self._in_iteration() else 1)
+
     def _in_iteration(self) -> bool:
         """Whether the current block is run again with each iteration of the phase."""
         return len(self._path) > 1 and self._phase in self._path[1].bound
@@ -321,32 +329,40 @@ class Derivation:
         """Loops inside each other, each within the conditions that are about it and no loop inside of it.
 
         write: what is in the innermost; it gets the conditions on the variable `apart`, which is that of a loop there.
+        Small loops that these are about are written out, so that its range is known.
         """
         names = [self.name("r") if extent > 1 else "" for extent in extents]
-        at = tuple([variable(name, 0, extent - 1) for name, extent in zip(names, extents, strict=True)])
-        conditions = [c for c in within(at) if not always((c,))]
+        at = [variable(name, 0, extent - 1) for name, extent in zip(names, extents, strict=True)]
+        first = within(tuple(at))
+        conditions = [c for c in first if not always((c,))]
         if 0 in extents or any(always((c,)) is False for c in conditions):
             return
+        about = {c: set(c[0].variables()) for c in conditions}
         # From the innermost loop outwards: who is the first with its variable in a condition has it.
-        owned: list[Within] = []
+        owned: dict[str, Within] = {}
         for name in [apart, *reversed(names)]:
-            owned.append(tuple([c for c in conditions if name and name in c[0].variables()]))
-            conditions = [c for c in conditions if c not in owned[-1]]
-        first, *rest = owned
+            owned[name] = tuple([c for c in conditions if name in about[c]])
+            conditions = [c for c in conditions if c not in owned[name]]
+        out = {n for n in names if any(n in about[c] for c in owned[apart]) and not owned[n]}
 
         def level(number: int) -> None:
             if number == len(extents):
-                write(at, first)
+                # Those that were about `apart`; a step that is a number may have taken the variable out of them.
+                last = [c for c, was in zip(within(tuple(at)), first, strict=True) if was in owned[apart]]
+                last = [c for c in last if not always((c,))]
+                if not any(always((c,)) is False for c in last):
+                    write(tuple(at), tuple(last))
             elif extents[number] == 1:
                 level(number + 1)
+            elif names[number] in out and extents[number] <= self.small:
+                for step in range(extents[number]):
+                    at[number] = number_index(step)
+                    level(number + 1)
             else:
-                where = rest[len(extents) - 1 - number]
-                self.loop_over(names[number], extents[number], REDUCTION, lambda: level(number + 1), where)
+                name = names[number]
+                self.loop_over(name, extents[number], REDUCTION, lambda: level(number + 1), owned[name])
 
-        if conditions:
-            self.condition(tuple(conditions), lambda: level(0))
-        else:
-            level(0)
+        self.condition(tuple(conditions), lambda: level(0))
 
     def loops(self, extents: Sequence[int], write: Callable[[Indices], None], write_out: bool) -> None:
         """Serial loops inside each other. write_out: whether the small ones are innermost, and written out."""
@@ -512,7 +528,10 @@ class Derivation:
         return round(times * self._extent if depth == 0 < len(path) - 2 else times)
 
     def _compute(self, node: Node, at: Indices) -> Value:
-        self.evaluations[node] += self._path[-1].times * (self._extent if self._in_iteration() else 1)
+        kept = self.columns if self._path[-1].vector and node not in self.combined else None
+        if kept is not None and kept.keeps(node, at):
+            return kept.element(node, at)
+        self.evaluated(node)
         if node.op is PARAM:
             return self.let(Load(self.inputs[node], linear(at, node.aval.shape)), node.aval.dtype, node, "x")
         if node.op is CONSTANT:
@@ -526,10 +545,12 @@ class Derivation:
             return self.let(Position(at[node.attrs["dimension"]]), node.aval.dtype, node)
         if node in self.combined:
             return self.combined[node](at)
-        if self.columns is not None and self._path[-1].vector and self.columns.keeps(node, at):
-            return self.columns.element(node, at)
-        if node.op in REDUCTIONS:
+        if node.op in REDUCTIONS and node not in self.folds:
             return self._reduced(node, at)
+        if is_fold(node):
+            source, number = kept_by(node)
+            found = self._once(("fold", source, at), at, lambda: self.folded(self.fold_for(source, at), source))
+            return self.converted(found[number], node.aval.dtype)
         operands = tuple(self.value(node.inputs[read.operand], read.at) for read in elementwise(node, at))
         return self.let(Apply(node.op, node.attrs, operands), node.aval.dtype, node)
 
@@ -594,8 +615,6 @@ class Derivation:
     # ---- reductions
 
     def _reduced(self, node: Node, at: Indices) -> Value:
-        if node in self.folds:
-            return self.folded(self.fold_for(node, at), node)[-1]
         axes, shape = axes_of(node), node.inputs[0].aval.shape
         extents = [shape[axis] for axis in axes]
         return self.reduce(node, [(extents, lambda r: merged(at, axes, r))])
@@ -665,6 +684,8 @@ class Derivation:
         """What is left to do for one element of a reduction: all of it, or to combine the parts that there are."""
         if node in self.folds:
             return self.folds[node](at)
+        if node.op in WINDOWS:
+            return window_fold(node, at)
         axes, shape = axes_of(node), node.inputs[0].aval.shape
         return fold_of(node, [shape[axis] for axis in axes], lambda r: merged(at, axes, r))
 
@@ -677,10 +698,20 @@ class Derivation:
             new = fold.combine(self, list(kept), fold.elements(self, r))
             for local, value in zip(kept, new, strict=True):
                 self.add(Set(local, value))
-            self.spend(node)
+            self._spend(CHAINED + self.cost(node))
 
         self.loops_within(fold.extents, fold.within, write)
         return kept
+
+
+def is_fold(node: Node) -> bool:
+    """Whether an element of a node is what a fold keeps in the end."""
+    return node.op in REDUCTIONS or kept_by(node)[0].op in (REDUCE, SELECTED, *WINDOWS)
+
+
+def kept_by(node: Node) -> tuple[Node, int]:
+    """The node whose fold keeps the elements of a node, and which of what it keeps they are."""
+    return (node.inputs[0], node.attrs["index"]) if node.op is PROJECT else (node, -1)
 
 
 def _reductions_above(body: Graph) -> dict[Node, frozenset[Node]]:

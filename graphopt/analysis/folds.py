@@ -14,12 +14,13 @@ import numpy as np
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import Indices, Within
-from graphopt.analysis.reductions import AND, ARGMAX, OR, REDUCTIONS, accumulated_as, axes_of, is_arg
+from graphopt.analysis.reductions import AND, ARGMAX, OR, REDUCE, REDUCTIONS, accumulated_as, axes_of, is_arg
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.aval import is_floating
+from graphopt.ir.graph import Graph
 from graphopt.ir.loop import Apply, Expression, Literal, Local, Position, Value
 from graphopt.ir.node import Node
-from graphopt.ir.op import Op, op_of
+from graphopt.ir.op import CONSTANT, Op, op_of
 
 EQ, NE, LT, GT, SELECT = (op_of(primitive) for primitive in (p.eq_p, p.ne_p, p.lt_p, p.gt_p, p.select_n_p))
 
@@ -62,8 +63,33 @@ def combining(op: Op) -> Callable[[Writer, Values, Values], Values]:
     return combine
 
 
+def combining_by(graph: Graph) -> Callable[[Writer, Values, Values], Values]:
+    """What is kept and one more by a graph of scalar operations."""
+
+    def combine(writer: Writer, kept: Values, more: Values) -> Values:
+        known: dict[Node, Value] = dict(zip(graph.params, (*kept, *more), strict=True))
+        for node in graph.nodes:
+            if node.op is CONSTANT:
+                known[node] = Literal(node.attrs["value"].element)
+            elif node not in known:
+                operands = tuple([known[operand] for operand in node.inputs])
+                known[node] = writer.let(Apply(node.op, node.attrs, operands), node.aval.dtype, node)
+        return [known[node] for node in graph.outputs]
+
+    return combine
+
+
 def fold_of(node: Node, extents: Sequence[int], place: Callable[[Indices], Indices]) -> Fold:
     """The fold of a reduction. place: the operand's indices for those of the loops."""
+    if node.op is REDUCE:
+        operands, starts = node.inputs[: len(node.avals)], node.inputs[len(node.avals) :]
+        return Fold(
+            tuple(operand.aval.dtype for operand in operands),
+            lambda writer: [writer.value(start, ()) for start in starts],
+            tuple(extents),
+            lambda writer, r: [writer.value(operand, place(r)) for operand in operands],
+            combining_by(node.attrs["jaxpr"].graph),
+        )
     operand, reduction = node.inputs[0], REDUCTIONS[node.op]
     dtype = accumulated_as(operand.aval.dtype)
     start = Literal(reduction.start(dtype))

@@ -43,6 +43,11 @@ class Group:
     results: list[Node] = field(default_factory=list)
 
 
+def is_alone(node: Node) -> bool:
+    """Whether an operation is the last of its kernel and its only one with results."""
+    return node.op in ALONE or len(node.avals) > 1
+
+
 def is_repeated(node: Node) -> bool:
     """Whether a node is computed anew in each kernel that needs it: a constant that is one number."""
     return node.op is CONSTANT and node.attrs["value"].element is not None
@@ -61,12 +66,12 @@ def groups_of(
         around = [group for user in users[node] for group in groups.get(user, (None,))]
         known = tuple(dict.fromkeys(group for group in around if group is not None))
         inside = node not in outputs and None not in around and all(len(g.members) < LIMIT for g in known)
-        if inside and (len(known) == 1 or node in pieces) and node not in cut and node.op not in ALONE:
+        if inside and (len(known) == 1 or node in pieces) and node not in cut and not is_alone(node):
             for group in known:
                 group.members.add(node)
             groups[node] = known
             continue
-        found = _joined(node, users, groups) if node.op not in ALONE and node not in cut else None
+        found = _joined(node, users, groups) if not is_alone(node) and node not in cut else None
         group = found or Group()
         group.members.add(node)
         group.results.append(node)
@@ -78,7 +83,7 @@ def groups_of(
 def _joined(node: Node, users: dict[Node, list[Node]], groups: dict[Node, tuple[Group, ...]]) -> Group | None:
     """The group of a user that a node can join as one more result."""
     for group in dict.fromkeys(group for user in users[node] for group in groups.get(user, ())):
-        if len(group.members) >= LIMIT or any(r.op in ALONE for r in group.results):
+        if len(group.members) >= LIMIT or any(is_alone(r) for r in group.results):
             continue
         if group.results[0].avals[0].shape == node.avals[0].shape and not _leads_to(group, [node], users, groups):
             return group
@@ -119,7 +124,7 @@ def _with_siblings(
     found: list[Group] = []
     for group in every:
         shape = group.results[0].avals[0].shape
-        if any(r.op in ALONE or r in cut for r in group.results):
+        if any(is_alone(r) or r in cut for r in group.results):
             found.append(group)
             continue
         outside = dict.fromkeys(n for member in group.members for n in member.inputs if n not in group.members)

@@ -16,16 +16,20 @@ from graphopt.ir.op import Op, op_of
 ADD, MUL, MAX, MIN, AND, OR, XOR = (
     op_of(primitive) for primitive in (p.add_p, p.mul_p, p.max_p, p.min_p, p.and_p, p.or_p, p.xor_p)
 )
+REDUCE = op_of(p.reduce_p)
+"""A reduction of any number of operands by a graph of its own."""
 ARGMAX, ARGMIN = op_of(p.argmax_p), op_of(p.argmin_p)
 
 
-def _least(dtype: Any) -> Any:
+def least(dtype: Any) -> Any:
+    """The least value of a dtype."""
     if is_floating(dtype):
         return -np.inf
     return False if dtype.kind == "b" else np.iinfo(dtype).min
 
 
-def _greatest(dtype: Any) -> Any:
+def greatest(dtype: Any) -> Any:
+    """The greatest value of a dtype."""
     if is_floating(dtype):
         return np.inf
     return True if dtype.kind == "b" else np.iinfo(dtype).max
@@ -48,7 +52,7 @@ class Reduction:
 
 
 _SUM, _PRODUCT = Reduction(ADD, lambda dtype: 0), Reduction(MUL, lambda dtype: 1)
-_MAX, _MIN = Reduction(MAX, _least), Reduction(MIN, _greatest)
+_MAX, _MIN = Reduction(MAX, least), Reduction(MIN, greatest)
 
 REDUCTIONS: Mapping[Op, Reduction] = {
     op_of(p.reduce_sum_p): _SUM,
@@ -79,7 +83,7 @@ def accumulated_as(dtype: Any) -> np.dtype[Any]:
 
 def axes_of(node: Node) -> tuple[int, ...]:
     """The axes that a reduction goes over."""
-    return tuple(node.attrs["axes"])
+    return tuple(node.attrs["dimensions" if node.op is REDUCE else "axes"])
 
 
 def is_arg(node: Node) -> bool:

@@ -27,6 +27,10 @@ KNOWN: dict[str, Callable[[Any], Any]] = {
     "cummin": lambda x: lax.cummin(x, 1),
     "top_k": lambda x: lax.top_k(x, min(10, x.shape[1]))[0],
     "scatter-add": lambda x: jnp.zeros(500).at[jnp.int32(jnp.abs(x) * 100)].add(x),
+    "reduce_window_sum": lambda x: lax.reduce_window(x, np.float32(0), lax.add, (3, 3), (1, 1), "SAME"),
+    "reduce_window_max": lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (3, 3), (1, 1), "SAME"),
+    "reduce_window_min": lambda x: lax.reduce_window(x, jnp.inf, lax.min, (3, 3), (1, 1), "SAME"),
+    "select_and_scatter_add": lambda x: jax.vjp(KNOWN["reduce_window_max"], x)[1](x)[0],
 }
 
 

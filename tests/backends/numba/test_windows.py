@@ -1,0 +1,88 @@
+"""Windows as Numba compiles them: the results of JAX's own compiler, and vector instructions."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numba
+import numpy as np
+import pytest
+from jax import lax
+
+import graphopt
+from graphopt.backends.numba.compiling import KERNEL_SIGNATURE
+from graphopt.backends.numba.engine import plan_by_key
+from graphopt.backends.numba.lowering import ENGINE
+from graphopt.backends.numba.names import function_of
+
+from .test_kernels import kernels, left, same
+
+
+def pool(combine: Any, start: float, strides: tuple[int, ...], padding: str) -> Callable[[Any], Any]:
+    window = tuple(3 if stride else 1 for stride in strides)
+    steps = tuple(stride or 1 for stride in strides)
+    return lambda x: lax.reduce_window(x, np.float32(start), combine, window, steps, padding)
+
+
+POOLS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
+    "channels last": (pool(lax.max, -np.inf, (0, 1, 1, 0), "SAME"), (2, 9, 7, 32)),
+    "channels last, in steps": (pool(lax.max, -np.inf, (0, 2, 2, 0), "SAME"), (2, 9, 7, 33)),
+    "channels last, no padding": (pool(lax.min, np.inf, (0, 1, 2, 0), "VALID"), (2, 9, 7, 5)),
+    "channels first": (pool(lax.max, -np.inf, (0, 0, 1, 1), "SAME"), (2, 3, 9, 41)),
+    "channels first, in steps": (pool(lax.add, 0, (0, 0, 2, 2), "SAME"), (2, 3, 9, 28)),
+    "a row": (pool(lax.add, 0, (1,), "SAME"), (3000,)),
+}
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_the_results_of_xla(name: str) -> None:
+    function, shape = POOLS[name]
+    x = np.random.default_rng(0).integers(-9, 9, shape).astype(np.float32)
+    weights = np.random.default_rng(1).integers(-9, 9, jax.eval_shape(function, x).shape).astype(np.float32)
+    for f, args in ((function, (x,)), (lambda x, w: jax.vjp(function, x)[1](w)[0], (x, weights))):
+        jitted = graphopt.jit(f, backend="numba")
+        graph = jitted.explain(*args).graph
+        assert kernels(graph) and left(graph) == [], left(graph)
+        same(jitted(*args), jax.jit(f)(*args))
+
+
+def test_special_values() -> None:
+    """NaN, infinities, and windows of nothing but the worst."""
+    x = np.array([1, np.nan, 2, -np.inf, -np.inf, -np.inf, 3, np.inf, np.nan, np.nan, np.nan, -1, -np.inf], np.float32)
+    for size, stride, padding in ((3, 1, "SAME"), (2, 2, "VALID"), (3, 2, "SAME"), (2, 3, "SAME")):
+        function = lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (size,), (stride,), padding)  # noqa: B023
+        weights = np.arange(1, function(x).size + 1, dtype=np.float32)
+        gradient = lambda x, w: jax.vjp(function, x)[1](w)[0]  # noqa: B023
+        tangent = lambda x: jax.jvp(function, (x,), (x * 0 + jnp.arange(13.0),))[1]  # noqa: B023
+        for f, args in (
+            (function, (x,)),
+            (gradient, (x, weights)),
+            (tangent, (np.nan_to_num(x, posinf=5, neginf=-5),)),
+        ):
+            np.testing.assert_array_equal(graphopt.jit(f, backend="numba")(*args), jax.jit(f)(*args))
+
+
+def test_functions_of_the_users_own() -> None:
+    def nearest(a: Any, b: Any) -> Any:
+        is_less = lax.lt(a[0], b[0])
+        return lax.select(is_less, a[0], b[0]), lax.select(is_less, a[1], b[1])
+
+    x = np.random.default_rng(0).standard_normal((40, 70)).astype(np.float32)
+    i = np.arange(x.size, dtype=np.int32).reshape(x.shape)
+    for axis in (0, 1):
+        f = lambda x, i: lax.reduce((x, i), (np.float32(np.inf), np.int32(-1)), nearest, (axis,))  # noqa: B023
+        jitted = graphopt.jit(f, backend="numba")
+        assert "reduce" not in left(jitted.explain(x, i).graph)
+        for found, expected in zip(jitted(x, i), jax.jit(f)(x, i), strict=True):
+            same(found, expected)
+
+
+@pytest.mark.parametrize("name", [name for name in POOLS if name != "channels last, no padding"])
+def test_the_loops_are_vectorized(name: str) -> None:
+    function, shape = POOLS[name]
+    plan = ENGINE.plan(graphopt.trace(function)(np.zeros(shape, np.float32)), True)
+    assert plan is not None
+    code = numba.cfunc(KERNEL_SIGNATURE, error_model="numpy")(function_of(plan_by_key(plan.key).source)).inspect_llvm()
+    assert re.search(r"(maximum|fadd)[^\n]*<\d+ x float>", code)
