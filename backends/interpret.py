@@ -39,6 +39,7 @@ from graphopt.ir.loop import (
     Test,
     Value,
     When,
+    While,
 )
 from graphopt.ir.op import Op, op_of
 
@@ -127,6 +128,8 @@ class _Run:
                 self.locals[statement.local.name] = self.checked(combined, statement.local.dtype, statement)
             elif isinstance(statement, Store):
                 self.store(statement)
+            elif isinstance(statement, While):
+                self.repeat(statement)
             elif isinstance(statement, For):
                 for i in range(statement.extent):
                     self.variables[statement.name] = i
@@ -144,6 +147,16 @@ class _Run:
                 self.set_row(statement.places, statement.to, least.astype(np.int32))
             elif isinstance(statement, If):
                 self.block(statement.then if self.holds(statement.within) else statement.otherwise)
+
+    def repeat(self, loop: While) -> None:
+        before = set(self.locals)
+        while True:
+            self.statements(loop.test)
+            if not self.value(loop.condition):
+                break
+            self.statements(loop.body)
+            self.forget(before)
+        self.forget(before)
 
     def typed(self, value: Expression, dtype: np.dtype[Any]) -> Any:
         if isinstance(value, Load):

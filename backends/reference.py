@@ -109,9 +109,15 @@ def _scan(node: Node, operands: list[Any], run: Run) -> list[Any]:
 def _while(view: While, operands: list[Any], run: Run) -> list[Any]:
     split = view.cond_consts + view.body_consts
     tested, consts, carry = operands[: view.cond_consts], operands[view.cond_consts : split], operands[split:]
-    while bool(run(view.cond, [*tested, *carry])[0]):
-        carry = run(view.body, [*consts, *carry])
+    while np.any(goes_on := np.asarray(run(view.cond, [*tested, *carry])[0])):
+        new = run(view.body, [*consts, *carry])
+        # Under vmap there is a condition for each element of the first axes: where it does not hold nothing changes.
+        carry = new if goes_on.all() else [_where(goes_on, n, old) for n, old in zip(new, carry, strict=True)]
     return carry
+
+
+def _where(condition: np.ndarray[Any, Any], new: Any, old: Any) -> Any:
+    return jnp.where(condition.reshape(condition.shape + (1,) * (jnp.ndim(new) - condition.ndim)), new, old)
 
 
 def drawn(aval: Aval, random: np.random.Generator) -> Any:

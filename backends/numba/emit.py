@@ -32,6 +32,7 @@ from graphopt.ir.loop import (
     Store,
     Test,
     When,
+    While,
 )
 from graphopt.ir.node import Node
 
@@ -96,6 +97,12 @@ class _Writer:
             yield from self.block(statement.body)
         elif isinstance(statement, If):
             yield from self.condition(statement)
+        elif isinstance(statement, While):
+            yield "while True:"
+            yield from self.block(statement.test)
+            yield f"{INDENT}if not {value_source(statement.condition)}:"
+            yield 2 * INDENT + "break"
+            yield from self.block(statement.body)
         elif isinstance(statement, When):
             yield f"if {value_source(statement.condition)}:"
             yield from self.block(statement.then)

@@ -18,6 +18,7 @@ from graphopt.analysis.engine import Plan
 from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.indexed import declined as declined_indexed
 from graphopt.analysis.kernel_time import Work, kernel_time, work_of
+from graphopt.analysis.loops import LOOPS, declined_loop, iterations, write_loop
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.parts import accumulate, cut_together, reduce_in_parts
 from graphopt.analysis.reductions import CUMULATIVE, REDUCE, REDUCTIONS, axes_of, is_arg
@@ -76,7 +77,7 @@ _SUMS = (p.reduce_sum_p, p.reduce_prod_p, p.cumsum_p, p.cumprod_p, p.reduce_wind
 SUMS = set(map(op_of, _SUMS))
 """The reductions of complex numbers."""
 
-WHOLE = (SORT, TOP_K, *CUMULATIVE, *SCATTERS)
+WHOLE = (SORT, TOP_K, *CUMULATIVE, *SCATTERS, *LOOPS)
 """Operations that are the last of their kernel."""
 
 COMBINES = (REDUCE, WINDOW)
@@ -124,9 +125,9 @@ class NumbaEngine:
 
         exact: whether the result must have the bits of XLA's, which a sum or a function of ours need not have.
         """
-        subgraphs = node.subgraphs and node.op not in (*SCATTERS, *COMBINES)
-        several = len(node.avals) != 1 and node.op not in (SORT, TOP_K, REDUCE)
-        if node.effects or node.context is not None or subgraphs or several:
+        subgraphs = node.subgraphs and node.op not in (*SCATTERS, *COMBINES, *LOOPS)
+        several = len(node.avals) != 1 and node.op not in (SORT, TOP_K, REDUCE, *LOOPS)
+        if node.effects or node.context is not None or subgraphs or several or not node.avals:
             return f"{node.op.name}"
         avals = (*(n.aval for n in node.inputs), *node.avals)
         if not all(aval.is_plain for aval in avals):
@@ -135,6 +136,8 @@ class NumbaEngine:
             return f"{node.op.name} of {', '.join(dict.fromkeys(str(a.dtype) for a in avals if a.dtype not in DTYPES))}"
         if any(aval.size == 0 for aval in avals):
             return "what is empty"
+        if node.op in LOOPS:
+            return declined_loop(node, lambda inner: self.declines(inner, exact))
         inexact = any(jnp.issubdtype(aval.dtype, np.inexact) for aval in avals)
         complexes = any(aval.dtype.kind == "c" for aval in avals)
         if exact and inexact and (node.op not in SAME_BITS or (complexes and node.op in COMPLEX_ROUNDED)):
@@ -165,6 +168,8 @@ class NumbaEngine:
             return LOAD
         if node.op in MOVES:
             return 0.0
+        if node.op in LOOPS:
+            return iterations(node) * sum(self.cost(n) for sub in node.subgraphs for n in sub.graph.nodes)
         if node.op in INDEXED or node.op in SCATTERS:
             return LOOKUP
         if node.op in FUNCTIONS:
@@ -272,6 +277,8 @@ def write_whole(derivation: Derivation, node: Node, any_order: bool) -> None:
     """The phases of an operation that is the last of its kernel."""
     if node.op in SCATTERS:
         scatter(derivation, node, any_order)
+    elif node.op in LOOPS:
+        write_loop(derivation, node)
     elif node.op is TOP_K:
         top_k(derivation, node)
     elif node.op is SORT:

@@ -40,12 +40,13 @@ from jax.extend.core import primitives as p
 from graphopt.analysis.access import MOVES, Given, Indices, Read, Within, always, elementwise
 from graphopt.analysis.folds import Fold, fold_of
 from graphopt.analysis.indexed import INDEXED
+from graphopt.analysis.kernel_time import GUESSED
 from graphopt.analysis.order import sort_by_need
 from graphopt.analysis.reductions import MIN, OR, REDUCE, REDUCTIONS, Reduction, accumulated_as, axes_of, is_arg
 from graphopt.analysis.windows import SELECTED, WINDOWS, window_fold
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.aval import is_floating
-from graphopt.ir.graph import Graph
+from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.index import Index, delinear, linear, variable
 from graphopt.ir.index import number as number_index
 from graphopt.ir.loop import (
@@ -70,6 +71,7 @@ from graphopt.ir.loop import (
     Store,
     Test,
     Value,
+    While,
 )
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, op_of
@@ -187,6 +189,7 @@ class Derivation:
         self.evaluations: defaultdict[Node, float] = defaultdict(float)  # how often an element of a node is computed
         self._path: list[_Scope] = []
         self._names = 0
+        self._operations = sum(len(graph.nodes) for graph in nested_graphs(body))
         # Nanoseconds of what stands before the phase that is being written, and of one of its iterations.
         self._before = self._iteration = 0.0
         self._loaded: set[Node] = set()  # what that phase has loaded
@@ -257,7 +260,7 @@ class Derivation:
     def name(self, kind: str) -> str:
         """A name that is not used yet."""
         self._names += 1
-        if self._names > STATEMENTS * (len(self.body.nodes) + 10):
+        if self._names > STATEMENTS * (self._operations + 10):
             raise TooLargeError
         return f"{kind}{self._names}"
 
@@ -466,6 +469,15 @@ class Derivation:
             with self._inside(_Scope(block, set(), outer.times, outer.variable, opaque=True)):
                 write()
         self.add(If(within, *blocks))
+
+    def repeat(self, test: Callable[[], Value], write: Callable[[], None]) -> None:
+        """What `write` writes, again and again as long as the value is true that `test` writes before it."""
+        outer, blocks = self._path[-1], (Block(), Block())
+        with self._inside(_Scope(blocks[0], set(), outer.times * GUESSED, outer.variable)):
+            condition = test()
+        with self._inside(_Scope(blocks[1], set(), outer.times * GUESSED, outer.variable)):
+            write()
+        self.add(While(blocks[0], condition, blocks[1]))
 
     @contextmanager
     def _inside(self, scope: _Scope) -> Iterator[None]:

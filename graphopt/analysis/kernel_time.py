@@ -36,6 +36,7 @@ from graphopt.ir.loop import (
     Statement,
     Store,
     Value,
+    While,
 )
 from graphopt.ir.op import Op, op_of
 
@@ -74,6 +75,9 @@ CHAINED = 2.5
 
 LOOP = 4.0
 """Nanoseconds of beginning and ending a loop."""
+
+GUESSED = 10
+"""How often what is repeated under a condition is taken to run: nobody knows."""
 
 SORTED = 1.5
 """Nanoseconds of an element and a doubling of the length, where rows are sorted."""
@@ -131,7 +135,7 @@ class _Walk:
 
     def block(self, block: Block, times: float, variable: str, extent: int) -> None:
         """Adds what a block takes that is run so often. variable: of the innermost loop around it, of that extent."""
-        is_innermost = not any(isinstance(s, For | Sort | Smallest) for s in block.statements)
+        is_innermost = not any(isinstance(s, For | Sort | Smallest | While) for s in block.statements)
         loads = [s.value for s in block.statements if isinstance(s, Let) and isinstance(s.value, Load)]
         is_near = is_innermost and all(_is_read_again(load.buffer, times) for load in loads)
         outside, self.share = self.share, IN_REGISTERS if is_near and loads else 1.0
@@ -147,6 +151,9 @@ class _Walk:
             self.core += times * BRANCH
             for block in (statement.then, statement.otherwise):
                 self.block(block, times / 2, variable, extent)
+        elif isinstance(statement, While):
+            for block in (statement.test, statement.body):
+                self.block(block, times * GUESSED, variable, extent)
         elif isinstance(statement, Sort):
             steps = max(1, statement.count.bit_length())
             self.core += times * SORTED * statement.count * steps

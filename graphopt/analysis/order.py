@@ -22,6 +22,7 @@ from graphopt.ir.loop import (
     Store,
     Test,
     When,
+    While,
 )
 
 
@@ -89,7 +90,7 @@ def _reads(statement: Statement) -> Iterator[str]:
         yield from (statement.keys.name, *statement.at.variables(), *statement.to.variables())
     elif isinstance(statement, If | For):
         yield from (name for at, _, _ in statement.within for name in at.variables())
-    elif isinstance(statement, When):
+    elif isinstance(statement, When | While):
         yield from _of(statement.condition)
     for block in _blocks(statement):
         for inner in block.statements:
@@ -126,4 +127,6 @@ def _blocks(statement: Statement) -> tuple[Block, ...]:
         return (statement.body,)
     if isinstance(statement, If):
         return statement.then, statement.otherwise
+    if isinstance(statement, While):
+        return statement.test, statement.body
     return (statement.then,) if isinstance(statement, When) else ()

@@ -237,6 +237,22 @@ class When:
         yield from self.then.lines()
 
 
+@dataclass(slots=True)
+class While:
+    """`test` and then, where `condition` is true, `body`, again and again. The condition is a value of `test`."""
+
+    test: Block
+    condition: Value
+    body: Block
+
+    def lines(self) -> Iterator[str]:
+        """Text."""
+        yield "again:"
+        yield from self.test.lines()
+        yield f"while {self.condition}:"
+        yield from self.body.lines()
+
+
 @dataclass(frozen=True, slots=True)
 class Sort:
     """Elements `at` to `at + count` of `keys`, unsigned integers, in ascending order.
@@ -275,7 +291,7 @@ class Smallest:
         yield f"{self.places.name}[{self.to} ...+ {self.k}] = places of the smallest of {of}"
 
 
-Statement = Let | Set | Accumulate | Store | For | If | When | Sort | Smallest
+Statement = Let | Set | Accumulate | Store | For | If | When | While | Sort | Smallest
 
 
 @dataclass(frozen=True, slots=True)

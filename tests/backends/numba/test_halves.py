@@ -17,6 +17,7 @@ from graphopt.backends.numba.engine import plan_by_key
 from graphopt.backends.numba.lowering import ENGINE
 from graphopt.backends.numba.names import function_of
 from graphopt.backends.numba.scalar import FUNCTIONS
+from graphopt.ir.graph import Graph
 
 from .test_kernels import in_one_kernel, kernels, same
 
@@ -204,7 +205,11 @@ def test_bits_to_another_width(of: str, to: str) -> None:
 
 
 def llvm_of(function: Callable[..., Any], *args: Any) -> str:
-    plan = ENGINE.plan(graphopt.trace(function)(*args), True)
+    return llvm_of_body(graphopt.trace(function)(*args))
+
+
+def llvm_of_body(body: Graph) -> str:
+    plan = ENGINE.plan(body, True)
     assert plan is not None
     compiled: Any = numba.cfunc(KERNEL_SIGNATURE, error_model="numpy")(function_of(plan_by_key(plan.key).source))
     return str(compiled.inspect_llvm())
