@@ -7,10 +7,12 @@ equation, whose program the passes rewrite when it is lowered.
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 import jax
@@ -24,7 +26,10 @@ from graphopt.config import Options
 from graphopt.errors import UntriedJaxWarning
 from graphopt.explain import Report, report_of, traced_graph
 from graphopt.ir.graph import Graph
+from graphopt.lock import read_lock
 from graphopt.passes.pipelines import resolve
+from graphopt.tune import Tuned
+from graphopt.tune import tune as tune_program
 from graphopt.verify import Verification, verify_graph
 
 P = ParamSpec("P")
@@ -70,6 +75,21 @@ class Jitted(Protocol[P, R_co]):
 
     def verify(self, *args: Any, **kwargs: Any) -> Verification:
         """Evaluate the program after every pass and compare; see `graphopt.verify`."""
+
+    def tune(
+        self,
+        *args: Any,
+        tuning_seconds: float = 10.0,
+        lock: str | os.PathLike[str] | None = None,
+        progress: bool = True,
+        **kwargs: Any,
+    ) -> Tuned:
+        """Measure which engines run the function fastest on these arguments, for about so many seconds.
+
+        lock: a file that the result is added to, for `graphopt.jit(f, lock=path)`. progress: whether a bar is shown on
+        a terminal. Calls the function many times, so effects happen as often. Returns what was measured, with the
+        function as it was fastest; interrupted, it leaves everything as it was.
+        """
 
     def clear_cache(self) -> None:
         """Forget the compiled programs."""
@@ -228,7 +248,7 @@ class _Attributes(dict[str, Any]):
     """
 
     OF_JAX = ("lower", "trace", "eval_shape", "clear_cache", "_cache_size")
-    OWN = (*OF_JAX, "explain", "verify", "_graph", "_fun", "_jit_info", "__reduce_ex__")
+    OWN = (*OF_JAX, "explain", "tune", "verify", "_graph", "_fun", "_jit_info", "__reduce_ex__")
 
     def __iter__(self) -> Iterator[str]:
         return (name for name in super().__iter__() if name not in self.OWN)
@@ -262,13 +282,19 @@ def jit(
     backend: str | None = ...,
     numerics: str = ...,
     passes: Iterable[Any] | None = ...,
+    lock: str | os.PathLike[str] | None = ...,
     **jax_options: Any,
 ) -> Jitted[P, R_co]: ...
 
 
 @overload
 def jit(
-    *, backend: str | None = ..., numerics: str = ..., passes: Iterable[Any] | None = ..., **jax_options: Any
+    *,
+    backend: str | None = ...,
+    numerics: str = ...,
+    passes: Iterable[Any] | None = ...,
+    lock: str | os.PathLike[str] | None = ...,
+    **jax_options: Any,
 ) -> Callable[[Callable[P, R_co]], Jitted[P, R_co]]: ...
 
 
@@ -279,6 +305,7 @@ def jit(
     backend: str | None = "auto",
     numerics: str = "standard",
     passes: Iterable[Any] | None = None,
+    lock: str | os.PathLike[str] | None = None,
     **jax_options: Any,
 ) -> Any:
     """Compile `function` as `jax.jit` does, with its graph rewritten first.
@@ -288,6 +315,8 @@ def jit(
         "tpu" ...) has the deprecated meaning that `jax.jit` gives it.
     numerics: "exact", "standard" or "fast": which rewrites may change rounding.
     passes: passes to run instead of the standard pipeline.
+    lock: a lock file, which `f.tune(*args, lock=path)` writes: the engines are those that were measured to be fastest.
+        Raises LockError where it cannot be read; warns where it says nothing of the program.
     jax_options: every other keyword of the installed `jax.jit`, with its meaning there (static_argnames,
         donate_argnums, in_shardings ...).
 
@@ -295,6 +324,8 @@ def jit(
     OptionError where an option is not known; errors of JAX keep their type and get a note that says what to do.
     """
     options = _options(backend, numerics, passes, jax_options)
+    if lock is not None:
+        options = replace(options, tuning=read_lock(lock))
     if function is _DECORATOR:
         return lambda function: _jit(function, options, jax_options)
     return _jit(function, options, jax_options)
@@ -324,7 +355,31 @@ def _jit(function: Callable[..., Any], options: Options, jax_options: dict[str, 
         values = jax.tree.leaves(_without_static(function, jax_options, args, kwargs))
         return verify_graph(traceable.__name__, traced, sources, options, values)
 
+    def tune(
+        *args: Any,
+        tuning_seconds: float = 10.0,
+        lock: str | os.PathLike[str] | None = None,
+        progress: bool = True,
+        **kwargs: Any,
+    ) -> Tuned:
+        """Measures which engines run the function fastest on these arguments: see `Jitted.tune`."""
+        # Donated arguments would be gone after the first call.
+        kept = {name: value for name, value in jax_options.items() if not name.startswith("donate")}
+
+        def called(options: Options) -> Callable[[], Any]:
+            candidate = _jax_jit(function, options, kept)
+            return lambda: candidate(*args, **kwargs)
+
+        traced = jitted.trace(*args, **kwargs).jaxpr
+        tuned = tune_program(
+            traced, options, called, lambda options: _jit(function, options, jax_options), tuning_seconds, progress
+        )
+        if lock is not None:
+            tuned.write(lock)
+        return tuned
+
     call.explain = _guard(function, explain)
+    call.tune = _guard(function, tune)
     call.verify = _guard(function, verify)
     call._graph = _guard(function, graph)
     return call

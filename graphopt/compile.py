@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from graphopt.backends.xla.staging import jaxpr_of
 from graphopt.backends.xla.target import Target
 from graphopt.config import Options, settings
 from graphopt.debug import show
-from graphopt.errors import PassError
+from graphopt.errors import LockWarning, PassError
 from graphopt.ir.graph import Graph
 from graphopt.ir.sources import Sources
+from graphopt.lock import Decision, hash_of
 from graphopt.passes.choose import wants_another_engine
 from graphopt.passes.fuse import Fuse
 from graphopt.passes.pipelines import STANDARD
@@ -61,14 +63,30 @@ def engine_passes(graph: Graph, options: Options, context: Context, target: Targ
     """What follows the pipeline where another engine than XLA may take part: on one device, a CPU, in this process."""
     if options.backend == "xla" or context.portable or context.differentiable or target.platforms != ("cpu",):
         return ()
-    machine = Machine() if options.backend == "auto" else None
-    if machine is not None and not wants_another_engine(graph, machine):
+    decision = decision_for(graph, options, context) if options.tuning else None
+    base = options.backend if decision is None else decision.base
+    machine = Machine() if base == "auto" else None
+    if decision is not None and not decision.kernels:
+        return ()
+    if decision is None and machine is not None and not wants_another_engine(graph, machine):
         return ()
     # Numba takes a second to import: not before it is needed.
     from graphopt.backends.numba import lowering
 
-    fuse = Fuse(lowering.ENGINE, machine)
-    return (fuse,) if options.backend == "auto" else (RandomBits(), fuse)
+    fuse = Fuse(lowering.ENGINE, machine, None if decision is None else frozenset(decision.kernels))
+    return (fuse,) if base == "auto" else (RandomBits(), fuse)
+
+
+def decision_for(graph: Graph, options: Options, context: Context) -> Decision | None:
+    """What was measured of a program, as the options have it; None, with a warning, where it is not among that."""
+    name = hash_of(str(graph))
+    for decision in options.tuning:
+        if decision.program == name:
+            return decision
+    text = "the lock file says nothing of this program; f.tune(*args, lock=...) adds it"
+    context.note(text)
+    warnings.warn(text, LockWarning, stacklevel=2)
+    return None
 
 
 def passes_of(options: Options) -> tuple[Pass, ...]:

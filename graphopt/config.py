@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from graphopt.errors import OptionError
+from graphopt.lock import Decision
 
 Backend = Literal["auto", "xla", "numba"]
 Numerics = Literal["exact", "standard", "fast"]
@@ -73,11 +74,13 @@ class Options:
         another engine than XLA where it is known to win.
     numerics: "exact", "standard" or "fast": which rewrites are allowed to change rounding.
     passes: None for the standard pipeline, or a tuple of passes (see `graphopt.passes`) to run instead.
+    tuning: what was measured, from a lock file; it chooses engines where it knows the program.
     """
 
     backend: str = "auto"
     numerics: str = "standard"
     passes: tuple[Any, ...] | None = None
+    tuning: tuple[Decision, ...] = ()
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:

@@ -85,6 +85,14 @@ class UntriedJaxWarning(RuntimeWarning):
     """The installed JAX is of a series that graphopt was not tried on; only JAX's public interface is used."""
 
 
+class LockError(GraphoptError, ValueError):
+    """A lock file is missing, damaged, or of another format; the message says how to have a new one."""
+
+
+class LockWarning(RuntimeWarning):
+    """A lock file says nothing of a program: the graph is not what was measured. Predicted times choose."""
+
+
 class StoreWarning(RuntimeWarning):
     """A file that was kept from an earlier process cannot be used; what it held is made anew."""
 

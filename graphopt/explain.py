@@ -7,7 +7,7 @@ import io
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import jax
@@ -28,6 +28,7 @@ from graphopt.ir.graph import Graph, make_graph, nested_graphs
 from graphopt.ir.loop import LoopProgram
 from graphopt.ir.node import Node, results
 from graphopt.ir.sources import Sources
+from graphopt.lock import hash_of
 from graphopt.ops.kernel import KERNEL
 from graphopt.passes.inline import OPTIMIZED_CALL, Inline
 from graphopt.rewrite.driver import Firing
@@ -248,7 +249,8 @@ def report_of(name: str, closed: ClosedJaxpr, options: Options) -> Report:
     """The report of a program that was traced, for the default platform and one device."""
     traced, sources = traced_graph(closed, options)
     target = Target((jax.default_backend(),))
-    graph, records = optimize_graph(traced, sources, options, target, timed=True)
+    given = _tuned_for(closed, options, target) if options.tuning else options
+    graph, records = optimize_graph(traced, sources, given, target, timed=True)
     return Report(name, options, target, records, traced, graph, cost_of(traced), cost_of(graph), sources)
 
 
@@ -257,3 +259,22 @@ def traced_graph(closed: ClosedJaxpr, options: Options) -> tuple[Graph, Sources]
     graph, sources = graph_of(closed)
     opened = Inline(only=OPTIMIZED_CALL).run(graph, Context(options, sources))
     return opened, sources
+
+
+def region_of(closed: ClosedJaxpr) -> tuple[Graph, Sources]:
+    """The graph of a traced program as it is lowered: what the function has captured is among its operands."""
+    graph, sources = graph_of(closed)
+    return next((n.subgraphs[0].graph for n in graph.nodes if n.op.name == OPTIMIZED_CALL), graph), sources
+
+
+def program_hash(graph: Graph, sources: Sources, options: Options, target: Target) -> str:
+    """By which a lock file knows a program."""
+    return hash_of(str(optimize_graph(graph, sources, replace(options, backend="xla", tuning=()), target)[0]))
+
+
+def _tuned_for(closed: ClosedJaxpr, options: Options, target: Target) -> Options:
+    """`options` with what was measured of the program as it is lowered said of it as it is shown."""
+    lowered = program_hash(*region_of(closed), options, target)
+    shown = program_hash(*traced_graph(closed, options), options, target)
+    known = tuple(replace(each, program=shown) for each in options.tuning if each.program == lowered)
+    return replace(options, tuning=known or options.tuning)

@@ -26,10 +26,11 @@ from graphopt.analysis.machine import Machine
 from graphopt.analysis.pieces import pieces_of
 from graphopt.analysis.reductions import REDUCTIONS
 from graphopt.errors import EngineError
-from graphopt.ir.graph import Graph, make_graph
+from graphopt.ir.graph import Graph, make_graph, nested_graphs
 from graphopt.ir.node import Node, param, project, results
 from graphopt.ir.op import PROJECT, op_of
 from graphopt.ir.sources import Sources
+from graphopt.lock import hash_of
 from graphopt.ops.control import COND, SCAN, WHILE
 from graphopt.ops.kernel import KERNEL, kernel
 from graphopt.passes.choose import candidate, decide, runs_of, takes, time_of_others
@@ -53,11 +54,13 @@ Unit = Node | Group
 class Fuse(Pass):
     """Makes kernels for an engine, of all that it can take; says what it cannot, and why.
 
-    engine: whose kernels. machine: of what that gains time on this machine; by default of all.
+    engine: whose kernels. machine: of what that gains time on this machine; by default of all. only: of the regions so
+    formed those whose graphs have these hashes, whatever time they are expected to take.
     """
 
     engine: Engine = field(repr=False)
     machine: Machine | None = field(default=None, repr=False)
+    only: frozenset[str] | None = field(default=None, repr=False)
     name = "fuse"
 
     def run(self, graph: Graph, context: Context) -> Graph:
@@ -68,7 +71,9 @@ class Fuse(Pass):
             context.note(f"left to XLA: everything, for {reason}")
             return graph
         fuser = _Fuser(self.engine, self.machine is not None, context)
-        if self.machine is not None:
+        if self.only is not None:
+            fuser.keep(graph, self.only)
+        elif self.machine is not None:
             fuser.choose(graph, self.machine)
         new = fuser.graph(graph)
         for reason, count in fuser.declined.most_common():
@@ -86,7 +91,7 @@ class _Fuser:
         self.context = context
         self.done: dict[Graph, Graph] = {}
         self.plans: dict[Graph, Plan | None] = {}
-        self.chosen: dict[Graph, list[Group]] = {}
+        self.chosen: dict[Graph, list[Group]] | None = None
         self.declined: Counter[str] = Counter()
         self.kernels = self.fused = 0
         self.exact = context.options.numerics == "exact"
@@ -121,16 +126,24 @@ class _Fuser:
             candidates.append(candidate(body, plan.time, runs[inner], machine))
         taken = {(inner, node) for inner, group in found for node in group.members}
         reasons = decide(candidates, time_of_others(taken, runs, machine))
-        self.chosen = {inner: [] for inner in runs}
+        chosen: dict[Graph, list[Group]] = {inner: [] for inner in runs}
+        self.chosen = chosen
         for (inner, group), reason in zip(found, reasons, strict=True):
             if reason is None:
-                self.chosen[inner].append(group)
+                chosen[inner].append(group)
             else:
                 names = Counter(node.op.name for node in inner.nodes if node in group.members)
                 self.declined[f"{', '.join(names)}: {reason}"] += 1
 
+    def keep(self, graph: Graph, only: frozenset[str]) -> None:
+        """Leaves to XLA all regions but those with these hashes."""
+        self.chosen = {
+            inner: [group for group in self.groups(inner) if hash_of(str(body_of(group, inner)[0])) in only]
+            for inner in nested_graphs(graph)
+        }
+
     def fused_graph(self, graph: Graph) -> Graph:
-        groups = self.chosen.get(graph, []) if self.is_free else self.groups(graph)
+        groups = self.groups(graph) if self.chosen is None else self.chosen.get(graph, [])
         members = {node for group in groups for node in group.members}
         for node in graph.nodes:
             if node.op.primitive is not None and node not in members and node.op is not KERNEL and not self.is_free:

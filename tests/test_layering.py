@@ -14,7 +14,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 # Lowest first. A module imports from its own level and from those below it. Imports for type checkers only and those
 # inside functions count too.
 LEVELS = (
-    ("advice", "config", "errors", "jax_internals", "store"),
+    ("advice", "config", "errors", "jax_internals", "lock", "store"),
     ("ir",),
     ("ops",),
     ("rewrite", "analysis"),
@@ -22,7 +22,7 @@ LEVELS = (
     ("backends",),
     ("debug",),
     ("compile",),
-    ("explain", "shrink", "verify"),
+    ("explain", "shrink", "tune", "verify"),
     ("api",),
     ("graphopt",),  # what a user imports: graphopt/__init__.py
     ("bench", "demo"),

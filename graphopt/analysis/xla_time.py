@@ -34,7 +34,7 @@ REDUCED = 0.02
 LOOP = 500.0
 """Nanoseconds of one more loop."""
 
-FEW, CROWDED = 4, 1.4
+HELD, CROWDED = 4, 1.4
 """How much longer a loop takes than its operations by themselves where it has more than so many functions: their values
 do not fit into registers. Black-Scholes takes 4.1 ns where the sum is 2.9."""
 
@@ -123,7 +123,7 @@ def fused_time(body: Graph, machine: Machine) -> float:
     inner = [n.inputs[0].aval.nbytes for n in body.nodes if n.op in REDUCTIONS and n not in body.outputs]
     again = sum(inner) if any(n.op is BROADCAST for n in body.nodes) else 0
     computing = sum(map(core_time, body.nodes))
-    if sum(1 for node in body.nodes if node.op in FUNCTIONS) > FEW:
+    if sum(1 for node in body.nodes if node.op in FUNCTIONS) > HELD:
         computing *= CROWDED
     core = _MOVED_OF_SERIES.get(_SERIES, MOVED) * (sum(sizes) + again) + computing
     loops = 1 + sum(1 for node in body.nodes if node.op in REDUCTIONS)
