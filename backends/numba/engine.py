@@ -13,6 +13,7 @@ from jax.extend.core import primitives as p
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.bitcast import changes_width, recast
 from graphopt.analysis.columns import is_by_columns, parts_of, reduce_columns_in_parts, select, widths, write_by_columns
+from graphopt.analysis.cumulative import accumulate_columns, is_beside
 from graphopt.analysis.derive import IOTA, SMALL, Derivation, TooLargeError, write_outputs
 from graphopt.analysis.engine import Plan
 from graphopt.analysis.indexed import INDEXED
@@ -283,6 +284,8 @@ def write_whole(derivation: Derivation, node: Node, any_order: bool) -> None:
         top_k(derivation, node)
     elif node.op is SORT:
         sort(derivation, node)
+    elif is_beside(node):
+        accumulate_columns(derivation, node)
     else:
         accumulate(derivation, node)
 

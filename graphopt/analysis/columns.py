@@ -194,7 +194,7 @@ def reduce_columns_in_parts(derivation: Derivation, node: Node) -> None:
         fold = fold_of(node, [each], lambda r: merged(at[1:], axes, delinear(start + r[0], reduced)))
         return replace(fold, within=lambda r: ((start + r[0], 0, length),))
 
-    partial = _store_by_columns(derivation, node, (parts, *kept), of_part)
+    partial = store_by_columns(derivation, node, (parts, *kept), of_part)
 
     def of_all(at: Indices) -> Fold:
         def elements(writer: Writer, r: Indices) -> list[Value]:
@@ -206,7 +206,7 @@ def reduce_columns_in_parts(derivation: Derivation, node: Node) -> None:
     if derivation.body.outputs[0].aval.size == node.avals[0].size:
         derivation.folds[node] = of_all
         return
-    whole = _store_by_columns(derivation, node, kept, of_all)[-1]
+    whole = store_by_columns(derivation, node, kept, of_all)[-1]
 
     def combined(at: Indices) -> Value:
         return derivation.converted(derivation.let(Load(whole, linear(at, kept)), whole.dtype, node), node.aval.dtype)
@@ -217,11 +217,11 @@ def reduce_columns_in_parts(derivation: Derivation, node: Node) -> None:
 def select(derivation: Derivation, node: Node) -> None:
     """The phase of a SELECTED that finds what each window selects; then its elements are folds."""
     source = node.inputs[0]
-    steps = _store_by_columns(derivation, node, source.aval.shape, lambda at: selected(node, at))[-1]
+    steps = store_by_columns(derivation, node, source.aval.shape, lambda at: selected(node, at))[-1]
     derivation.folds[node] = lambda at: scattered(node, at, steps)
 
 
-def _store_by_columns(
+def store_by_columns(
     derivation: Derivation, node: Node, shape: tuple[int, ...], fold: Callable[[Indices], Fold]
 ) -> list[Buffer]:
     """A phase that stores what a fold keeps for each element of a shape; returns where."""

@@ -24,6 +24,7 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "max": lambda x: jnp.max(x, 0),
     "argmax": lambda x: lax.argmax(x, 0, np.int32),
     "centered": lambda x: x - jnp.max(x, 0),
+    "cumsum": lambda x: lax.cumsum(x, 0, reverse=True),
 }
 
 
@@ -53,5 +54,5 @@ def test_the_loops_are_vectorized(name: str) -> None:
     plan = ENGINE.plan(graph, True)
     assert plan is not None
     code = numba.cfunc(KERNEL_SIGNATURE, error_model="numpy")(function_of(plan_by_key(plan.key).source)).inspect_llvm()
-    step = {"sum": "fadd", "argmax": "fcmp", "max": "maximum", "centered": "fsub"}[name]
+    step = {"sum": "fadd", "cumsum": "fadd", "argmax": "fcmp", "max": "maximum", "centered": "fsub"}[name]
     assert re.search(rf"{step}[^\n]*<\d+ x float>", code)
