@@ -13,6 +13,7 @@ import os
 import stat
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
@@ -25,9 +26,22 @@ LIMIT = 256 << 20
 """Bytes that one folder may hold; beyond, what has not been read for the longest time is deleted."""
 
 
+_elsewhere: list[Path] = []
+
+
+@contextlib.contextmanager
+def kept_in(root: Path) -> Iterator[None]:
+    """Files are kept below `root`, and not in the user's cache folder: to measure without what is there."""
+    _elsewhere.append(root)
+    try:
+        yield
+    finally:
+        _elsewhere.remove(root)
+
+
 def folder(kind: str) -> Path | None:
     """The folder of one kind of files, made where there is none; None where it cannot be had, or is not private."""
-    place = platformdirs.user_cache_path("graphopt") / kind
+    place = (_elsewhere[-1] if _elsewhere else platformdirs.user_cache_path("graphopt")) / kind
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = place.stat()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node
@@ -39,11 +41,12 @@ def cost_of(graph: Graph) -> Cost:
     """The cost of one run of `graph`: loops by their iterations, of branches the costliest."""
     costs: dict[Graph, Cost] = {}
     for current in nested_graphs(graph):
-        costs[current] = sum((_node_cost(node, costs) for node in current.nodes), Cost())
+        costs[current] = sum((node_cost(node, costs) for node in current.nodes), Cost())
     return costs[graph]
 
 
-def _node_cost(node: Node, costs: dict[Graph, Cost]) -> Cost:
+def node_cost(node: Node, costs: Mapping[Graph, Cost] = MappingProxyType({})) -> Cost:
+    """The cost of one node. costs: of its sub-graphs."""
     if node.op.primitive is None:
         return Cost()
     if node.op is SCAN:

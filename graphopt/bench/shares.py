@@ -1,0 +1,45 @@
+"""How much of programs runs in kernels, of what is not matrix products and convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jax.extend.core import primitives as p
+
+import graphopt
+from graphopt.analysis.cost import node_cost
+from graphopt.bench.programs import Program
+from graphopt.ir.graph import Graph, nested_graphs
+from graphopt.ir.op import op_of
+from graphopt.ops.kernel import KERNEL
+from graphopt.passes.choose import runs_of
+
+PRODUCTS = (op_of(p.dot_general_p), op_of(p.conv_general_dilated_p))
+
+
+def work(graph: Graph) -> tuple[int, int, int, int]:
+    """Operations and bytes in kernels, and both of all that is no product, in one run of a graph.
+
+    Bytes are those of operands and results, each operation by itself; loops count by their iterations.
+    """
+    bodies = {n.attrs["body"].graph for inner in nested_graphs(graph) for n in inner.nodes if n.op is KERNEL}
+    totals = [0, 0, 0, 0]
+    for inner, runs in runs_of(graph).items():
+        for node in inner.nodes:
+            if node.subgraphs or node.op in PRODUCTS or node.op.primitive is None:
+                continue
+            cost = node_cost(node)
+            for place, amount in enumerate((cost.flops, cost.bytes)):
+                totals[2 + place] += runs * amount
+                totals[place] += runs * amount * (inner in bodies)
+    return totals[0], totals[1], totals[2], totals[3]
+
+
+def over(programs: Sequence[Program]) -> str:
+    """The shares over programs together, in words."""
+    found = [work(graphopt.jit(each.make()).explain(*each.arguments()).graph) for each in programs]
+    flops, moved, all_flops, all_moved = map(sum, zip(*found, strict=True))
+    return (
+        f"Of what is not matrix products and convolutions, {100 * flops / max(all_flops, 1):.0f}% of the operations "
+        f"and {100 * moved / max(all_moved, 1):.0f}% of the bytes ran in kernels."
+    )
