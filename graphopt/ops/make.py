@@ -136,6 +136,8 @@ KNOWN_DEFAULTS: dict[str, Attrs] = {
     "transpose": Attrs({"permutation": (1, 0)}),
     "slice": Attrs({"limit_indices": (1, 2), "start_indices": (0, 0), "strides": None}),
     "reshape": Attrs({"dimensions": None, "new_sizes": (4,), "sharding": None}),
+    "dynamic_slice": Attrs({"slice_sizes": (1, 1)}),
+    "dynamic_update_slice": EMPTY,
     "broadcast_in_dim": Attrs({"broadcast_dimensions": (1, 2), "shape": (2, 2, 2), "sharding": None}),
     "convert_element_type": Attrs({"new_dtype": np.dtype(np.int8), "sharding": None, "weak_type": False}),
 }
