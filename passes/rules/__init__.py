@@ -6,6 +6,7 @@ from graphopt.passes.rules import (
     choice,
     comparison,
     complexes,
+    composites,
     extrema,
     functions,
     gathering,
@@ -18,6 +19,7 @@ from graphopt.passes.rules import (
 from graphopt.rewrite.rule import AnyRule
 
 RULES: tuple[AnyRule, ...] = (
+    *composites.RULES,
     *arithmetic.RULES,
     *gathering.RULES,
     *powers.RULES,

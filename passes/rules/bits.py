@@ -96,6 +96,7 @@ def shift_back(node: Node) -> Node | None:
 RULES: tuple[AnyRule, ...] = (*_of_shifts(), shift_of_everything, shift_of_a_shift, shift_back)
 
 DECLINED: dict[str, str] = {
+    "threefry": "it draws random bits: nothing simple is known of them.",
     "shift_left": "(x << m) | (x >>> n), a rotation where m + n is the number of bits, is no operation in JAX.",
     "shift_right_logical": "x >>> n → x / 2ⁿ is the dearer form.",
     "shift_right_arithmetic": "(x << n) >> n extends a sign from within and is left as it is.",

@@ -17,7 +17,23 @@ def _number(value: float, like: object) -> np.ndarray:
     return np.asarray(value).astype(like.dtype)
 
 
+# What the installed version of JAX has, and older ones do not.
+NEWER: dict[str, tuple[Example, ...]] = {}
+if hasattr(lax, "one_minus_square"):
+    NEWER["one minus a square"] = (
+        Example(lambda x: lax.one_minus_square(x), (((7,), F),)),
+        Example(jax.grad(lambda x: lax.tanh(x).sum()), (((2, 3), B),)),
+        Example(lambda x: lax.one_minus_square(x), (((), I8),)),
+    )
+if hasattr(lax, "polynomial"):
+    NEWER["polynomial by horner"] = (
+        Example(lambda x: lax.polynomial(x, [1.0, x, 3.0]), (((7,), F),)),
+        Example(lambda x, c: lax.polynomial(x, [c, c]), (((2, 3), F), ((), F))),
+        Example(lambda x: lax.polynomial(x, [5]), (((3,), INT),)),
+    )
+
 EXAMPLES: dict[str, tuple[Example, ...]] = {
+    **NEWER,
     "sum of cotangents": (
         Example(jax.grad(lambda x: (lax.sin(x) * x).sum()), (((5,), F),)),
         Example(jax.grad(lambda x: (x * lax.exp(x)).sum()), (((2, 3), B),)),
