@@ -22,6 +22,8 @@ from graphopt.analysis.kernel_time import Work, kernel_time, work_of
 from graphopt.analysis.loops import LOOPS, declined_loop, iterations, write_loop
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.parts import accumulate, cut_together, reduce_in_parts
+from graphopt.analysis.products import DOT, expanded
+from graphopt.analysis.products import declined as declined_product
 from graphopt.analysis.reductions import CUMULATIVE, REDUCE, REDUCTIONS, axes_of, is_arg
 from graphopt.analysis.scattering import SCATTERS, scatter
 from graphopt.analysis.scattering import declined as declined_scatter
@@ -155,6 +157,8 @@ class NumbaEngine:
             return "sort by complex keys"
         if node.op is IOTA or node.op is SORT:
             return None
+        if node.op is DOT:
+            return declined_product(node)
         if node.op in REDUCTIONS:
             return _declined_reduction(node)
         if node.op in (SELECTED, REDUCE, *WINDOWS):
@@ -211,8 +215,9 @@ class NumbaEngine:
 
     def _derivation(self, body: Graph, any_order: bool, small: int) -> Derivation:
         best = None
-        for write in ways(body, any_order):
-            derivation = Derivation(body, self.cost, small)
+        summed, mapping = expanded(body)
+        for write in ways(summed, any_order):
+            derivation = Derivation(summed, self.cost, small)
             try:
                 write(derivation)
             except TooLargeError:
@@ -222,6 +227,7 @@ class NumbaEngine:
                 best = derivation
         if best is None:
             raise TooLargeError
+        best.evaluations |= {old: best.evaluations[new] for old, new in mapping.items() if old is not new}
         return best
 
 

@@ -192,7 +192,7 @@ class Derivation:
         self._operations = sum(len(graph.nodes) for graph in nested_graphs(body))
         # Nanoseconds of what stands before the phase that is being written, and of one of its iterations.
         self._before = self._iteration = 0.0
-        self._loaded: set[Node] = set()  # what that phase has loaded
+        self._loaded: set[Any] = set()  # what that phase has loaded, and where but for a number
         self._hosts: dict[tuple[Node, bool], set[_Nest]] = {}  # its loops in which a reduction accumulates, or again
         self._open: list[_Nest] = []  # those that are being written
         self._shared: list[Block] = []  # blocks in it to which was added what stands before loops that were there
@@ -217,8 +217,11 @@ class Derivation:
         if node is not None:
             factor = 1.0
             if isinstance(value, Load):
-                factor = self._stride(value.at) * (CACHED if node in self._loaded else 1.0)
-                self._loaded.add(node)
+                # What is written out reads the elements beside each other one after the other.
+                beside = (node, value.at.terms)
+                factor = 1.0 if beside in self._loaded else self._stride(value.at)
+                factor *= CACHED if node in self._loaded else 1.0
+                self._loaded |= {node, beside}
             self._spend(self.cost(node) * factor)
         return local
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from jax.extend.core import primitives as p
 
+from graphopt.analysis.products import DOT
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, op_of
@@ -39,7 +40,11 @@ def pieces_of(graph: Graph, takes: Callable[[Node], bool], cost: Callable[[Node]
             continue
         if node.op in SHAPES and node.aval.size <= node.inputs[0].aval.size:
             shaped.add(node)
-        if node.aval.nbytes < LARGE or not all(_is_small(n, node) or n in made_of for n in node.inputs):
+        if (
+            node.op is DOT
+            or node.aval.nbytes < LARGE
+            or not all(_is_small(n, node) or n in made_of for n in node.inputs)
+        ):
             continue
         parts = frozenset({node}).union(*(made_of[n] for n in node.inputs if n in made_of))
         time = sum(cost(part) * max(part.aval.size, *(n.aval.size for n in part.inputs), 0) for part in parts)

@@ -15,8 +15,10 @@ from jax.extend.core import primitives as p
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.machine import FRESH, Machine, threads_for
 from graphopt.analysis.pieces import pieces_of
+from graphopt.analysis.products import DOT
 from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, axes_of, is_arg
 from graphopt.analysis.sorting import SORT
+from graphopt.ir.aval import is_floating
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, Op, op_of
@@ -27,6 +29,9 @@ ARITHMETIC = 0.006
 
 MOVED = 0.015
 """Nanoseconds of a byte of an operand or a result."""
+
+TOUCHED = 0.4
+"""Nanoseconds of a byte of what is written to pages that no one has touched and read again."""
 
 REDUCED = 0.02
 """Nanoseconds of a byte of what is reduced."""
@@ -93,18 +98,40 @@ which keeps XLA's loops from being vectorized; where the last axis is kept; and 
 FEW = 16
 """Elements of a reduction up to which they are few."""
 
+WRITTEN = 1 << 20
+"""Bytes of a product's factor that takes time to write and read."""
+
 RATE, FLOPS = 10.0, 40.0
 """Bytes and floating-point operations a nanosecond of one core, of operations that no kernel could do."""
 
 
 def is_known(node: Node) -> bool:
     """Whether XLA's time for an operation can be predicted."""
+    if node.op is DOT:
+        return _is_slow_product(node)
     return (node.op in COUNTED and not is_arg(node)) or node.op.elementwise
+
+
+def _is_slow_product(node: Node) -> bool:
+    """Whether a product is of a large array that XLA computes first and writes to memory.
+
+    Its other products are as fast as memory, or as arithmetic.
+    """
+    return max(map(_written, node.inputs)) >= WRITTEN
+
+
+def _written(factor: Node) -> int:
+    """Bytes that XLA writes to memory of a product's factor: what is computed element by element, or is in 16 bits."""
+    if is_floating(factor.aval.dtype) and factor.aval.dtype.itemsize == 2:
+        return 2 * factor.aval.nbytes
+    return factor.aval.nbytes if factor.op.elementwise and factor.op not in MOVES else 0
 
 
 def core_time(node: Node) -> float:
     """Nanoseconds of one core that an operation adds to the loop that it is in."""
     aval = node.avals[0]
+    if node.op is DOT:
+        return sum((TOUCHED if size >= FRESH else 2 * MOVED) * size for size in map(_written, node.inputs))
     if node.op in REDUCTIONS:
         return REDUCED * node.inputs[0].aval.nbytes
     if not node.op.elementwise or node.op in MOVES or aval.dtype is None:

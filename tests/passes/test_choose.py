@@ -138,3 +138,26 @@ def test_what_is_large_and_made_of_little_is_streamed_by_kernels(name: str) -> N
     ):
         np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5 * np.abs(np.asarray(expected)).max())
     assert not graphopt.jit(STREAMED[name]).explain(POINTS[:9]).kernels
+
+
+def test_products_of_converted_matrices_leave_xla_and_others_stay() -> None:
+    random = np.random.default_rng(0)
+    weights, x = random.integers(-127, 128, (4200, 2048)).astype(np.int8), LARGE[:3].ravel()[:2048]
+    scales = LARGE.ravel()[:4200]
+    for function, args in (
+        (lambda w, s, x: (w.astype(jnp.float32) * s[:, None]) @ x, (weights, scales, x)),
+        (lambda w, s, x: jnp.tanh(s @ (w.astype(jnp.float32) * x)), (weights, scales, x)),
+        (lambda w, x: (w @ x).astype(jnp.float32), (weights.astype(jnp.bfloat16), x.astype(jnp.bfloat16))),
+    ):
+        jitted = graphopt.jit(function)
+        graph = jitted.explain(*args).graph
+        assert not any(n.op.name == "dot_general" for n in graph.nodes), graph
+        expected = np.asarray(jax.jit(function)(*args))
+        np.testing.assert_allclose(jitted(*args), expected, rtol=1e-2, atol=1e-4 * np.abs(expected).max())
+    for function, args in (
+        (lambda w, x: w @ x, (LARGE, LARGE[0])),
+        (lambda w: (w * 2) @ w.T, (LARGE,)),
+        (lambda w, x: (w.astype(jnp.float32) * 2) @ x, (weights[:9, :9], x[:9])),
+    ):
+        graph = graphopt.jit(function).explain(*args).graph
+        assert any(n.op.name == "dot_general" for n in graph.nodes)

@@ -34,6 +34,12 @@ SUMS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
 }
 
 
+WEIGHTS = np.arange(300 * 2000, dtype=np.int8).reshape(300, 2000)
+SUMS |= {
+    "a product by rows": (lambda w, x: (w.astype(jnp.float32) * 2) @ x, (WEIGHTS, drawn(2000))),
+}
+
+
 @pytest.mark.parametrize("name", SUMS)
 def test_sums_are_vectors(name: str) -> None:
     function, args = SUMS[name]
