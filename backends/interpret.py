@@ -62,6 +62,9 @@ def interpret(program: LoopProgram, *args: Any, grain: int | None = None) -> lis
         if array.dtype != buffer.dtype or array.size != buffer.size:
             raise EngineError(f"{array.dtype}[{array.size}] was given for the buffer {buffer}")
         run.memory[buffer] = array.reshape(-1)
+    for operand, result in program.in_place:
+        run.memory[operand] = run.memory[result] = run.memory[operand].copy()
+        run.writer[result][:] = BEFORE
     for phase in program.phases:
         run.phase(phase, phase.grain if grain is None else grain)
     results = [b for b in program.buffers if b.role == "out"]
@@ -71,7 +74,7 @@ def interpret(program: LoopProgram, *args: Any, grain: int | None = None) -> lis
     return [run.memory[buffer] for buffer in results]
 
 
-NOBODY = -1
+NOBODY, BEFORE = -1, -2
 BEFORE = -2  # what stands before the iterations of a chunk
 
 

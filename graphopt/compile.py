@@ -27,6 +27,7 @@ from graphopt.passes.choose import wants_another_engine
 from graphopt.passes.fuse import Fuse
 from graphopt.passes.pipelines import STANDARD
 from graphopt.passes.random_bits import RandomBits
+from graphopt.passes.reuse import Reuse
 from graphopt.rewrite.passes import Context, Pass, PassRecord, run_pipeline
 from graphopt.rewrite.safety import SAFETIES
 from graphopt.trace.jaxpr import graph_of
@@ -74,7 +75,8 @@ def engine_passes(graph: Graph, options: Options, context: Context, target: Targ
     from graphopt.backends.numba import lowering
 
     fuse = Fuse(lowering.ENGINE, machine, None if decision is None else frozenset(decision.kernels))
-    return (fuse,) if base == "auto" else (RandomBits(), fuse)
+    kernels = (fuse, Reuse(lowering.ENGINE))
+    return kernels if base == "auto" else (RandomBits(), *kernels)
 
 
 def decision_for(graph: Graph, options: Options, context: Context) -> Decision | None:

@@ -49,12 +49,17 @@ def source_of(program: LoopProgram, any_order: bool, place: Callable[[Node], str
     place: the user's line that a node comes from, or nothing.
     """
     lines = ["def kernel(buffers, phase, start, stop):"]
+    over = {operand.name for operand, _ in program.in_place}
     for number, buffer in enumerate(program.buffers):
+        if buffer.name in over:
+            continue
         if buffer.role == "tile":
             lines.append(f"{INDENT}{buffer.name} = tile_{buffer.dtype.name}({buffer.size})")
         else:
             lines.append(f"{INDENT}{buffer.name} = buffer(buffers, {number})")
-    writer = _Writer(any_order, place)
+    # One name for one memory: LLVM needs no check of whether the two overlap.
+    lines += [f"{INDENT}{operand.name} = {result.name}" for operand, result in program.in_place]
+    writer = _Writer(any_order, place, over)
     for number, phase in enumerate(program.phases):
         test = f"{INDENT}{'if' if number == 0 else 'elif'} phase == {number}:"
         lines += [test, *(2 * INDENT + line for line in writer.phase(phase))]
@@ -62,8 +67,9 @@ def source_of(program: LoopProgram, any_order: bool, place: Callable[[Node], str
 
 
 class _Writer:
-    def __init__(self, any_order: bool, place: Callable[[Node], str]) -> None:
+    def __init__(self, any_order: bool, place: Callable[[Node], str], over: set[str]) -> None:
         self.any_order = any_order
+        self.over = over  # operands that are written over
         self.place = place
 
     def phase(self, phase: Phase) -> Iterator[str]:
@@ -152,9 +158,8 @@ class _Writer:
         assert found is not None, (of, to)
         return found
 
-    @staticmethod
-    def load(buffer: Buffer, at: Index) -> str:
-        kind = "input" if buffer.role == "in" else "read"
+    def load(self, buffer: Buffer, at: Index) -> str:
+        kind = "input" if buffer.role == "in" and buffer.name not in self.over else "read"
         return f"{kind}_{buffer.dtype.name}({buffer.name}, {index(at)})"
 
 

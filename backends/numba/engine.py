@@ -15,7 +15,8 @@ from graphopt.analysis.bitcast import changes_width, recast
 from graphopt.analysis.columns import is_by_columns, parts_of, reduce_columns_in_parts, select, widths, write_by_columns
 from graphopt.analysis.cumulative import accumulate_columns, is_beside
 from graphopt.analysis.derive import IOTA, SMALL, Derivation, TooLargeError, write_outputs
-from graphopt.analysis.engine import Plan
+from graphopt.analysis.engine import Pairs, Plan
+from graphopt.analysis.in_place import is_right, is_update_in_place, write_update
 from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.indexed import declined as declined_indexed
 from graphopt.analysis.kernel_time import Work, kernel_time, work_of
@@ -189,13 +190,18 @@ class NumbaEngine:
         aval = max((n.avals[0] for n in (node, *node.inputs)), key=lambda aval: aval.nbytes)
         return CALL + (NEW if aval.nbytes >= LARGE else 2 * LOAD) * aval.size
 
-    def plan(self, body: Graph, any_order: bool) -> Plan | None:
-        """The loop program of a body, with its source known by its key; None where it would be too large."""
+    def plan(self, body: Graph, any_order: bool, in_place: Pairs = ()) -> Plan | None:
+        """The loop program of a body, with its source known by its key; None where it would be too large.
+
+        in_place: operands and the results that are to be written over them; None where that would not be right.
+        """
         try:
-            best = self.derivation(body, any_order)
+            best = self.derivation(body, any_order, in_place)
         except TooLargeError:
             return None
         program = best.program
+        if not all(is_right(program, operand, result) for operand, result in program.in_place):
+            return None
         source, launch = source_of(program, any_order), _launch(program)
         key = kernel_key(source, launch)
         _planned.setdefault(key, Planned(program, any_order, source, launch))
@@ -206,18 +212,19 @@ class NumbaEngine:
         best = self.derivation(body, any_order)
         return best.program, best.work
 
-    def derivation(self, body: Graph, any_order: bool = True) -> Derivation:
+    def derivation(self, body: Graph, any_order: bool = True, in_place: Pairs = ()) -> Derivation:
         """How the loop program is written that is expected to take the least. Raises TooLargeError."""
         try:
-            return self._derivation(body, any_order, SMALL)
+            return self._derivation(body, any_order, SMALL, in_place)
         except TooLargeError:
-            return self._derivation(body, any_order, 1)
+            return self._derivation(body, any_order, 1, in_place)
 
-    def _derivation(self, body: Graph, any_order: bool, small: int) -> Derivation:
+    def _derivation(self, body: Graph, any_order: bool, small: int, in_place: Pairs) -> Derivation:
         best = None
         summed, mapping = expanded(body)
         for write in ways(summed, any_order):
             derivation = Derivation(summed, self.cost, small)
+            derivation.in_place = {summed.params[operand]: result for operand, result in in_place}
             try:
                 write(derivation)
             except TooLargeError:
@@ -250,7 +257,9 @@ def ways(body: Graph, any_order: bool = True) -> Iterator[Callable[[Derivation],
 
     def by_rows(derivation: Derivation, parallel: int) -> None:
         prepare(derivation)
-        if whole is None:
+        if is_update_in_place(derivation):
+            write_update(derivation)
+        elif whole is None:
             write_outputs(derivation, parallel)
         else:
             write_whole(derivation, whole, any_order)

@@ -15,10 +15,12 @@ from graphopt.ops.kernel import kernel_p
 ENGINE = NumbaEngine()
 
 
-def _lower(ctx: Any, *operands: Any, body: Any, key: int, engine: str) -> Any:
+def _lower(ctx: Any, *operands: Any, body: Any, key: int, engine: str, in_place: Any = ()) -> Any:
     register_handler()
     compile_kernel(key)
-    return jax.ffi.ffi_lowering(TARGET)(ctx, *operands, kernel=np.uint64(key))
+    return jax.ffi.ffi_lowering(TARGET, operand_output_aliases=dict(in_place) or None)(
+        ctx, *operands, kernel=np.uint64(key)
+    )
 
 
 mlir.register_lowering(kernel_p, _lower, platform="cpu")

@@ -178,6 +178,7 @@ class Derivation:
         self.above = _reductions_above(body)
         self.inputs = {q: Buffer(f"in{i}", q.aval.dtype, q.aval.size, "in") for i, q in enumerate(body.params)}
         self.outputs = [Buffer(f"out{i}", n.aval.dtype, n.aval.size, "out") for i, n in enumerate(body.outputs)]
+        self.in_place: dict[Node, int] = {}  # operands that a result, by its number, is written over
         self.scratch: list[Buffer] = []
         self.tiles: list[Buffer] = []
         self.combined: dict[Node, Callable[[Indices], Value]] = {}  # how else elements of a node are found
@@ -200,7 +201,9 @@ class Derivation:
     @property
     def program(self) -> LoopProgram:
         """The loop program of all phases so far."""
-        return LoopProgram((*self.inputs.values(), *self.outputs, *self.scratch, *self.tiles), tuple(self.phases))
+        buffers = (*self.inputs.values(), *self.outputs, *self.scratch, *self.tiles)
+        in_place = tuple((self.inputs[node], self.outputs[number]) for node, number in self.in_place.items())
+        return LoopProgram(buffers, tuple(self.phases), in_place)
 
     # ---- statements
 

@@ -25,6 +25,9 @@ class Plan:
     evaluations: Mapping[Node, float] = field(default_factory=dict, compare=False)
 
 
+Pairs = tuple[tuple[int, int], ...]
+
+
 class Engine(Protocol):
     """An engine other than XLA."""
 
@@ -47,8 +50,9 @@ class Engine(Protocol):
     def spill(self, node: Node) -> float:
         """Nanoseconds that computing a node in a kernel of its own costs: its call, and memory for its result."""
 
-    def plan(self, body: Graph, any_order: bool) -> Plan | None:
+    def plan(self, body: Graph, any_order: bool, in_place: Pairs = ()) -> Plan | None:
         """How a body of operations that it does not decline would be run; None where that takes too many statements.
 
-        any_order: whether the sums and products of reductions may be reordered.
+        any_order: whether the sums and products of reductions may be reordered. in_place: operands, by their numbers,
+        and the results that are to be written over them; None where that would not be right.
         """

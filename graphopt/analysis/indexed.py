@@ -42,10 +42,15 @@ def _dynamic_slice(node: Node, at: Indices, lookup: Lookup) -> Iterator[Read]:
     yield Read(0, tuple(i + s for i, s in zip(at, _starts(node.inputs[1:], highs, lookup), strict=True)))
 
 
+def starts_of_update(node: Node, lookup: Lookup) -> Indices:
+    """Where in the result of a dynamic_update_slice the update begins."""
+    highs = tuple(d - s for d, s in zip(node.aval.shape, node.inputs[1].aval.shape, strict=True))
+    return _starts(node.inputs[2:], highs, lookup)
+
+
 def _dynamic_update_slice(node: Node, at: Indices, lookup: Lookup) -> Iterator[Read]:
     sizes = node.inputs[1].aval.shape
-    highs = tuple(d - s for d, s in zip(node.aval.shape, sizes, strict=True))
-    places = tuple(i - s for i, s in zip(at, _starts(node.inputs[2:], highs, lookup), strict=True))
+    places = tuple(i - s for i, s in zip(at, starts_of_update(node, lookup), strict=True))
     yield Read(1, places, tuple((place, 0, size) for place, size in zip(places, sizes, strict=True)))
     yield Read(0, at)
 

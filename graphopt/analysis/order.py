@@ -92,7 +92,7 @@ def _reads(statement: Statement) -> Iterator[str]:
         yield from (name for at, _, _ in statement.within for name in at.variables())
     elif isinstance(statement, When | While):
         yield from _of(statement.condition)
-    for block in _blocks(statement):
+    for block in blocks_of(statement):
         for inner in block.statements:
             yield from _reads(inner)
 
@@ -117,12 +117,13 @@ def _writes(statement: Statement) -> Iterator[str]:
         yield statement.places.name
     elif isinstance(statement, Sort):
         yield from (buffer.name for buffer in (statement.keys, statement.places) if buffer is not None)
-    for block in _blocks(statement):
+    for block in blocks_of(statement):
         for inner in block.statements:
             yield from _writes(inner)
 
 
-def _blocks(statement: Statement) -> tuple[Block, ...]:
+def blocks_of(statement: Statement) -> tuple[Block, ...]:
+    """The blocks in a statement, in the order of the text."""
     if isinstance(statement, For):
         return (statement.body,)
     if isinstance(statement, If):

@@ -171,7 +171,8 @@ class _Scatter(_Axes):
         if self.in_parts():
             self.write_parts()
             return
-        self.write_operand()
+        if self.operand not in self.derivation.in_place:
+            self.write_operand()
         lead, split, blocks = self.lead()
         sizes = [self.shape[axis] for axis in lead]
         (out,) = self.derivation.outputs

@@ -317,10 +317,15 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class LoopProgram:
-    """A kernel: its buffers (inputs, then outputs, then scratch, then tiles) and its phases in order."""
+    """A kernel: its buffers (inputs, then outputs, then scratch, then tiles) and its phases in order.
+
+    in_place: for each operand that is the same memory as a result, both.
+    """
 
     buffers: tuple[Buffer, ...]
     phases: tuple[Phase, ...]
+    in_place: tuple[tuple[Buffer, Buffer], ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join([*map(str, self.buffers), *(line for phase in self.phases for line in phase.lines())])
+        same = [f"{result.name} is {operand.name}" for operand, result in self.in_place]
+        return "\n".join([*map(str, self.buffers), *same, *(line for phase in self.phases for line in phase.lines())])

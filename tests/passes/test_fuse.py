@@ -14,7 +14,7 @@ from jax import export, lax
 
 import graphopt
 from graphopt.analysis import grouping
-from graphopt.analysis.engine import Plan
+from graphopt.analysis.engine import Pairs, Plan
 from graphopt.backends.numba.engine import NumbaEngine, plan_by_key
 from graphopt.backends.reference import apply_opened, evaluate
 from graphopt.backends.xla.target import Target
@@ -176,9 +176,9 @@ def test_where_numerics_are_exact_sums_keep_their_order() -> None:
     asked: list[bool] = []
 
     class Asked(NumbaEngine):
-        def plan(self, body: Graph, any_order: bool) -> Plan | None:
+        def plan(self, body: Graph, any_order: bool, in_place: Pairs = ()) -> Plan | None:
             asked.append(any_order)
-            return super().plan(body, any_order)
+            return super().plan(body, any_order, in_place)
 
     graph, sources = trace_function(lambda x: jnp.sum(x * 2, 1), X)
     found = {}
