@@ -11,11 +11,13 @@ from graphopt.passes.dead import Dead
 from graphopt.passes.fold import Fold
 from graphopt.passes.hoist import Hoist
 from graphopt.passes.inline import Inline
+from graphopt.passes.reroll import Reroll
 from graphopt.passes.simplify import Simplify
 from graphopt.rewrite.passes import Pass
 
-STANDARD: tuple[Pass, ...] = (Inline(), Fold(), Simplify(), Contract(), Hoist(), Dead(), Chunk())
-"""Calls first, for everything else sees more without them; then constants; then the algebra of single operations, which
+STANDARD: tuple[Pass, ...] = (Inline(), Reroll(), Fold(), Simplify(), Contract(), Hoist(), Dead(), Chunk())
+"""Calls first, for everything else sees more without them; then unrolled loops, while their steps are alike, for what
+is rolled is not gone through again and again; then constants; then the algebra of single operations, which
 leaves less in loops to look at; then the order in which products of several arrays are multiplied out; then what leaves
 loops; then what nobody reads any more goes; last, what is too large for the caches is computed in blocks."""
 

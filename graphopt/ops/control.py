@@ -184,6 +184,12 @@ class Cond:
         """The view of a cond node."""
         return Cond(tuple(b.graph for b in node.attrs["branches"]))
 
+    @staticmethod
+    def make(index: Node, operands: Sequence[Node], branches: Sequence[Graph]) -> Node:
+        """The results of the branch of this number (an i32 scalar, in range) on the operands."""
+        attrs = Attrs({"branches": tuple(map(SubGraph, branches))})
+        return make_node(COND, (index, *operands), attrs, tuple(n.aval for n in branches[0].outputs))
+
     def prune(
         self,
         node: Node,

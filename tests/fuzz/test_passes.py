@@ -20,6 +20,7 @@ from graphopt.passes.fold import Fold
 from graphopt.passes.hoist import Hoist
 from graphopt.passes.inline import Inline
 from graphopt.passes.pipelines import STANDARD
+from graphopt.passes.reroll import Reroll
 from graphopt.passes.simplify import Simplify
 from graphopt.rewrite.passes import Context, Pass, run_pipeline
 from graphopt.trace.jaxpr import graph_of
@@ -36,6 +37,7 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
     "contract": (Contract(),),
     "hoist": (Hoist(),),
     "simplify": (Simplify(),),
+    "reroll": (Reroll(least_saved=2, any_cost=True),),
     "standard": STANDARD,
     "turned round": (Dead(), Fold(), Inline(), Dead(), Fold()),
 }

@@ -393,3 +393,93 @@ DEAD: dict[str, Case] = {
     "effects stay": (effects_stay, (X,)),
     "references stay": (references_stay, (X,)),
 }
+
+# ---- reroll ------------------------------------------------------------------------------------------------------------
+
+STEPS = 5
+XS = np.ones((STEPS + 2, 3), np.float32)
+LARGE = np.ones((40, 40), np.float32)
+
+
+def repeated(x: Any, w: Any) -> Any:
+    for _ in range(STEPS):
+        x = lax.mul(lax.sin(x), w)
+    return x
+
+
+def constants_that_differ(x: Any) -> Any:
+    for step in range(STEPS):
+        x = lax.mul(lax.sin(x), lax.full_like(x, step))
+    return x
+
+
+def small_arrays_that_differ(x: Any, ys: list[Any]) -> Any:
+    for y in ys:
+        x = lax.mul(lax.sin(x), y)
+    return x
+
+
+def large_arrays_that_differ(x: Any, ws: list[Any]) -> Any:
+    for w in ws:
+        x = lax.tanh(dot(x, w))
+    return x
+
+
+def slices_that_move(x: Any, xs: Any) -> Any:
+    for step in range(STEPS):
+        row = lax.squeeze(lax.slice(xs, (step + 1, 0), (step + 2, 3)), (0,))
+        x = lax.mul(lax.sin(x), row)
+    return x
+
+
+def two_steps_back(x: Any, y: Any) -> Any:
+    for _ in range(2 * STEPS):
+        x, y = y, lax.add(lax.sin(x), y)
+    return y
+
+
+def results_of_each_step(x: Any) -> Any:
+    found = []
+    for _ in range(STEPS):
+        x = lax.sin(lax.exp(x))
+        found.append(lax.reshape(x, (1, 3)))
+    return lax.concatenate(found, 0), found[2]
+
+
+def there_and_back(x: Any, w: Any) -> Any:
+    seen = []
+    for _ in range(STEPS):
+        seen.append(x)
+        x = lax.mul(lax.sin(x), w)
+    back = x
+    for x in reversed(seen):
+        back = lax.mul(lax.mul(back, lax.cos(x)), w)
+    return back
+
+
+def first_step_differs(x: Any, w: Any) -> Any:
+    x = lax.mul(lax.exp(x), w)
+    for _ in range(STEPS):
+        x = lax.mul(lax.sin(x), w)
+    return lax.neg(x)
+
+
+def steps_with_effects(x: Any) -> Any:
+    for _ in range(STEPS):
+        x = lax.sin(lax.exp(x))
+        seen(x)
+    return x
+
+
+REROLL: dict[str, Case] = {
+    "repeated": (repeated, (X, X)),
+    "constants that differ": (constants_that_differ, (X,)),
+    "small arrays that differ": (small_arrays_that_differ, (X, [X] * STEPS)),
+    "large arrays that differ": (large_arrays_that_differ, (LARGE, [LARGE] * 4)),
+    "slices that move": (slices_that_move, (X, XS)),
+    "two steps back": (two_steps_back, (X, X)),
+    "results of each step": (results_of_each_step, (X,)),
+    "there and back": (there_and_back, (X, X)),
+    "first step differs": (first_step_differs, (X, X)),
+    "effects stay": (steps_with_effects, (X,)),
+}

@@ -18,11 +18,12 @@ from graphopt.passes.dead import Dead
 from graphopt.passes.fold import Fold
 from graphopt.passes.hoist import Hoist
 from graphopt.passes.inline import Inline
+from graphopt.passes.reroll import Reroll
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.trace.jaxpr import trace_function
 
 from ..golden.printing import golden_text
-from ..golden.programs import CHUNK, CONTRACT, DEAD, FOLD, HOIST, INLINE, Case
+from ..golden.programs import CHUNK, CONTRACT, DEAD, FOLD, HOIST, INLINE, REROLL, Case
 
 FOLDER = Path(__file__).parents[1] / "golden"
 
@@ -62,8 +63,15 @@ def test_chunk(name: str) -> None:
     compare("chunk", name, graph, sources, [(Chunk(large=1 << 10, block=1 << 9, rows=2, gain=0), False)])
 
 
+@pytest.mark.parametrize("name", REROLL)
+def test_reroll(name: str) -> None:
+    graph, sources = traced(REROLL[name])
+    compare("reroll", name, graph, sources, [(Reroll(least_saved=4, any_cost=True), False)])
+
+
 def test_no_file_is_left_over() -> None:
     cases = {"inline": INLINE, "fold": FOLD, "dead": DEAD, "hoist": HOIST, "contract": CONTRACT, "chunk": CHUNK}
+    cases["reroll"] = REROLL
     expected = {path(step, name) for step, names in cases.items() for name in names}
     assert set(FOLDER.glob("*-*.txt")) == expected
 
