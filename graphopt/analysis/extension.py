@@ -87,10 +87,13 @@ class _Before:
                 elif isinstance(operand, Fixed):
                     if operand.node is not read:
                         return False
-                elif isinstance(operand, Earlier):
-                    if self.firsts.setdefault((operand.row, operand.firsts), read) is not read:
-                        return False
+                elif isinstance(operand, Earlier) and self.before(operand, read) is not read:
+                    return False
         return True
+
+    def before(self, operand: Earlier, node: Node) -> Node:
+        """What the step reads of an earlier one: `node`, or what is known already."""
+        return self.firsts.setdefault((operand.row, operand.firsts), node)
 
     def complete(self) -> bool:
         """Adds what the step would have computed besides, and nobody reads of it."""

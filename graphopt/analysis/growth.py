@@ -72,10 +72,18 @@ def source_of(nodes: Row, stretches: Sequence[Stretch]) -> Source | None:
     for stretch in stretches:
         place = stretch.columns.get(nodes[len(nodes) // 2])
         if place is not None:
-            steps = [stretch.step_of(node, place[0]) for node in nodes]
-            order = None if None in steps else affine([step for step in steps if step is not None])
+            found = steps_of(nodes, stretch, place[0])
+            steps = [step for step in found if step is not None]
+            order = affine(steps) if len(steps) == len(nodes) else None
             return None if order is None else Source(stretch, place[0], *order, len(nodes))
     return None
+
+
+def steps_of(nodes: Row, stretch: Stretch, row: int) -> list[int | None]:
+    """For each node the step that computes it, in this row; -1 for what the first step reads of the one before, but
+    not where the last step's value is there too: no array of the loop holds both."""
+    steps = [stretch.step_of(node, row) for node in nodes]
+    return [None if step == -1 else step for step in steps] if stretch.count - 1 in steps else steps
 
 
 def _trimmed(stretches: Sequence[Stretch], least_count: int) -> list[Stretch]:
@@ -95,7 +103,8 @@ def _cut_to(stretch: Stretch, others: Sequence[Stretch]) -> Stretch:
         for other in others:
             place = other.columns.get(operand.nodes[(first + stop) // 2])
             if place is not None:
-                inside = [i for i in range(first, stop) if other.step_of(operand.nodes[i], place[0]) is not None]
+                steps = steps_of(operand.nodes[first:stop], other, place[0])
+                inside = [first + i for i, step in enumerate(steps) if step is not None]
                 if 4 * len(inside) >= 3 * (stop - first):
                     first, stop = inside[0], inside[-1] + 1
     return stretch.between(first, stop)

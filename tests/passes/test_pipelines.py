@@ -31,7 +31,7 @@ class Talking(Pass):
 
 def test_none_is_the_standard_pipeline() -> None:
     assert resolve(None) is None
-    assert [step.name for step in STANDARD] == ["inline", "fold", "simplify", "contract", "hoist", "dead", "chunk"]
+    assert [step.name for step in STANDARD] == ["inline", "reroll", "fold", "simplify", "contract", "hoist", "dead", "chunk"]
 
 
 def test_names_and_passes_mix() -> None:
@@ -44,7 +44,7 @@ def test_names_and_passes_mix() -> None:
 @pytest.mark.parametrize(
     "passes, message",
     [
-        (["inlin"], "unknown pass 'inlin'; known: inline, fold, simplify, contract, hoist, dead, chunk"),
+        (["inlin"], "unknown pass 'inlin'; known: inline, reroll, fold, simplify, contract, hoist, dead, chunk"),
         ("inline", r"not the string 'inline': write \('inline',\)"),
         ([Inline], "a pass is a name or an instance of"),
         ([None], "a pass is a name or an instance of"),

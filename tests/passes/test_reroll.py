@@ -1,0 +1,299 @@
+"""Re-rolling: what becomes a loop and what stays, and why; the results of whole programs against jax.jit."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.experimental import io_callback
+
+import graphopt
+from graphopt.backends.agreement import disagreement
+from graphopt.backends.reference import evaluate
+from graphopt.config import Options
+from graphopt.ir.check import check
+from graphopt.ir.graph import Graph
+from graphopt.ops.control import COND, SCAN, Scan
+from graphopt.passes.inline import Inline
+from graphopt.passes.reroll import Reroll
+from graphopt.rewrite.passes import Context
+from graphopt.trace.jaxpr import trace_function
+
+ANY = Reroll(any_cost=True, least_saved=8)
+
+
+def rolled(function: Callable[..., Any], *args: Any, step: Reroll = ANY, **context: Any) -> tuple[Graph, list[str]]:
+    """The graph after the pass, checked against the one before it, bit by bit, and the notes."""
+    traced, sources = trace_function(function, *args)
+    inlined = Inline(shared_nodes=10_000).run(traced, Context(Options(), sources))
+    told = Context(Options(), sources, **context)
+    after = step.run(inlined, told)
+    check(after)
+    difference = disagreement(inlined, after, jax.tree.leaves(args), "exact")
+    assert difference is None, difference
+    return after, told.notes
+
+
+def lengths(graph: Graph) -> list[int]:
+    return sorted(Scan.of(node).length for node in graph.nodes if node.op is SCAN)
+
+
+def draw(*shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(sum(shape)), shape)
+
+
+def layers(x: Any, w: Any, c: Any, count: int = 12) -> Any:
+    for i in range(count):
+        x = jnp.tanh(x @ w + i * c)
+        x = x / (1 + jnp.abs(x).sum())
+    return x
+
+
+def test_layers_with_a_number_for_each() -> None:
+    graph, _ = rolled(layers, draw(4, 4), draw(4, 4), draw(4, 4))
+    assert lengths(graph) == [12]
+    assert len(graph.nodes) == 5
+
+
+@pytest.mark.parametrize("wrt", [0, 1, 2, (0, 1, 2)])
+def test_gradient_of_layers(wrt: Any) -> None:
+    graph, _ = rolled(jax.grad(lambda *args: layers(*args).sum(), wrt), draw(4, 4), draw(4, 4), draw(4, 4))
+    assert len(lengths(graph)) == 2
+    assert min(lengths(graph)) >= 10
+
+
+def lstm(weights: Any, xs: Any) -> Any:
+    w, u, b = weights
+    h = c = jnp.zeros((2, 3))
+    found = []
+    for x in xs:
+        i, f, g, o = jnp.split(x @ w + h @ u + b, 4, -1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        h = jax.nn.sigmoid(o) * jnp.tanh(c)
+        found.append(h)
+    return jnp.stack(found)
+
+
+LSTM = ((draw(5, 12), draw(3, 12), draw(12)), draw(10, 2, 5))
+
+
+def test_time_steps_of_one_array() -> None:
+    graph, _ = rolled(lstm, *LSTM)
+    assert lengths(graph) == [10]
+    assert len(graph.nodes) <= 10, "the results are the loop's array, not pieces of it put together again"
+
+
+def test_gradient_of_time_steps() -> None:
+    graph, _ = rolled(jax.grad(lambda *args: (lstm(*args) ** 2).sum(), (0, 1)), *LSTM)
+    assert len(lengths(graph)) == 2, "sums over the steps are in the loop that goes back"
+    assert min(lengths(graph)) >= 8
+
+
+def blocks(weights: Any, x: Any) -> Any:
+    for p in weights:
+        y = x - x.mean(-1, keepdims=True)
+        y = jax.nn.gelu(y @ p["up"] + p["bias"]) @ p["down"]
+        x = x + y
+    return x
+
+
+BLOCKS = (
+    [{"up": draw(6, 40 + i)[:, :40], "bias": draw(40 + i)[:40], "down": draw(40, 6)} for i in range(6)],
+    draw(3, 6),
+)
+
+
+def test_gradient_of_blocks_with_weights_of_their_own() -> None:
+    graph, _ = rolled(jax.value_and_grad(lambda *args: (blocks(*args) ** 2).sum(), (0, 1)), *BLOCKS)
+    assert len(lengths(graph)) == 2
+
+
+def test_many_large_arrays_are_chosen_in_groups() -> None:
+    weights = [draw(33, 33) / 6 + i / 100 for i in range(40)]
+
+    def plain(x: Any, ws: Any) -> Any:
+        for w in ws:
+            x = jnp.tanh(x @ w)
+        return x
+
+    graph, _ = rolled(plain, draw(3, 33), weights)
+    (loop,) = (node for node in graph.nodes if node.op is SCAN)
+    (outer,) = (node for node in Scan.of(loop).body.nodes if node.op is COND)
+    assert len(outer.attrs["branches"]) == 6
+
+
+def newton(x: Any) -> Any:
+    for _ in range(8):
+        x = x - (x**3 - 2 * x - 5) / (3 * x**2 - 2)
+    return x
+
+
+def jacobi(a: Any, b: Any) -> Any:
+    x, d = jnp.zeros_like(b), jnp.diag(a)
+    for _ in range(9):
+        x = (b - a @ x + d * x) / d
+    return x
+
+
+def power(a: Any) -> Any:
+    v = jnp.ones(a.shape[0])
+    for _ in range(8):
+        v = a @ v
+        v = v / jnp.linalg.norm(v)
+    return v @ a @ v
+
+
+def heat(u: Any) -> Any:
+    for _ in range(8):
+        u = u + 0.1 * (jnp.roll(u, 1) - 2 * u + jnp.roll(u, -1))
+    return u
+
+
+def sample(x: Any, key: Any) -> Any:
+    for _ in range(6):
+        key, drawn = jax.random.split(key)
+        x = x - 0.1 * x + 0.3 * jax.random.normal(drawn, x.shape)
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "args"),
+    [
+        (newton, (jnp.float32(2),)),
+        (jacobi, (draw(4, 4) + 6 * jnp.eye(4), draw(4))),
+        (power, (draw(5, 5),)),
+        (heat, (draw(9),)),
+        (sample, (draw(3), jax.random.key(0))),
+    ],
+)
+def test_solvers(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    graph, _ = rolled(function, *args)
+    assert lengths(graph)
+    assert min(lengths(graph)) >= 5
+
+
+def test_in_graphs_inside() -> None:
+    graph, _ = rolled(lambda x: lax.fori_loop(0, 3, lambda _, y: newton(y), x), jnp.float32(2))
+    (loop,) = (node for node in graph.nodes if node.op is SCAN)
+    assert lengths(Scan.of(loop).body) == [8]
+
+
+def test_barriers_stay_in_their_steps() -> None:
+    def function(x: Any) -> Any:
+        for _ in range(8):
+            x = lax.optimization_barrier(jnp.sin(x)) + x
+        return x
+
+    graph, _ = rolled(function, draw(3))
+    (loop,) = (node for node in graph.nodes if node.op is SCAN)
+    assert [n.op.name for n in Scan.of(loop).body.nodes].count("optimization_barrier") == 1
+
+
+def test_checkpointed_layers() -> None:
+    def function(w: Any, x: Any) -> Any:
+        for _ in range(6):
+            x = jax.checkpoint(lambda y: jnp.tanh(jnp.sin(y) @ w))(x)
+        return x.sum()
+
+    graph, _ = rolled(jax.grad(function), draw(3, 3), draw(3))
+    assert lengths(graph)
+
+
+def test_effects_stay_outside_and_in_order() -> None:
+    found: list[float] = []
+
+    def function(x: Any) -> Any:
+        for _ in range(6):
+            x = jnp.sin(jnp.exp(x)) * 2
+            io_callback(lambda y: found.append(float(y)), None, x, ordered=True)
+        return x
+
+    x = jnp.float32(0.3)
+    traced, sources = trace_function(function, x)
+    graph = ANY.run(traced, Context(Options(), sources))
+    check(graph)
+    assert lengths(graph) == [6]
+    evaluate(traced, x)
+    first, found = found, []
+    evaluate(graph, x)
+    assert found == first
+    assert len(found) == 6
+
+
+@pytest.mark.parametrize("kind", ["portable", "differentiable"])
+def test_programs_that_may_still_be_transformed_or_partitioned_stay(kind: str) -> None:
+    traced, sources = trace_function(layers, draw(4, 4), draw(4, 4), draw(4, 4))
+    assert ANY.run(traced, Context(Options(), sources, **{kind: True})) is traced
+
+
+def test_short_loops_stay() -> None:
+    traced, sources = trace_function(newton, jnp.float32(2))
+    assert Reroll().run(traced, Context(Options(), sources)) is traced
+
+
+def plain_layers(x: Any, weights: Any) -> Any:
+    for w in weights:
+        x = jnp.tanh(x @ w)
+    return x
+
+
+def test_plain_layers_with_weights_of_their_own_stay_and_the_report_says_why() -> None:
+    weights = [draw(64, 64)] * 600
+    graph, notes = rolled(plain_layers, draw(2, 64), weights, step=Reroll(), platforms=("cpu",))
+    assert not lengths(graph)
+    assert any("stay" in note and "copies 16384 bytes" in note for note in notes), notes
+
+
+def test_elementwise_steps_on_large_arrays_stay() -> None:
+    def function(x: Any) -> Any:
+        for i in range(200):
+            x = x * (1 + 1 / (i + 1)) - 0.5
+        return x
+
+    traced, sources = trace_function(function, jax.ShapeDtypeStruct((1 << 20,), np.float32))
+    context = Context(Options(), sources, platforms=("cpu",))
+    assert Reroll().run(traced, context) is traced
+    assert any("stay" in note for note in context.notes)
+
+
+def test_accelerators_stack_what_a_cpu_chooses_from() -> None:
+    weights = [draw(40, 40)] * 6
+    graph, _ = rolled(plain_layers, draw(3, 40), weights, platforms=("cuda",))
+    (loop,) = (node for node in graph.nodes if node.op is SCAN)
+    assert not any(node.op is COND for node in Scan.of(loop).body.nodes)
+    assert Scan.of(loop).xs == 1
+
+
+def test_source_lines_of_the_body() -> None:
+    traced, sources = trace_function(newton, jnp.float32(2))
+    graph = ANY.run(traced, Context(Options(), sources))
+    (loop,) = (node for node in graph.nodes if node.op is SCAN)
+    body = Scan.of(loop).body
+    assert sources.of(graph, loop)
+    assert all(sources.of(body, node) for node in body.nodes if node.op.primitive is not None)
+
+
+@pytest.mark.parametrize("function", [layers, jax.grad(lambda *args: layers(*args).sum(), (0, 1, 2))])
+def test_compiled_it_agrees_with_jax(function: Callable[..., Any]) -> None:
+    args = draw(8, 8), draw(8, 8), draw(8, 8)
+    found = graphopt.jit(function, passes=("inline", ANY, "fold", "simplify", "contract", "hoist", "dead"))(*args)
+    expected = jax.jit(function)(*args)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1_000, pytest.param(12_500, marks=pytest.mark.exhaustive)])
+def test_many_nodes(steps: int) -> None:
+    def function(x: Any) -> Any:
+        for i in range(steps):
+            x = jnp.tanh(x * 0.5 + i) - jnp.sin(x) * (1 + x)
+        return x
+
+    traced, sources = trace_function(function, jnp.float32(2))
+    assert len(traced.nodes) > 8 * steps
+    graph = Reroll().run(traced, Context(Options(), sources, platforms=("cpu",)))
+    assert lengths(graph) == [steps]
+    assert len(graph.nodes) == 3
