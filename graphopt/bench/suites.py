@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 import graphopt
 from graphopt.backends.xla.target import Target
-from graphopt.bench import models, numerics, operations, steady, streamed
+from graphopt.bench import models, numerics, operations, steady, streamed, unrolled
 from graphopt.bench.measure import rounds, timed
 from graphopt.bench.programs import DEPTHS, Program, renewed
 from graphopt.bench.rows import Row, measure_of
@@ -95,5 +95,6 @@ SUITES: dict[str, Suite] = {
     "streamed": Suite(
         "programs with a large array in the middle", lambda: [make() for make in streamed.STREAMED], steady.measure
     ),
+    "unrolled": Suite("loops in Python", lambda: [make() for make in unrolled.UNROLLED], steady.measure),
     "ops": Suite("single operations", operations.programs, steady.measure),
 }

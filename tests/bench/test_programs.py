@@ -6,8 +6,17 @@ import pytest
 
 import graphopt
 from graphopt.bench.programs import DEPTHS, Program, elementwise_chain, integrator, perceptron_step, transformer
+from graphopt.bench.unrolled import blocks_gradient, layers, recurrent_gradient
 
-SMALL = [perceptron_step(2, width=5), transformer(1, length=6, width=8, heads=2), integrator(2), elementwise_chain(3)]
+SMALL = [
+    perceptron_step(2, width=5),
+    transformer(1, length=6, width=8, heads=2),
+    integrator(2),
+    elementwise_chain(3),
+    layers(5, width=6),
+    recurrent_gradient(3, batch=2, features=3, width=4),
+    blocks_gradient(2, batch=1, length=5, width=8, heads=2),
+]
 each_program = pytest.mark.parametrize("program", SMALL, ids=lambda program: program.name)
 
 

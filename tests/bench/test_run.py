@@ -23,10 +23,11 @@ CASES = {
     "call": ("tree", "a tree of 4 arrays"),
     "programs": ("softmax", "softmax regression with Adam"),
     "streamed": ("distances", "distances, 1000x64"),
+    "unrolled": ("LSTM", "LSTM, gradient, 16 steps, unrolled"),
     "ops": ("tanh, 1k", "tanh, 1k: f32[1000]"),
 }
 MEASURES = {"compile": ("first call",), "call": ("call",)} | dict.fromkeys(
-    ("programs", "streamed", "ops"), ("warm", "fresh", "first call")
+    ("programs", "streamed", "unrolled", "ops"), ("warm", "fresh", "first call")
 )
 FIELDS = {"format", "machine", "device", "python", "jax", "graphopt", "complete", "cache_bytes", "peak_process_bytes"}
 
@@ -216,13 +217,13 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 
 def test_unknown_suites_are_named_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "unknown suite fast, slow; known: compile, call, programs, streamed, ops" in refused(
+    assert "unknown suite fast, slow; known: compile, call, programs, streamed, unrolled, ops" in refused(
         capsys, "slow", "call", "fast"
     )
 
 
 def test_a_text_that_no_case_has_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no case of compile, call, programs, streamed, ops has 'no such case' in its name" in refused(
+    assert "no case of compile, call, programs, streamed, unrolled, ops has 'no such case' in its name" in refused(
         capsys, "--only", "no such case"
     )
     assert "no case of call has 'steps' in its name" in refused(capsys, "call", "--only", "steps")
