@@ -28,7 +28,7 @@ from graphopt.analysis.growth import Source, source_of, whole
 from graphopt.analysis.refs import uses_refs
 from graphopt.analysis.repetition import Earlier, Fixed, Numbering, Stretch, Varying, stretches
 from graphopt.analysis.residuals import recompute_cheap
-from graphopt.analysis.rolling import Machine, machine_of, price
+from graphopt.analysis.rolling import LEAST_SECONDS, Machine, compile_seconds, machine_of, price
 from graphopt.ir.graph import Graph, make_graph
 from graphopt.ir.node import Node, project
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, op_of
@@ -107,6 +107,8 @@ class _Reroller:
 
     def graph(self, graph: Graph) -> Graph:
         if len(graph.nodes) < self.options.least_saved:
+            return graph
+        if not self.options.any_cost and compile_seconds(len(graph.nodes)) < LEAST_SECONDS:
             return graph
         opened, mapping = pieces_apart(graph, self.options.least_steps)
         numbering = Numbering()

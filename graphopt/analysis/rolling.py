@@ -76,6 +76,11 @@ class Price:
         return None
 
 
+def compile_seconds(nodes: int) -> float:
+    """Seconds that XLA takes to compile a program of so many operations."""
+    return OPERATION * nodes + SQUARE * nodes**2
+
+
 def price(nodes: int, group: Sequence[Stretch], written: Mapping[Stretch, Sequence[int]], machine: Machine) -> Price:
     """What loops for stretches that read each other's values cost, in a graph of so many nodes.
 
@@ -100,9 +105,8 @@ def price(nodes: int, group: Sequence[Stretch], written: Mapping[Stretch, Sequen
         stacks += len(parts)
         added += len(parts) * machine.kernel + sum(parts) / machine.bytes
         added -= len(stretch.rows) * cold
-    before = OPERATION * nodes + SQUARE * nodes**2
-    after = OPERATION * rolled + SQUARE * rolled**2 + BODY * rows + STACK * stacks
-    return Price(before, after, steps, added - TOLERATED * steps, copied)
+    after = compile_seconds(rolled) + BODY * rows + STACK * stacks
+    return Price(compile_seconds(nodes), after, steps, added - TOLERATED * steps, copied)
 
 
 def seconds(node: Node, machine: Machine) -> float:

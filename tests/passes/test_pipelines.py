@@ -31,7 +31,16 @@ class Talking(Pass):
 
 def test_none_is_the_standard_pipeline() -> None:
     assert resolve(None) is None
-    assert [step.name for step in STANDARD] == ["inline", "reroll", "fold", "simplify", "contract", "hoist", "dead", "chunk"]
+    assert [step.name for step in STANDARD] == [
+        "inline",
+        "reroll",
+        "fold",
+        "simplify",
+        "contract",
+        "hoist",
+        "dead",
+        "chunk",
+    ]
 
 
 def test_names_and_passes_mix() -> None:
