@@ -31,15 +31,10 @@ def _function(name: str) -> Expression:
 
 
 def _convert(attrs: Attrs, of: Sequence[np.dtype[Any]], to: np.dtype[Any], args: Sequence[str]) -> str | None:
+    """From one width to the other; from and to real numbers: `graphopt.backends.numba.scalar`."""
     (source,), x = of, args[0]
-    if source == to:
-        return x
-    if source.kind != "c":
-        return None  # the real part is converted first: `graphopt.backends.numba.scalar`
-    if to.kind == "c":
-        part = "float32" if to.itemsize == 8 else "float64"
-        return f"pair(np.{part}({x}.real), np.{part}({x}.imag))"
-    return f"(({x}.real != 0) | ({x}.imag != 0))" if to.kind == "b" else None
+    part = "float32" if to.itemsize == 8 else "float64"
+    return x if source == to else f"pair(np.{part}({x}.real), np.{part}({x}.imag))"
 
 
 def _integer_pow(attrs: Attrs, of: Sequence[np.dtype[Any]], to: np.dtype[Any], args: Sequence[str]) -> str | None:

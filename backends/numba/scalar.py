@@ -299,7 +299,7 @@ def _of_complex(op: Op, attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequ
     if op is CONVERT and of[0].kind != "c":
         part = np.dtype(f"f{to.itemsize // 2}")
         return f"pair({expression(CONVERT, attrs, of, part, args)}, np.{part.name}(0))"
-    if op is CONVERT and to.kind not in "bc":
+    if op is CONVERT and to.kind != "c":
         return expression(CONVERT, attrs, [np.dtype(f"f{of[0].itemsize // 2}")], to, [f"{args[0]}.real"])
     return COMPLEX[op](attrs, of, to, args) if op in COMPLEX else None
 
