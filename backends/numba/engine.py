@@ -29,6 +29,7 @@ from graphopt.analysis.reductions import CUMULATIVE, REDUCE, REDUCTIONS, axes_of
 from graphopt.analysis.scattering import SCATTERS, scatter
 from graphopt.analysis.scattering import declined as declined_scatter
 from graphopt.analysis.sorting import SORT, sort
+from graphopt.analysis.tiled import crossed_axes, write_in_blocks
 from graphopt.analysis.top_k import TOP_K, top_k
 from graphopt.analysis.top_k import declined as declined_top_k
 from graphopt.analysis.windows import GATHER, SELECTED, WINDOW, WINDOWS
@@ -268,6 +269,13 @@ def ways(body: Graph, any_order: bool = True) -> Iterator[Callable[[Derivation],
         yield partial(by_rows, parallel=parallel)
         if whole is not None:
             return
+
+    def in_blocks(derivation: Derivation, axis: int) -> None:
+        prepare(derivation)
+        write_in_blocks(derivation, axis)
+
+    for axis in crossed_axes(body):
+        yield partial(in_blocks, axis=axis)
     shapes = {n.aval.shape for n in body.outputs}
     kept = [node for node in body.nodes if is_by_columns(node)]
     (shape, *others) = shapes

@@ -216,7 +216,7 @@ class Derivation:
         local = Local(self.name(kind), np.dtype(dtype))
         self.add(Let(local, value, node))
         if isinstance(value, Load | Position):
-            self._spend(DIVISION * value.at.divisions())
+            self._spend(DIVISION * value.at.divisions(self._path[-1].variable))
         if node is not None:
             factor = 1.0
             if isinstance(value, Load):

@@ -100,9 +100,10 @@ class Index:
             else:
                 yield from atom.of.variables()
 
-    def divisions(self) -> int:
-        """How many quotients and remainders are in it."""
-        return sum(1 + atom.of.divisions() for atom, _ in self.terms if not isinstance(atom, Variable))
+    def divisions(self, name: str | None = None) -> int:
+        """How many quotients and remainders are in it; where a variable is named, of something with it."""
+        found = [atom for atom, _ in self.terms if not isinstance(atom, Variable)]
+        return sum(1 + atom.of.divisions(name) for atom in found if name is None or name in atom.of.variables())
 
     def coefficient(self, name: str) -> int | None:
         """What a variable is multiplied with; None where it is also inside of a quotient or remainder."""

@@ -56,3 +56,13 @@ def test_the_loops_are_vectorized(name: str) -> None:
     code = numba.cfunc(KERNEL_SIGNATURE, error_model="numpy")(function_of(plan_by_key(plan.key).source)).inspect_llvm()
     step = {"sum": "fadd", "cumsum": "fadd", "argmax": "fcmp", "max": "maximum", "centered": "fsub"}[name]
     assert re.search(rf"{step}[^\n]*<\d+ x float>", code)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "complex64", "bool"])
+def test_what_is_transposed(dtype: str) -> None:
+    for shape in ((65, 33), (40, 100), (3, 70, 90)):
+        x = np.random.default_rng(0).integers(0, 2, shape).astype(dtype)
+        function = lambda x: jnp.where(jnp.swapaxes(x, -1, -2) == 0, np.ones((), x.dtype), jnp.swapaxes(x, -1, -2))
+        jitted = graphopt.jit(function, backend="numba")
+        assert kernels(jitted.explain(x).graph)
+        same(jitted(x), jax.jit(function)(x))

@@ -1,0 +1,144 @@
+"""Results in square blocks, for bodies that read an operand across: what is transposed, say.
+
+Row by row such a body takes one element of each line of memory that it touches, and has to fetch the line again for the
+next row. In a block all that is fetched is used before it is lost.
+
+Body:
+    %1: f32[4096,1000] = transpose[permutation=(1, 0)](%0)
+Loop program:
+    parallel i1 < 4096:
+      serial j3 < 32:
+        vector j2 < 32 where ...:
+          x4: f32 = in0[... + 1000 * j3 + j2]
+          tile0[33 * j3 + j2] = x4
+      serial j2 < 32 where ...:
+        vector j3 < 32:
+          v5: f32 = tile0[33 * j3 + j2]
+          out0[... + 4096 * j2 + j3] = v5
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from jax.extend.core import primitives as p
+
+from graphopt.analysis.access import Indices, Within
+from graphopt.analysis.derive import STRIDED, Derivation, TooLargeError
+from graphopt.ir.graph import Graph
+from graphopt.ir.index import Index, delinear, linear, variable
+from graphopt.ir.loop import SERIAL, VECTOR, Buffer, Load, Store, Value
+from graphopt.ir.node import Node
+from graphopt.ir.op import PARAM, op_of
+
+TRANSPOSE = op_of(p.transpose_p)
+
+SIDE = 32
+"""Elements of a block along each of its two axes."""
+
+MOST = 4
+"""Tiles of a kernel at most: they are on a thread's stack."""
+
+
+def crossed_axes(body: Graph) -> Iterator[int]:
+    """The axes of the results along which operands may lie that are transposed in a body."""
+    shape = body.outputs[0].aval.shape
+    if any(node.op is TRANSPOSE for node in body.nodes) and {n.aval.shape for n in body.outputs} == {shape}:
+        yield from (axis for axis in range(len(shape) - 1) if shape[axis] >= SIDE and shape[-1] >= SIDE)
+
+
+def write_in_blocks(derivation: Derivation, axis: int) -> None:
+    """One phase over the other axes and blocks of `axis` and the last one, which computes and stores all outputs."""
+    body = derivation.body
+    shape = body.outputs[0].aval.shape
+    last = len(shape) - 1
+    others = [k for k in range(last) if k != axis]
+    leading = (*(shape[k] for k in others), *(-(-shape[k] // SIDE) for k in (axis, last)))
+
+    def write(index: Index) -> None:
+        *found, outer, inner = delinear(index, leading)
+        block = _Block(derivation, (outer, shape[axis]), (inner, shape[last]))
+        at = dict(zip(others, found, strict=True)) | {axis: block.outer.at, last: block.inner.at}
+        place = tuple(at[k] for k in range(len(shape)))
+
+        def store() -> None:
+            for node, buffer in zip(body.outputs, derivation.outputs, strict=True):
+                derivation.add(Store(buffer, linear(place, shape), derivation.value(node, place)))
+
+        block.loops(block.outer, block.inner, store)
+
+    derivation.phase(math.prod(leading), write)
+
+
+class _Side:
+    """One of a block's two loops."""
+
+    def __init__(self, name: str, block: Index, extent: int) -> None:
+        self.name = name
+        self.step = variable(name, 0, SIDE - 1)
+        self.at = block * SIDE + self.step
+        self.within: Within = ((self.at, 0, extent),) if extent % SIDE else ()
+
+
+class _Block:
+    """What is read across in a block is first copied to a tile, row by row as it lies in memory.
+
+    The tile's rows are longer by one element than the block's, so that a column of it is spread over the cache.
+    """
+
+    def __init__(self, derivation: Derivation, outer: tuple[Index, int], inner: tuple[Index, int]) -> None:
+        """outer, inner: the number of the block along its two axes, and how long they are."""
+        self.derivation = derivation
+        self.outer, self.inner = (_Side(derivation.name("j"), *side) for side in (outer, inner))
+        self.tiles = 0
+        derivation.columns = self
+
+    def loops(self, outer: _Side, inner: _Side, write: Callable[[], None], vector: bool = True) -> None:
+        """Both loops. vector: whether what is in them may come from tiles."""
+        d = self.derivation
+        d.loop_over(
+            outer.name,
+            SIDE,
+            SERIAL,
+            lambda: d.loop_over(inner.name, SIDE, VECTOR, write, inner.within, vector),
+            outer.within,
+        )
+
+    def keeps(self, node: Node, at: Indices) -> bool:
+        """Whether an operand is read across."""
+        if node.op is not PARAM:
+            return False
+        place = linear(at, node.aval.shape)
+        steps = [place.coefficient(side.name) for side in (self.outer, self.inner)]
+        return steps[0] == 1 and (steps[1] or 0) >= STRIDED and self.derivation.repeats(self.outside(at)) > 0
+
+    def outside(self, at: Indices) -> frozenset[str]:
+        """The variables of indices other than those of the loops."""
+        return frozenset(name for index in at for name in index.variables()) - {self.outer.name, self.inner.name}
+
+    def element(self, node: Node, at: Indices) -> Value:
+        """One element of such an operand, from its tile."""
+        d = self.derivation
+        tile = d.before_vector(("tile", node, at), self.outside(at), lambda: self.tile(node, at))
+        return d.let(Load(tile, self.place), tile.dtype)
+
+    @property
+    def place(self) -> Index:
+        """Where in a tile the element of both loops is."""
+        return self.inner.step * (SIDE + 1) + self.outer.step
+
+    def tile(self, node: Node, at: Indices) -> Buffer:
+        """A tile with what the block needs of an operand."""
+        d = self.derivation
+        self.tiles += 1
+        if self.tiles > MOST:
+            raise TooLargeError
+        tile = d.new_tile(node.aval.dtype, SIDE * (SIDE + 1))
+        source = Load(d.inputs[node], linear(at, node.aval.shape))
+
+        def copy() -> None:
+            d.add(Store(tile, self.place, d.let(source, node.aval.dtype, node, "x")))
+
+        self.loops(self.inner, self.outer, copy, vector=False)
+        return tile
