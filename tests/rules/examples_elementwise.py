@@ -29,7 +29,7 @@ if hasattr(lax, "polynomial"):
     NEWER["polynomial by horner"] = (
         Example(lambda x: lax.polynomial(x, [1.0, x, 3.0]), (((7,), F),)),
         Example(lambda x, c: lax.polynomial(x, [c, c]), (((2, 3), F), ((), F))),
-        Example(lambda x: lax.polynomial(x, [5]), (((3,), INT),)),
+        Example(lambda x: lax.polynomial(x, [5, x]), (((3,), INT),)),
     )
 
 EXAMPLES: dict[str, tuple[Example, ...]] = {
