@@ -80,3 +80,15 @@ def test_results_are_the_same_every_time() -> None:
         for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(jitted(x)), strict=True):
             np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(x, X)
+
+
+def test_xla_copies_what_it_finds_to_be_needed_again() -> None:
+    """Two operands that are one in XLA, which merges what the graph keeps apart: it is read elsewhere too."""
+
+    def function(x: Any) -> Any:
+        return lax.asinh(x) * 3 + lax.rev(lax.asinh(x.reshape(-1).reshape(x.shape)), (0,))
+
+    jitted = graphopt.jit(function, backend="numba", passes=())
+    (node,) = [n for n in jitted.explain(X).graph.nodes if n.op is KERNEL]
+    assert node.attrs["in_place"] == ((0, 0),) and len(set(node.inputs)) == 2
+    np.testing.assert_allclose(jitted(X), jax.jit(function)(X), rtol=1e-5, atol=1e-6)
