@@ -138,17 +138,17 @@ def half_power_in(real: Real, whole: int, down: bool) -> Any:
         base = one / x if down and whole else x
         root = sqrt(base)
         found = root if whole == 0 else base * root if whole == 1 else (base * base) * root
-        if down and whole == 0:
-            found = one / found
-        if down and whole > 0:  # what rounding lost of the reciprocal and of its square, to the first order
-            lost = found * (exponent * fma(-x, base, one))
-            if whole == 2:
-                lost = fma(fma(base, base, -(base * base)), root, lost)
-            corrected = found + lost
-            found = select(corrected == corrected, corrected, found)
-        end = infinity if down else zero
-        found = select(x == zero, end, found)
-        return select(x == -infinity, zero if down else infinity, found)
+        if not down:
+            return select(x == -infinity, infinity, select(x == zero, zero, found))
+        if whole == 0:
+            return select(x == -infinity, zero, select(x == zero, infinity, one / found))
+        # What rounding lost of the reciprocal and of its square, to the first order; NaN where that is not finite.
+        lost = exponent * fma(-x, base, one)
+        if whole == 1:
+            corrected = fma(found, lost, found)
+        else:
+            corrected = found + fma(fma(base, base, -(base * base)), root, found * lost)
+        return select(corrected == corrected, corrected, select(x == zero, infinity, fabs(found)))
 
     return half_power
 
