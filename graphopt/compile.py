@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from graphopt.analysis.machine import Machine
+from graphopt.analysis.machine import Machine, this_machine
 from graphopt.backends.agreement import disagreement
 from graphopt.backends.reference import apply_opened, drawn, evaluate
 from graphopt.backends.xla.staging import jaxpr_of
@@ -66,7 +66,7 @@ def engine_passes(graph: Graph, options: Options, context: Context, target: Targ
         return ()
     decision = decision_for(graph, options, context) if options.tuning else None
     base = options.backend if decision is None else decision.base
-    machine = Machine() if base == "auto" else None
+    machine = machine_for_decisions() if base == "auto" else None
     if decision is not None and not decision.kernels:
         return ()
     if decision is None and machine is not None and not wants_another_engine(graph, machine):
@@ -77,6 +77,11 @@ def engine_passes(graph: Graph, options: Options, context: Context, target: Targ
     fuse = Fuse(lowering.ENGINE, machine, None if decision is None else frozenset(decision.kernels))
     kernels = (fuse, Reuse(lowering.ENGINE))
     return kernels if base == "auto" else (RandomBits(), *kernels)
+
+
+def machine_for_decisions() -> Machine:
+    """What predicted times rest on: among several processes the defaults, for all must compile the same program."""
+    return this_machine() if jax.process_count() == 1 else Machine()
 
 
 def decision_for(graph: Graph, options: Options, context: Context) -> Decision | None:

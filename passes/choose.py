@@ -34,9 +34,9 @@ from graphopt.ops.control import SCAN, WHILE, Scan
 GAIN = 1_000_000.0
 """Nanoseconds that a run must be expected to gain for a region to leave XLA, whatever else the program does."""
 
-WORTHWHILE = 10_000.0
-"""Nanoseconds that a run must be expected to gain where the region is much of the program: ten thousand runs make up
-for compiling it."""
+WORTHWHILE = 5_000.0
+"""Nanoseconds that a run must be expected to gain where the region is much of the program: some ten thousand runs make
+up for compiling it, and later processes find it compiled."""
 
 SHARE = 0.2
 """Of the whole program's time: what such a region must be expected to gain."""

@@ -25,7 +25,7 @@ LEVELS = (
     ("explain", "shrink", "tune", "verify"),
     ("api",),
     ("graphopt",),  # what a user imports: graphopt/__init__.py
-    ("bench", "demo"),
+    ("bench", "calibrate", "demo"),
     ("cli",),
     ("__main__",),
 )

@@ -10,7 +10,7 @@ from jax.extend.core import primitives as p
 
 from graphopt.ir.op import Op, op_of
 
-ARITHMETIC = 0.004
+ARITHMETIC = 0.003
 """Nanoseconds for a byte of the result: a sum, a product, a comparison."""
 
 INTEGER_DIVISION = 1.2

@@ -21,7 +21,7 @@ from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.indexed import declined as declined_indexed
 from graphopt.analysis.kernel_time import Work, kernel_time, work_of
 from graphopt.analysis.loops import LOOPS, declined_loop, iterations, write_loop
-from graphopt.analysis.machine import Machine
+from graphopt.analysis.machine import this_machine
 from graphopt.analysis.parts import accumulate, cut_together, reduce_in_parts
 from graphopt.analysis.products import DOT, expanded
 from graphopt.analysis.products import declined as declined_product
@@ -108,7 +108,7 @@ class Planned:
     @property
     def seconds(self) -> float:
         """How long one run is expected to take, with all threads."""
-        return kernel_time(self.program, scalar_cost, Machine()) / 1e9
+        return kernel_time(self.program, scalar_cost, this_machine()) / 1e9
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class NumbaEngine:
         source, launch = source_of(program, any_order), _launch(program)
         key = kernel_key(source, launch)
         _planned.setdefault(key, Planned(program, any_order, source, launch))
-        return Plan(key, best.work, kernel_time(program, scalar_cost, Machine()), best.evaluations)
+        return Plan(key, best.work, kernel_time(program, scalar_cost, this_machine()), best.evaluations)
 
     def program(self, body: Graph, any_order: bool = True) -> tuple[LoopProgram, float]:
         """The loop program that is expected to take the least, and nanoseconds of it."""

@@ -1,12 +1,20 @@
 """The machine as predicted times see it: threads, caches, and what memory and calls take.
 
-The defaults were measured on two cores of a server (AMD Zen 5); they are right within a factor of two on most.
+The defaults were measured on two cores of a server (AMD Zen 5); they are right within a factor of two on most. What
+`graphopt calibrate` has measured on this machine is used instead, where it is kept.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
 import os
+import platform
 from dataclasses import dataclass, field
+from functools import cache
+
+from graphopt import store
 
 
 def usable_cores() -> int:
@@ -39,7 +47,7 @@ class Machine:
         """Nanoseconds that reading or writing so many bytes once takes, by so many threads."""
         if size <= self.near * threads:
             return size / (self.near_rate * threads)
-        return size / (self.shared_rate if size <= self.shared else self.memory_rate)
+        return min(size, self.shared) / self.shared_rate + max(0, size - self.shared) / self.memory_rate
 
 
 FRESH = 32 << 20
@@ -52,3 +60,31 @@ TURN = 20_000.0
 def threads_for(work: float, machine: Machine) -> float:
     """How many threads share work of so many nanoseconds on a core."""
     return max(1.0, min(float(machine.threads), work / TURN))
+
+
+KIND = "machine"
+
+
+def _name() -> str:
+    return f"{platform.machine()}-{usable_cores()}.json"
+
+
+def keep(machine: Machine) -> None:
+    """Keeps what was measured of this machine, for this process and later ones."""
+    store.write(KIND, _name(), json.dumps(dataclasses.asdict(machine)).encode())
+    this_machine.cache_clear()
+
+
+@cache
+def this_machine() -> Machine:
+    """What was measured of this machine; the defaults where nothing was, or it cannot be made sense of."""
+    kept = store.read(KIND, _name())
+    if kept is None:
+        return Machine()
+    try:
+        found = Machine(**json.loads(kept))
+        numbers = [getattr(found, each.name) for each in dataclasses.fields(found)]
+        sound = all(isinstance(n, int | float) and math.isfinite(n) and n > 0 for n in numbers)
+    except (TypeError, ValueError):
+        return Machine()
+    return found if sound else Machine()
