@@ -72,6 +72,19 @@ add_any_order = _reassociable(lambda builder, x, y: builder.fadd(x, y, flags=("r
 mul_any_order = _reassociable(lambda builder, x, y: builder.fmul(x, y, flags=("reassoc",)))
 
 
+def _wrapping(combine: Callable[[Any, Any, Any], Any]) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return combine(builder, *args)
+
+    return intrinsic(lambda typing, x, y: (x(x, x), generate))
+
+
+# Numba tells LLVM that its own never overflow, which then concludes from x - y < x that y > 0.
+wrapping_add = _wrapping(lambda builder, x, y: builder.add(x, y))
+wrapping_sub = _wrapping(lambda builder, x, y: builder.sub(x, y))
+wrapping_mul = _wrapping(lambda builder, x, y: builder.mul(x, y))
+
+
 def _is_signed(kind: Any) -> bool:
     return isinstance(kind, types.Integer) and kind.signed
 

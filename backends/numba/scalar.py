@@ -69,6 +69,16 @@ def _both(floating: str, integer: str, boolean: str | None = None) -> Expression
     return expression
 
 
+def _wrapping(floating: str, integer: str, boolean: str | None = None, wide: str = "") -> Expression:
+    """As `_both`, for what may overflow: of integers of 64 bits `wide`, for the others are computed in those."""
+    narrow = _both(floating, integer, boolean)
+
+    def expression(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) -> str | None:
+        return wide.format(*args) if to == np.int64 and of[0] == np.int64 else narrow(attrs, of, to, args)
+
+    return expression
+
+
 def _compare(sign: str, boolean: str | None = None) -> Expression:
     def expression(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) -> str:
         if of[0].kind == "b":
@@ -216,17 +226,19 @@ MUL, DIV, SELECT, NEG, ABS, CONVERT, BITCAST, NEXT_AFTER, REDUCE_PRECISION, INTE
 
 SCALARS: Mapping[Op, Expression] = {
     **FUNCTIONS,
-    op_of(p.add_p): _both("({0} + {1})", "{0} + {1}", "({0} | {1})"),
-    op_of(p.sub_p): _both("({0} - {1})", "{0} - {1}"),
-    MUL: _both("({0} * {1})", "{0} * {1}", "({0} & {1})"),
+    op_of(p.add_p): _wrapping("({0} + {1})", "{0} + {1}", "({0} | {1})", "wrapping_add({0}, {1})"),
+    op_of(p.sub_p): _wrapping("({0} - {1})", "{0} - {1}", None, "wrapping_sub({0}, {1})"),
+    MUL: _wrapping("({0} * {1})", "{0} * {1}", "({0} & {1})", "wrapping_mul({0}, {1})"),
     DIV: _both("({0} / {1})", "divide({0}, {1})"),
     op_of(p.rem_p): _both("float_remainder({0}, {1})", "remainder({0}, {1})"),
-    NEG: _both("negate({0})", "-{0}"),
+    NEG: _wrapping("negate({0})", "-{0}", None, "wrapping_sub(np.int64(0), {0})"),
     op_of(p.max_p): _both("maximum({0}, {1})", "max({0}, {1})", "({0} | {1})"),
     op_of(p.min_p): _both("minimum({0}, {1})", "min({0}, {1})", "({0} & {1})"),
-    ABS: _both("fabs({0})", "-{0} if {0} < 0 else {0}"),
+    ABS: _wrapping(
+        "fabs({0})", "-{0} if {0} < 0 else {0}", None, "(wrapping_sub(np.int64(0), {0}) if {0} < 0 else {0})"
+    ),
     op_of(p.sign_p): _both("({0} if {0} != {0} else copysign({T}({0} != 0), {0}))", "int({0} > 0) - int({0} < 0)"),
-    op_of(p.square_p): _both("({0} * {0})", "{0} * {0}"),
+    op_of(p.square_p): _wrapping("({0} * {0})", "{0} * {0}", None, "wrapping_mul({0}, {0})"),
     op_of(p.floor_p): _floating("floor({0})"),
     op_of(p.ceil_p): _floating("ceil({0})"),
     op_of(p.round_p): _round,

@@ -228,6 +228,24 @@ def test_conversions_saturate(dtype: str) -> None:
                 assert set(np.asarray(found)[x < -1e29].tolist()) == {info.min}
 
 
+@pytest.mark.parametrize("dtype", [name for name in NAMES if "int" in name])
+def test_overflow_is_known_to_wrap_around(dtype: str) -> None:
+    """Nothing is concluded from a sum, difference or product as if it could not overflow."""
+    info = np.iinfo(dtype)
+    edge = np.array([info.min, info.min + 1, info.max, info.max - 1, 0, 1, 2, 3, 7], dtype)
+    x, y = (a.reshape(-1) for a in np.meshgrid(edge, edge))
+
+    def function(x: Any, y: Any) -> Any:
+        less = lax.lt(x - y, x), lax.gt(x + y, x), lax.lt(x, lax.sub(x, x.dtype.type(1)))
+        return *less, lax.lt(x * y, x), lax.lt(-x, y), lax.ge(x * x, x - x)
+
+    with wide(dtype):
+        x, y = jnp.asarray(x), jnp.asarray(y)
+        compiled, _ = in_one_kernel(function, x, y)
+        for number, (found, expected) in enumerate(zip(compiled(x, y), jax.jit(function)(x, y), strict=True)):
+            same(found, expected, what=str(number))
+
+
 def test_results_stay_in_their_dtype_between_operations() -> None:
     """Numba computes on small integers in 64 bits, and on a float32 and an integer in float64."""
 
