@@ -90,8 +90,10 @@ def _inside(graph: Graph, context: Context, function: Any) -> Graph:
         inputs = tuple([mapping[n] for n in node.inputs])
         if node.op is PROJECT:
             mapping[node] = project(inputs[0], node.attrs["index"])
-        else:
+        elif node.subgraphs:
             mapping[node] = node.with_attrs(with_bodies(node, function)).with_inputs(inputs)
+        else:
+            mapping[node] = node.with_inputs(inputs)
     new = make_graph(graph.params, [mapping[n] for n in graph.outputs])
     context.sources.inherit(graph, new, mapping)
     return new

@@ -259,6 +259,16 @@ def test_elementwise_steps_on_large_arrays_stay() -> None:
     assert any("stay" in note for note in context.notes)
 
 
+def test_elementwise_steps_that_compute_more_than_they_read_become_a_loop() -> None:
+    def function(x: Any) -> Any:
+        for i in range(200):
+            x = x * (1 + 1 / (i + 1)) - 0.5 * x * x
+        return x
+
+    traced, sources = trace_function(function, jax.ShapeDtypeStruct((1 << 20,), np.float32))
+    assert lengths(Reroll().run(traced, Context(Options(), sources, platforms=("cpu",)))) == [200]
+
+
 def test_accelerators_stack_what_a_cpu_chooses_from() -> None:
     weights = [draw(40, 40)] * 6
     graph, _ = rolled(plain_layers, draw(3, 40), weights, platforms=("cuda",))
