@@ -216,7 +216,10 @@ class Derivation:
         local = Local(self.name(kind), np.dtype(dtype))
         self.add(Let(local, value, node))
         if isinstance(value, Load | Position):
-            self._spend(DIVISION * value.at.divisions(self._path[-1].variable))
+            inside, around = value.at.divisions(self._path[-1].variable), self._path[max(len(self._path) - 2, 0)]
+            self._spend(DIVISION * inside)
+            # The others are done once, before the innermost loop.
+            self._spend(DIVISION * (value.at.divisions() - inside) * around.times / self._path[-1].times)
         if node is not None:
             factor = 1.0
             if isinstance(value, Load):

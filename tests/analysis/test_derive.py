@@ -374,6 +374,13 @@ def test_reductions_that_may_share_loops(steps: list[tuple[int, int, int]], shap
             np.testing.assert_array_equal(f, e)
 
 
+def test_rows_are_not_found_by_division_where_loops_find_them() -> None:
+    """An element for each pair, of a loop: the pair's rows would be two quotients for each."""
+    graph = simplified(lambda x: jnp.square(x[:, None] - x[None]).sum(-1), whole(100, 64))
+    (phase,) = ENGINE.program(graph)[0].phases
+    assert phase.extent == 100
+
+
 def test_what_is_small_is_written_out_only_where_there_is_more() -> None:
     program = agrees(lambda x: x * x[0, 0], whole(7, 5))
     assert program.phases[0].extent > 1
