@@ -76,6 +76,8 @@ class Memory:
             if node.op is SCAN:
                 scan = Scan.of(node)
                 total += self.graph(scan.body, AGAIN) * scan.length
+                # Results that are put together block by block are filled with zeros before.
+                total += sum(aval.nbytes * rate for aval in node.avals if aval.nbytes >= self.large)
             elif node.op in CONTRACTIONS:
                 total += _flops([node]) * FLOP
                 arrays.update(dict.fromkeys(n for n in (node, *node.inputs) if n.op is not PARAM))

@@ -233,6 +233,14 @@ def test_the_report_says_what_was_done_and_what_was_not() -> None:
     assert any("would gain" in note and note.startswith("not in blocks") for note in context.notes), context.notes
 
 
+def test_a_large_result_is_written_once_and_in_one_piece() -> None:
+    """Only half of what is large between them could be saved, and it would be filled with zeros for that."""
+    graph, sources = trace_function(lambda x, y: jnp.tanh(x @ y), jnp.ones((1000, 3)), jnp.ones((3, 64)))
+    context = Context(Options(), sources, platforms=("cpu",))
+    assert Chunk(large=1 << 12, block=1 << 11).run(graph, context) is graph
+    assert any("would gain 0%" in note for note in context.notes), context.notes
+
+
 def test_left_alone_elsewhere() -> None:
     arguments = operands(2, 64, 8)
     graph, sources = trace_function(attention, *arguments)
