@@ -14,7 +14,7 @@ from graphopt.analysis.access import MOVES
 from graphopt.analysis.bitcast import changes_width, recast
 from graphopt.analysis.columns import is_by_columns, parts_of, reduce_columns_in_parts, select, widths, write_by_columns
 from graphopt.analysis.cumulative import accumulate_columns, is_beside
-from graphopt.analysis.derive import IOTA, SMALL, Derivation, TooLargeError, write_outputs
+from graphopt.analysis.derive import IOTA, Derivation, write_outputs
 from graphopt.analysis.engine import Pairs, Plan
 from graphopt.analysis.in_place import is_right, is_update_in_place, write_update
 from graphopt.analysis.indexed import INDEXED
@@ -22,6 +22,7 @@ from graphopt.analysis.indexed import declined as declined_indexed
 from graphopt.analysis.kernel_time import Work, kernel_time, work_of
 from graphopt.analysis.loops import LOOPS, declined_loop, iterations, write_loop
 from graphopt.analysis.machine import this_machine
+from graphopt.analysis.nests import SMALL
 from graphopt.analysis.parts import accumulate, cut_together, reduce_in_parts
 from graphopt.analysis.products import DOT, expanded
 from graphopt.analysis.products import declined as declined_product
@@ -33,6 +34,7 @@ from graphopt.analysis.tiled import crossed_axes, write_in_blocks
 from graphopt.analysis.top_k import TOP_K, top_k
 from graphopt.analysis.top_k import declined as declined_top_k
 from graphopt.analysis.windows import GATHER, SELECTED, WINDOW, WINDOWS
+from graphopt.analysis.writing import TooLargeError
 from graphopt.backends.numba.costs import scalar_cost
 from graphopt.backends.numba.emit import source_of
 from graphopt.backends.numba.frame import check_version

@@ -24,10 +24,11 @@ from dataclasses import replace
 from typing import Any
 
 from graphopt.analysis.access import Indices, Within
-from graphopt.analysis.derive import Derivation, TooLargeError, is_fold, kept_by, merged
+from graphopt.analysis.derive import Derivation, is_fold, kept_by, merged
 from graphopt.analysis.folds import Fold, Writer, fold_of
 from graphopt.analysis.reductions import REDUCE, REDUCTIONS, axes_of
 from graphopt.analysis.windows import scattered, selected
+from graphopt.analysis.writing import TooLargeError
 from graphopt.ir.index import Index, delinear, linear, variable
 from graphopt.ir.loop import VECTOR, Buffer, Load, Store, Value
 from graphopt.ir.node import Node

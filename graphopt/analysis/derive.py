@@ -25,14 +25,9 @@ Loop program:
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jax.extend.core import primitives as p
@@ -40,513 +35,48 @@ from jax.extend.core import primitives as p
 from graphopt.analysis.access import MOVES, Given, Indices, Read, Within, always, elementwise
 from graphopt.analysis.folds import Fold, fold_of
 from graphopt.analysis.indexed import INDEXED
-from graphopt.analysis.kernel_time import GUESSED
-from graphopt.analysis.order import sort_by_need
+from graphopt.analysis.nests import SMALL, NestWriter
 from graphopt.analysis.reductions import MIN, OR, REDUCE, REDUCTIONS, Reduction, accumulated_as, axes_of, is_arg
 from graphopt.analysis.windows import SELECTED, WINDOWS, window_fold
+from graphopt.analysis.writing import CHAINED, Element, Part
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.aval import is_floating
-from graphopt.ir.graph import Graph, nested_graphs
+from graphopt.ir.graph import Graph
 from graphopt.ir.index import Index, delinear, linear, variable
 from graphopt.ir.index import number as number_index
 from graphopt.ir.loop import (
-    REDUCTION,
-    SERIAL,
     Accumulate,
     Apply,
-    Block,
-    Buffer,
-    Expression,
-    For,
-    If,
-    Let,
     Literal,
     Load,
     Local,
-    LoopProgram,
-    Phase,
     Position,
     Set,
-    Statement,
     Store,
     Test,
     Value,
-    While,
 )
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, op_of
-from graphopt.ops.make import CONVERT, default_attrs
 
 IOTA = op_of(p.iota_p)
 SELECT, EQ, NE, CLAMP = (op_of(primitive) for primitive in (p.select_n_p, p.eq_p, p.ne_p, p.clamp_p))
 
 INT64 = np.dtype(np.int64)
 
-GRAIN = 20_000.0
-"""Nanoseconds of work that are worth a thread's while."""
 
-SHARED = 2
-"""Cores that there surely are: ways that share their work among threads are compared by it."""
-
-STATEMENTS = 8
-"""Values in a loop program for each node: shifts of shifts double them, and compiling one takes a millisecond."""
-
-CACHED = 0.2
-"""What loading an operand takes in a loop after one that has loaded it, of what it took there."""
-
-STRIDED = 8
-"""What a load takes where a loop goes through memory in steps, and elements in a step that is one."""
-
-DIVISION = 1.0
-"""Nanoseconds of a quotient or remainder in an index; it keeps loops from being vectorized."""
-
-CHAINED = 1.0
-"""Nanoseconds of a step that waits for the one before."""
-
-LOOP = 2.0
-"""Nanoseconds of a loop inside of another: its start, and its vector's elements combined at the end."""
-
-SMALL = 8
-"""Elements along an axis up to which a loop is written out."""
-
-WRITTEN_OUT = 16
-"""Elements of all axes that are written out in one place."""
-
-Element = Callable[[Indices], Value]
-"""Writes the statements for one element at indices, and returns it."""
-
-Found = TypeVar("Found")
-
-Part = tuple[Sequence[int], Element]
-"""What a reduction goes over: loops of these extents around an element."""
-
-
-@dataclass(slots=True)
-class _Scope:
-    """One block being written.
-
-    bound: the variables of indices that begin in it. times: how often it runs in one iteration of the phase. variable:
-    that of the innermost loop. opaque: nothing inside of it may be computed outside, for it is computed under a
-    condition. vector: whether it is a loop over all elements of a tile.
-    """
-
-    block: Block
-    bound: set[str]
-    times: float
-    variable: str
-    opaque: bool = False
-    vector: bool = False
-    known: dict[Any, Any] = field(default_factory=dict)
-    nests: list[_Nest] = field(default_factory=list)
-
-
-@dataclass(eq=False, slots=True)
-class _Nest:
-    """Loops inside each other in which reductions accumulate. after: those whose results are needed in these."""
-
-    extents: tuple[int, ...]
-    indices: Indices
-    scopes: list[_Scope]
-    after: set[_Nest] = field(default_factory=set)
-
-
-class TooLargeError(Exception):
-    """A body asks for the same elements at so many places that its loop program would be too large."""
-
-
-class SideBySide(Protocol):
-    """How a phase goes about what it needs for many elements side by side."""
-
-    def keeps(self, node: Node, at: Indices) -> bool:
-        """Whether elements of a node are kept for the loop over them."""
-
-    def element(self, node: Node, at: Indices) -> Value:
-        """One element that is kept, in that loop."""
-
-
-class Derivation:
-    """Writes loop programs for one body.
-
-    work, time: nanoseconds that all phases are expected to take on one core, and on SHARED cores.
-    """
+class Derivation(NestWriter):
+    """Writes the loop programs of one body: what its nodes' elements are computed from."""
 
     def __init__(self, body: Graph, cost: Callable[[Node], float], small: int = SMALL) -> None:
         """cost: of one element of a node, in nanoseconds. small: the elements of an axis that is written out."""
-        self.body = body
-        self.cost = cost
-        self.small = small
-        self.above = _reductions_above(body)
-        self.inputs = {q: Buffer(f"in{i}", q.aval.dtype, q.aval.size, "in") for i, q in enumerate(body.params)}
-        self.outputs = [Buffer(f"out{i}", n.aval.dtype, n.aval.size, "out") for i, n in enumerate(body.outputs)]
-        self.in_place: dict[Node, int] = {}  # operands that a result, by its number, is written over
-        self.scratch: list[Buffer] = []
-        self.tiles: list[Buffer] = []
+        super().__init__(body, cost, small)
         self.combined: dict[Node, Callable[[Indices], Value]] = {}  # how else elements of a node are found
         self.folds: dict[Node, Callable[[Indices], Fold]] = {}  # what is left of a reduction that was done in parts
-        self.columns: SideBySide | None = None  # of the phase that is being written
-        self.phases: list[Phase] = []
-        self._phase, self._extent = "", 0  # the variable of the phase that is being written
-        self.work = self.time = 0.0
-        self.evaluations: defaultdict[Node, float] = defaultdict(float)  # how often an element of a node is computed
-        self._path: list[_Scope] = []
-        self._names = 0
-        self._operations = sum(len(graph.nodes) for graph in nested_graphs(body))
-        # Nanoseconds of what stands before the phase that is being written, and of one of its iterations.
-        self._before = self._iteration = 0.0
-        self._loaded: set[Any] = set()  # what that phase has loaded, and where but for a number
-        self._hosts: dict[tuple[Node, bool], set[_Nest]] = {}  # its loops in which a reduction accumulates, or again
-        self._open: list[_Nest] = []  # those that are being written
-        self._shared: list[Block] = []  # blocks in it to which was added what stands before loops that were there
-
-    @property
-    def program(self) -> LoopProgram:
-        """The loop program of all phases so far."""
-        buffers = (*self.inputs.values(), *self.outputs, *self.scratch, *self.tiles)
-        in_place = tuple((self.inputs[node], self.outputs[number]) for node, number in self.in_place.items())
-        return LoopProgram(buffers, tuple(self.phases), in_place)
-
-    # ---- statements
-
-    def add(self, statement: Statement) -> None:
-        """A statement at the end of the current block."""
-        self._path[-1].block.statements.append(statement)
-
-    def let(self, value: Expression, dtype: Any, node: Node | None = None, kind: str = "v") -> Local:
-        """A new local value in the current block."""
-        local = Local(self.name(kind), np.dtype(dtype))
-        self.add(Let(local, value, node))
-        if isinstance(value, Load | Position):
-            inside, around = value.at.divisions(self._path[-1].variable), self._path[max(len(self._path) - 2, 0)]
-            self._spend(DIVISION * inside)
-            # The others are done once, before the innermost loop.
-            self._spend(DIVISION * (value.at.divisions() - inside) * around.times / self._path[-1].times)
-        if node is not None:
-            factor = 1.0
-            if isinstance(value, Load):
-                # What is written out reads the elements beside each other one after the other.
-                beside = (node, value.at.terms)
-                factor = 1.0 if beside in self._loaded else self._stride(value.at)
-                factor *= CACHED if node in self._loaded else 1.0
-                self._loaded |= {node, beside}
-            self._spend(self.cost(node) * factor)
-        return local
-
-    def converted(self, value: Value, dtype: Any) -> Value:
-        """A value in another dtype."""
-        if value.dtype == dtype:
-            return value
-        attrs = default_attrs(CONVERT).replace(new_dtype=np.dtype(dtype))
-        return self.let(Apply(CONVERT, attrs, (value,)), dtype)
-
-    def spend(self, node: Node) -> None:
-        """Counts the cost of one element of a node, which no local value stands for."""
-        self._spend(self.cost(node))
-
-    def evaluated(self, node: Node, times: int = 1) -> None:
-        """Counts elements of a node that are computed in the current block."""
-        self.evaluations[node] += times * self._path[-1].times * (self._extent if self._in_iteration() else 1)
-
-    def _in_iteration(self) -> bool:
-        """Whether the current block is run again with each iteration of the phase."""
-        return len(self._path) > 1 and self._phase in self._path[1].bound
-
-    def _spend(self, time: float) -> None:
-        """Counts nanoseconds for what is done in the current block."""
-        time *= self._path[-1].times
-        if self._in_iteration():
-            self._iteration += time
-        else:
-            self._before += time
-
-    def _stride(self, at: Index) -> int:
-        """What loading an element takes, of what it takes where the innermost loop finds it beside the one before."""
-        return STRIDED if abs(at.coefficient(self._path[-1].variable) or 0) >= STRIDED else 1
-
-    def bind(self, name: str) -> None:
-        """Makes a local value of the current block known as a variable of indices."""
-        self._path[-1].bound.add(name)
-
-    def name(self, kind: str) -> str:
-        """A name that is not used yet."""
-        self._names += 1
-        if self._names > STATEMENTS * (self._operations + 10):
-            raise TooLargeError
-        return f"{kind}{self._names}"
-
-    def new_scratch(self, dtype: Any, size: int) -> Buffer:
-        """A buffer that later phases read."""
-        buffer = Buffer(f"scratch{len(self.scratch)}", np.dtype(dtype), size, "scratch")
-        self.scratch.append(buffer)
-        return buffer
-
-    def new_tile(self, dtype: Any, size: int) -> Buffer:
-        """A buffer that each thread has for itself."""
-        buffer = Buffer(f"tile{len(self.tiles)}", np.dtype(dtype), size, "tile")
-        self.tiles.append(buffer)
-        return buffer
-
-    def phase(self, extent: int, write: Callable[[Index], None]) -> None:
-        """One phase, whose body `write` writes for an index."""
-        self._phase = name = self.name("i")
-        self._extent = extent
-        once = _Scope(Block(), set(), 1.0, name)
-        body = _Scope(Block(), {name}, 1.0, name)
-        self._path, self._before, self._iteration, self._loaded = [once, body], 0.0, 0.0, set()
-        self._hosts, self._open, self._shared = {}, [], []
-        write(variable(name, 0, extent - 1) if extent > 1 else Index())
-        self.columns = None
-        for block in {id(block): block for block in self._shared}.values():
-            sort_by_need(block)
-        grain = max(1, min(extent, round(max(GRAIN, self._before) / max(self._iteration, 1e-3))))
-        self.phases.append(Phase(name, extent, grain, once.block, body.block))
-        chunks = -(-extent // grain)
-        work = self._iteration * extent + self._before * chunks
-        self.work += work
-        self.time += work / min(SHARED, chunks)
-
-    def loop(self, extent: int, kind: str, write: Callable[[Index], None]) -> None:
-        """One loop, written after all that its body needs from outside; no loop where it would run once or never."""
-        if extent == 1:
-            return write(Index())
-        if extent == 0:
-            return None
-        name = self.name("j" if kind == SERIAL else "r")
-        return self.loop_over(name, extent, kind, lambda: write(variable(name, 0, extent - 1)))
-
-    def loop_over(
-        self,
-        name: str,
-        extent: int,
-        kind: str,
-        write: Callable[[], None],
-        within: Within = (),
-        vector: bool = False,
-    ) -> None:
-        """A loop over a variable within conditions on it. vector: whether it is one over all elements of a tile."""
-        inside = tuple([c for c in within if not c[0].coefficient(name)])  # those that no range can say
-        if inside:
-            body, write = write, lambda: self.condition(inside, body)
-        block, outer = Block(), self._path[-1]
-        with self._inside(_Scope(block, {name}, outer.times * extent, name, vector=vector)):
-            write()
-        self.add(For(name, extent, kind, block, tuple([c for c in within if c not in inside])))
-
-    def loops_within(
-        self,
-        extents: Sequence[int],
-        within: Callable[[Indices], Within],
-        write: Callable[[Indices, Within], None],
-        apart: str = "",
-    ) -> None:
-        """Loops inside each other, each within the conditions that are about it and no loop inside of it.
-
-        write: what is in the innermost; it gets the conditions on the variable `apart`, which is that of a loop there.
-        Small loops that these are about are written out, so that its range is known.
-        """
-        names = [self.name("r") if extent > 1 else "" for extent in extents]
-        at = [variable(name, 0, extent - 1) for name, extent in zip(names, extents, strict=True)]
-        first = within(tuple(at))
-        conditions = [c for c in first if not always((c,))]
-        if 0 in extents or any(always((c,)) is False for c in conditions):
-            return
-        about = {c: set(c[0].variables()) for c in conditions}
-        # From the innermost loop outwards: who is the first with its variable in a condition has it.
-        owned: dict[str, Within] = {}
-        for name in [apart, *reversed(names)]:
-            owned[name] = tuple([c for c in conditions if name in about[c]])
-            conditions = [c for c in conditions if c not in owned[name]]
-        out = {n for n in names if any(n in about[c] for c in owned[apart]) and not owned[n]}
-
-        def level(number: int) -> None:
-            if number == len(extents):
-                # Those that were about `apart`; a step that is a number may have taken the variable out of them.
-                last = [c for c, was in zip(within(tuple(at)), first, strict=True) if was in owned[apart]]
-                last = [c for c in last if not always((c,))]
-                if not any(always((c,)) is False for c in last):
-                    write(tuple(at), tuple(last))
-            elif extents[number] == 1:
-                level(number + 1)
-            elif names[number] in out and extents[number] <= self.small:
-                for step in range(extents[number]):
-                    at[number] = number_index(step)
-                    level(number + 1)
-            else:
-                name = names[number]
-                self.loop_over(name, extents[number], REDUCTION, lambda: level(number + 1), owned[name])
-
-        self.condition(tuple(conditions), lambda: level(0))
-
-    def loops(self, extents: Sequence[int], write: Callable[[Indices], None], write_out: bool) -> None:
-        """Serial loops inside each other. write_out: whether the small ones are innermost, and written out."""
-        if 0 in extents:
-            return
-        large, each = self._written_out(extents, write) if write_out else (tuple(extents), write)
-
-        def inner(done: Indices) -> None:
-            if len(done) == len(large):
-                each(done)
-            else:
-                self.loop(large[len(done)], SERIAL, lambda index: inner((*done, index)))
-
-        inner(())
-
-    def _written_out(
-        self, extents: Sequence[int], write: Callable[[Indices], None]
-    ) -> tuple[tuple[int, ...], Callable[[Indices], None]]:
-        """The extents of which there are to be loops, and what is to be written in them."""
-        small: set[int] = set()
-        for axis in reversed(range(len(extents))):
-            if extents[axis] <= self.small and math.prod(extents[k] for k in (*small, axis)) <= WRITTEN_OUT:
-                small.add(axis)
-
-        def each(done: Indices) -> None:
-            for steps in itertools.product(*(range(extents[axis]) for axis in sorted(small))):
-                found, others = iter(steps), iter(done)
-                write(tuple(number_index(next(found)) if k in small else next(others) for k in range(len(extents))))
-
-        return tuple(extent for axis, extent in enumerate(extents) if axis not in small), each
-
-    def _nest(self, extents: Sequence[int], write: Callable[[Indices], None], after: set[_Nest]) -> _Nest | None:
-        """Loops that accumulate: those that are there with these extents, unless `after` has them, or new ones.
-
-        None where there is no loop.
-        """
-        large, each = self._written_out(extents, write)
-        if 0 in extents:
-            return None
-        if not large:
-            each(())
-            return None
-        outer = self._path[-1]
-        # What is needed in loops that are being written comes before them.
-        late = after.union(self._open, *(self._after(nest) for nest in self._open))
-        for nest in outer.nests:
-            if nest.extents == large and nest not in late:
-                self._write(nest, each)
-                self._shared += [scope.block for scope in (outer, *nest.scopes)]
-                return nest
-        names = [self.name("r") for _ in large]
-        scopes: list[_Scope] = []
-        for name, extent in zip(names, large, strict=True):
-            around = scopes[-1] if scopes else outer
-            self._spend(LOOP * around.times / outer.times)
-            scopes.append(_Scope(Block(), {name}, around.times * extent, name))
-        nest = _Nest(large, tuple(variable(n, 0, e - 1) for n, e in zip(names, large, strict=True)), scopes)
-        self._write(nest, each)
-        outer.nests.append(nest)
-        for around, scope, name, extent in reversed(list(zip((outer, *scopes), scopes, names, large, strict=False))):
-            around.block.statements.append(For(name, extent, REDUCTION, scope.block))
-        return nest
-
-    def _write(self, nest: _Nest, each: Callable[[Indices], None]) -> None:
-        path = self._path
-        self._path = [*path, *nest.scopes]
-        self._open.append(nest)
-        each(nest.indices)
-        self._open.pop()
-        self._path = path
-
-    def _loops_before(self, node: Node, again: bool) -> set[_Nest]:
-        """The loops that must be done before those of a reduction, or those that find its place in its operand."""
-        needs = {(n, b) for operand in node.inputs for n in self.above[operand] for b in (False, True)}
-        hosts = {nest for key in (*needs, *([(node, False)] if again else [])) for nest in self._hosts.get(key, ())}
-        return hosts.union(*(nest.after for nest in hosts))
-
-    def _after(self, nest: _Nest) -> set[_Nest]:
-        """The loops that need the results of `nest`."""
-        return {n for nests in self._hosts.values() for n in nests if nest in n.after}
-
-    def _host(self, node: Node, again: bool, nest: _Nest) -> None:
-        """Notes that a reduction accumulates in `nest`, which comes before what is being written."""
-        before = self._loops_before(node, again)
-        self._hosts.setdefault((node, again), set()).add(nest)
-        for later, earlier in ((nest, before), *((outer, {nest}) for outer in self._open)):
-            earlier = earlier.union(*(n.after for n in earlier)) - {later}
-            for other in (later, *self._after(later)):
-                other.after |= earlier
-
-    def condition(self, within: tuple[tuple[Index, int, int], ...], *writers: Callable[[], None]) -> None:
-        """What the first writer writes, where `within` holds; else what the second does, if there is one."""
-        known = always(within)
-        if known is not None:
-            for write in writers[:1] if known else writers[1:]:
-                write()
-            return
-        blocks = (Block(), Block())
-        for block, write in zip(blocks, writers, strict=False):
-            outer = self._path[-1]
-            with self._inside(_Scope(block, set(), outer.times, outer.variable, opaque=True)):
-                write()
-        self.add(If(within, *blocks))
-
-    def repeat(self, test: Callable[[], Value], write: Callable[[], None]) -> None:
-        """What `write` writes, again and again as long as the value is true that `test` writes before it."""
-        outer, blocks = self._path[-1], (Block(), Block())
-        with self._inside(_Scope(blocks[0], set(), outer.times * GUESSED, outer.variable)):
-            condition = test()
-        with self._inside(_Scope(blocks[1], set(), outer.times * GUESSED, outer.variable)):
-            write()
-        self.add(While(blocks[0], condition, blocks[1]))
-
-    @contextmanager
-    def _inside(self, scope: _Scope) -> Iterator[None]:
-        path = self._path
-        self._path = [*path, scope]
-        try:
-            yield
-        finally:
-            self._path = path
-
-    # ---- values
 
     def value(self, node: Node, at: Indices) -> Value:
         """One element of a node, computed in the outermost block that it can be computed in."""
         return self._once((node, at), at, lambda: self._compute(node, at))
-
-    def _once(self, key: Any, at: Indices, compute: Callable[[], Found]) -> Found:
-        """What `compute` gives, known by its key; written in the outermost block that has the variables of `at`."""
-        path = self._path
-        for scope in reversed(path):
-            if key in scope.known:
-                found: Found = scope.known[key]
-                return found
-        depth = self._outermost(path, {name for index in at for name in index.variables()})
-        self._path = path[: depth + 1]
-        found = path[depth].known[key] = compute()
-        self._path = path
-        return found
-
-    def _outermost(self, path: Sequence[_Scope], needed: AbstractSet[str]) -> int:
-        """The depth of the outermost block of a path that has these variables and from which nothing is hidden."""
-        depth = len(path) - 1
-        while depth and not path[depth].opaque and not needed & path[depth].bound:
-            depth -= 1
-        return depth
-
-    def before_vector(self, key: Any, needed: AbstractSet[str], make: Callable[[], Any]) -> Any:
-        """What `make` writes outside of the vector loop that is being written, once for `key`.
-
-        needed: the variables that it is about: it stands in the outermost block that has them.
-        """
-        path = self._path
-        for scope in reversed(path):
-            if key in scope.known:
-                return scope.known[key]
-        depth = self._outermost(path[:-1], needed)
-        self._path = path[: depth + 1]
-        found = path[depth].known[key] = make()
-        self._path = path
-        return found
-
-    def repeats(self, needed: AbstractSet[str]) -> int:
-        """How often the vector loop that is being written runs for one run of what needs these variables; 0 where it
-        alone has one of them."""
-        path = self._path
-        if needed & path[-1].bound:
-            return 0
-        depth = self._outermost(path[:-1], needed)
-        times = path[-2].times / path[depth].times
-        return round(times * self._extent if depth == 0 < len(path) - 2 else times)
 
     def _compute(self, node: Node, at: Indices) -> Value:
         kept = self.columns if self._path[-1].vector and node not in self.combined else None
@@ -733,15 +263,6 @@ def is_fold(node: Node) -> bool:
 def kept_by(node: Node) -> tuple[Node, int]:
     """The node whose fold keeps the elements of a node, and which of what it keeps they are."""
     return (node.inputs[0], node.attrs["index"]) if node.op is PROJECT else (node, -1)
-
-
-def _reductions_above(body: Graph) -> dict[Node, frozenset[Node]]:
-    """For each node the reductions that it is, or is made of."""
-    above: dict[Node, frozenset[Node]] = {}
-    for node in body.nodes:
-        own = {node} if node.op in REDUCTIONS else set()
-        above[node] = frozenset(own).union(*(above[n] for n in node.inputs))
-    return above
 
 
 def merged(kept: Indices, axes: Sequence[int], reduced: Indices) -> Indices:

@@ -25,7 +25,8 @@ from collections.abc import Callable, Iterator
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import Indices, Within
-from graphopt.analysis.derive import STRIDED, Derivation, TooLargeError
+from graphopt.analysis.derive import Derivation
+from graphopt.analysis.writing import STRIDED, TooLargeError
 from graphopt.ir.graph import Graph
 from graphopt.ir.index import Index, delinear, linear, variable
 from graphopt.ir.loop import SERIAL, VECTOR, Buffer, Load, Store, Value

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from jax import lax
 
 from graphopt.analysis import columns
-from graphopt.analysis.derive import Derivation, TooLargeError
+from graphopt.analysis.derive import Derivation
+from graphopt.analysis.writing import TooLargeError
 from graphopt.backends.interpret import interpret, shaped
 from graphopt.backends.numba.engine import NumbaEngine, ways
 from graphopt.backends.reference import evaluate

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from jax import lax
 
 from graphopt.analysis import parts
-from graphopt.analysis.derive import SMALL, Derivation, TooLargeError, write_outputs
+from graphopt.analysis.derive import Derivation, write_outputs
+from graphopt.analysis.nests import SMALL
 from graphopt.analysis.reductions import ADD
+from graphopt.analysis.writing import TooLargeError
 from graphopt.backends.interpret import interpret, shaped
 from graphopt.backends.numba.engine import NumbaEngine
 from graphopt.backends.reference import evaluate
