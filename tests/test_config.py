@@ -29,7 +29,10 @@ def test_an_unknown_setting_is_refused_with_those_that_are_known(environment: di
     [
         ({"backend": "xlla"}, r"unknown backend 'xlla'; known: auto, xla"),
         ({"numerics": "sloppy"}, r"unknown numerics 'sloppy'; known: exact, standard, fast"),
-        ({"passes": ("inlin",)}, r"unknown pass 'inlin'; known: inline, reroll, fold, simplify, contract, hoist, dead, chunk"),
+        (
+            {"passes": ("inlin",)},
+            r"unknown pass 'inlin'; known: inline, reroll, fold, simplify, contract, hoist, dead, chunk",
+        ),
         ({"passes": "inline"}, r"passes must be a sequence .* write \('inline',\)"),
         ({"passes": (3,)}, r"a pass is a name or an instance .* not 3"),
     ],
