@@ -61,7 +61,8 @@ def test_random_gathers(mode: str) -> None:
 def test_dtypes(dtype: str) -> None:
     random = np.random.default_rng(SEED)
     with jax.enable_x64(True):
-        x = values(random, dtype, (53, 7), True)
+        # Denormals of bfloat16 XLA flushes in some versions even where they are only moved; kernels keep them.
+        x = values(random, dtype, (53, 7), dtype != "bfloat16")
         i = random.integers(-60, 60, 101)
         function = lambda x, i: (x.at[i].get(mode="fill"), lax.dynamic_update_slice(x, x[:5, :3], (i[0], i[1])))
         agrees(function, x, i)

@@ -15,7 +15,7 @@ from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
 import graphopt
-from graphopt.analysis import derive, parts
+from graphopt.analysis import parts, writing
 from graphopt.analysis.reductions import REDUCTIONS
 from graphopt.backends.agreement import disagreement
 from graphopt.backends.numba.lowering import ENGINE
@@ -346,7 +346,7 @@ def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     if request.param:
         monkeypatch.setattr(parts, "LONG", 4)
         monkeypatch.setattr(parts, "PARTS", 3)
-        monkeypatch.setattr(derive, "GRAIN", 0.5)
+        monkeypatch.setattr(writing, "GRAIN", 0.5)
 
 
 def test_random_programs(small: None) -> None:

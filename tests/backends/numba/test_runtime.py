@@ -18,7 +18,7 @@ import pytest
 from jax import lax
 
 import graphopt
-from graphopt.analysis import derive, parts
+from graphopt.analysis import parts, writing
 from graphopt.backends.numba import frame
 from graphopt.backends.numba.emit import source_of
 from graphopt.backends.numba.engine import NumbaEngine, plan_by_key
@@ -144,7 +144,7 @@ def test_a_version_of_the_interface_that_is_not_known_is_refused(monkeypatch: py
 @pytest.fixture
 def fine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """So little work is worth a thread that each phase is cut into many chunks."""
-    monkeypatch.setattr(derive, "GRAIN", 2.0)
+    monkeypatch.setattr(writing, "GRAIN", 2.0)
     monkeypatch.setattr(parts, "LONG", 100)
     yield
 
