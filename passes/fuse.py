@@ -26,7 +26,7 @@ from graphopt.analysis.machine import Machine
 from graphopt.analysis.pieces import pieces_of
 from graphopt.analysis.reductions import REDUCTIONS
 from graphopt.errors import EngineError
-from graphopt.ir.graph import Graph, make_graph, nested_graphs
+from graphopt.ir.graph import Graph, depth_first, make_graph, nested_graphs
 from graphopt.ir.node import Node, param, project, results
 from graphopt.ir.op import PROJECT, op_of
 from graphopt.ir.sources import Sources
@@ -279,18 +279,9 @@ def _elements(node: Node) -> int:
 
 def _in_order(graph: Graph, unit_of: dict[Node, Unit]) -> list[Unit]:
     """Nodes and groups, each after all that it needs."""
-    order: list[Unit] = []
-    seen: set[Unit] = set()
-    stack: list[tuple[Unit, bool]] = [(unit_of[n], False) for n in reversed(graph.nodes)]
-    while stack:
-        unit, entered = stack.pop()
-        if entered:
-            order.append(unit)
-        elif unit not in seen:
-            seen.add(unit)
-            stack.append((unit, True))
-            members = unit.members if isinstance(unit, Group) else (unit,)
-            inside = members if isinstance(unit, Group) else ()
-            needed = (unit_of[operand] for member in members for operand in member.inputs if operand not in inside)
-            stack += [(other, False) for other in needed if other not in seen]
-    return order
+
+    def needs(unit: Unit) -> list[Unit]:
+        members, inside = (unit.members, unit.members) if isinstance(unit, Group) else ((unit,), ())
+        return [unit_of[operand] for member in members for operand in member.inputs if operand not in inside]
+
+    return depth_first([unit_of[n] for n in graph.nodes], needs)

@@ -18,7 +18,7 @@ After:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ from graphopt.ir.sources import merge
 from graphopt.passes.rolled import Loop, roll
 from graphopt.passes.rules.moving import concatenated, reshaped, sliced, transposed
 from graphopt.rewrite.passes import Context, Pass
-from graphopt.rewrite.rebuild import with_bodies
+from graphopt.rewrite.rebuild import rebuild, with_bodies
 
 CONCATENATE = op_of(p.concatenate_p)
 
@@ -78,25 +78,15 @@ class Reroll(Pass):
         return roll_graph(graph)
 
 
-def _inside(graph: Graph, context: Context, function: Any) -> Graph:
+def _inside(graph: Graph, context: Context, function: Callable[[Graph], Graph]) -> Graph:
     """The graph with the function of those that it holds."""
     if not any(node.subgraphs for node in graph.nodes):
         return graph
-    mapping: dict[Node, Node] = {}
-    for node in graph.nodes:
-        if node.op is PARAM or node.op is CONSTANT:
-            mapping[node] = node
-            continue
-        inputs = tuple([mapping[n] for n in node.inputs])
-        if node.op is PROJECT:
-            mapping[node] = project(inputs[0], node.attrs["index"])
-        elif node.subgraphs:
-            mapping[node] = node.with_attrs(with_bodies(node, function)).with_inputs(inputs)
-        else:
-            mapping[node] = node.with_inputs(inputs)
-    new = make_graph(graph.params, [mapping[n] for n in graph.outputs])
-    context.sources.inherit(graph, new, mapping)
-    return new
+
+    def visit(node: Node, inputs: tuple[Node, ...]) -> Node | None:
+        return node.with_attrs(with_bodies(node, function)).with_inputs(inputs) if node.subgraphs else None
+
+    return rebuild(graph, context.sources, visit)
 
 
 class _Reroller:

@@ -28,7 +28,7 @@ from graphopt.analysis.repetition import (
 )
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.aval import Aval, array_aval
-from graphopt.ir.graph import Graph, make_graph
+from graphopt.ir.graph import Graph, depth_first, make_graph
 from graphopt.ir.node import Node, constant, is_comparable, param, project
 from graphopt.ir.op import CONSTANT, PROJECT, op_of
 from graphopt.ops.control import Cond, make_scan
@@ -300,18 +300,10 @@ class _Roller:
 
     def in_order(self) -> list[int]:
         """The rows, operands before users."""
-        order: list[int] = []
-        seen: set[int] = set()
-        stack = [(row, False) for row in reversed(range(len(self.stretch.rows)))]
-        while stack:
-            row, entered = stack.pop()
-            if entered:
-                order.append(row)
-            elif row not in seen:
-                seen.add(row)
-                stack.append((row, True))
-                stack.extend((o.row, False) for o in self.stretch.operands[row] if isinstance(o, Same))
-        return order
+        operands = self.stretch.operands
+        return depth_first(
+            range(len(self.stretch.rows)), lambda row: [o.row for o in operands[row] if isinstance(o, Same)]
+        )
 
     def inside(self, operand: object, made: Mapping[int, Node]) -> Node:
         if isinstance(operand, Same):

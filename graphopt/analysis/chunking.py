@@ -156,7 +156,7 @@ class _Growth:
                 return None
             if self.is_large(node):
                 operands = along(node, axis)
-                if operands is None or not node.aval.is_plain:
+                if operands is None:
                     continue  # it is computed before, as a whole, and read in blocks
                 added[node] = axis
                 stack += zip(node.inputs, operands, strict=True)

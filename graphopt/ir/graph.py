@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import networkx
@@ -147,17 +147,25 @@ def topological(params: tuple[Node, ...], outputs: Sequence[Node], leaves: Colle
     return tuple(order)
 
 
+Item = TypeVar("Item", bound=Hashable)
+
+
+def depth_first(starts: Sequence[Item], needs: Callable[[Item], Iterable[Item]]) -> list[Item]:
+    """`starts` and all that they need, each after what it needs itself; depth is not bounded by Python's stack."""
+    order: list[Item] = []
+    seen: set[Item] = set()
+    stack = [(item, False) for item in reversed(starts)]
+    while stack:
+        item, entered = stack.pop()
+        if entered:
+            order.append(item)
+        elif item not in seen:
+            seen.add(item)
+            stack.append((item, True))
+            stack.extend((other, False) for other in needs(item) if other not in seen)
+    return order
+
+
 def nested_graphs(graph: Graph) -> list[Graph]:
     """`graph` and every graph below it, each once, those that are held before those that hold them."""
-    order: list[Graph] = []
-    seen: set[Graph] = set()
-    stack: list[tuple[Graph, bool]] = [(graph, False)]
-    while stack:
-        current, entered = stack.pop()
-        if entered:
-            order.append(current)
-        elif current not in seen:
-            seen.add(current)
-            stack.append((current, True))
-            stack.extend((sub.graph, False) for sub in current.subgraphs if sub.graph not in seen)
-    return order
+    return depth_first((graph,), lambda current: [sub.graph for sub in current.subgraphs])
