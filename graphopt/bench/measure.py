@@ -54,6 +54,32 @@ def rounds(
     return seconds
 
 
+def narrowed(
+    contenders: Mapping[str, Callable[[], float]],
+    count: int,
+    before: Callable[[], object] | None = None,
+    *,
+    width: float,
+    limit: float,
+) -> dict[str, list[float]]:
+    """`rounds`, and as many again and again until the interval of "graphopt" over "jax" is narrow, or time is up.
+
+    Whether to go on depends on the interval's width alone, not on where it lies, or the end would choose the figure.
+
+    width: of the interval, as a share of the median, that is narrow enough. limit: seconds of further rounds.
+    """
+    seconds = rounds(contenders, count, before)
+    end = time.perf_counter() + limit
+    while time.perf_counter() < end:
+        ratio = paired_ratio(seconds["graphopt"], seconds["jax"])
+        if ratio.low is not None and ratio.high is not None and ratio.high - ratio.low < width * ratio.median:
+            break
+        # Of an even number of rounds each contender begins one half.
+        for name, more in rounds(contenders, 2 * math.ceil(count / 2), before).items():
+            seconds[name] += more
+    return seconds
+
+
 def timed(function: Callable[..., Any], *args: Any, calls: int = 1) -> Callable[[], float]:
     """A contender that calls `function(*args)` `calls` times and returns seconds a call. It collects garbage first.
 

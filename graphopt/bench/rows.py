@@ -29,6 +29,7 @@ class Row:
     equations: of its jaxpr, those at the top, without what calls and loops hold.
     measures: by what was measured: "warm", "fresh", "first call" or "call".
     memory: bytes that the compiled program of "jax" and of "graphopt" needs; None where XLA does not say.
+    same: whether XLA made the same program for "jax" and for "graphopt", so that their times differ by chance alone.
     passes: seconds of graphopt's first call that the passes take; None where that was not measured.
     error: why there are no figures; None where there are.
     """
@@ -37,6 +38,7 @@ class Row:
     equations: int = 0
     measures: dict[str, Measure] = field(default_factory=dict)
     memory: dict[str, int] | None = None
+    same: bool = False
     passes: float | None = None
     error: str | None = None
 

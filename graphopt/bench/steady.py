@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import gc
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 
 import graphopt
 from graphopt.bench.caches import Sweep, last_cache
-from graphopt.bench.measure import one_each, paired_ratio, repeated, rounds
+from graphopt.bench.measure import narrowed, one_each, paired_ratio, repeated, rounds
 from graphopt.bench.programs import Program
 from graphopt.bench.rows import Measure, Row, measure_of
 from graphopt.errors import GraphoptError
@@ -41,6 +42,9 @@ FREE, MOST_ROUNDS = 0.05, 5
 
 LIMIT = 6.0
 """Seconds of rounds, beyond which there are fewer of them than asked for."""
+
+WIDTH, PATIENCE = 0.04, 3.0
+"""The 95% interval that further rounds are for, as a share of the median, and for how many seconds they go on."""
 
 SPINNING = 0.03
 """Seconds after a product of matrices in which OpenBLAS's threads wait for the next one, busily."""
@@ -68,7 +72,7 @@ def _measure(program: Program, repeats: int) -> Row:
     args = program.arguments()
     # JAX keeps the traces of functions inside (jax.nn.relu, say): without this, who comes first pays for both.
     equations = len(jax.make_jaxpr(program.make())(*args).eqns)
-    first, functions, memory = compiled(program, args)
+    first, functions, memory, same = compiled(program, args)
     result = functions["jax"](*args)
     agree(functions["graphopt"](*args), result)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves((args, result)))
@@ -77,20 +81,26 @@ def _measure(program: Program, repeats: int) -> Row:
     if program.numpy is not None:
         functions["numpy"] = program.numpy
         arguments["numpy"] = jax.tree.map(np.asarray, args)
-    measures = {"warm": warm(functions, arguments, repeats)}
+    # What differs by chance alone need not be known more closely.
+    patience = 0.0 if same else PATIENCE
+    measures = {"warm": warm(functions, arguments, repeats, patience)}
     if measures["warm"].seconds["jax"] < SLOW:
-        measures["fresh"] = fresh(functions, arguments, repeats, size)
+        measures["fresh"] = fresh(functions, arguments, repeats, size, patience)
     ratio = paired_ratio([first["graphopt"]], [first["jax"]])
-    return Row(program.name, equations, measures | {"first call": Measure(first, ratio)}, memory)
+    return Row(program.name, equations, measures | {"first call": Measure(first, ratio)}, memory, same)
 
 
 def compiled(
     program: Program, args: tuple[Any, ...]
-) -> tuple[dict[str, float], dict[str, Callable[..., Any]], dict[str, int] | None]:
-    """The program under each jit: seconds of tracing, lowering and compiling, the function, and bytes of memory."""
+) -> tuple[dict[str, float], dict[str, Callable[..., Any]], dict[str, int] | None, bool]:
+    """The program under each jit: seconds of tracing, lowering and compiling, the function, bytes of memory.
+
+    Last, whether XLA made the same program of both.
+    """
     first: dict[str, float] = {}
     functions: dict[str, Callable[..., Any]] = {}
     memory: dict[str, int] = {}
+    texts: list[str] = []
     for name, jit in JITS.items():
         functions[name] = jit(program.make())
         start = time.perf_counter()
@@ -99,7 +109,20 @@ def compiled(
         size = needed_bytes(executable)
         if size is not None:
             memory[name] = size
-    return first, functions, memory if len(memory) == len(JITS) else None
+        texts.append(instructions(executable.as_text()))
+    return first, functions, memory if len(memory) == len(JITS) else None, len(set(texts)) == 1
+
+
+def instructions(text: str) -> str:
+    """The computations of a compiled program's text, without names and the places that they come from.
+
+    Names are numbered in the order in which they come up.
+    """
+    _, _, body = text.partition("\n\n%") if "\n\n%" in text else text.partition("\n\nENTRY")
+    body = re.sub(r",? metadata=\{[^}]*\}", "", body)
+    body = re.sub(r" \(.*\) -> .* \{$", " {", body, flags=re.MULTILINE)
+    numbers: dict[str, str] = {}
+    return re.sub(r"%[\w.-]+", lambda name: numbers.setdefault(name[0], f"%{len(numbers)}"), body)
 
 
 def needed_bytes(executable: Any) -> int | None:
@@ -140,8 +163,10 @@ def agree(ours: Any, theirs: Any, tolerance: float = 1e-4) -> None:
             )
 
 
-def warm(functions: Functions, arguments: Mapping[str, tuple[Any, ...]], repeats: int) -> Measure:
-    """Calls with the same arguments again and again."""
+def warm(
+    functions: Functions, arguments: Mapping[str, tuple[Any, ...]], repeats: int, patience: float = 0.0
+) -> Measure:
+    """Calls with the same arguments again and again. patience: seconds of further rounds where the ratio is unsure."""
     contenders = {}
     known: dict[str, list[float]] = {}
     duration = 0.0
@@ -157,7 +182,8 @@ def warm(functions: Functions, arguments: Mapping[str, tuple[Any, ...]], repeats
     if duration > LIMIT:
         return measure_of(known)
     if len(contenders) == len(JITS):
-        return measure_of(rounds(contenders, count(repeats, duration)))
+        rounds_wanted = count(repeats, duration)
+        return measure_of(narrowed(contenders, rounds_wanted, width=WIDTH, limit=patience))
 
     def before() -> None:
         # NumPy's call leaves caches and threads to whoever comes next as that one does not know them.
@@ -165,11 +191,21 @@ def warm(functions: Functions, arguments: Mapping[str, tuple[Any, ...]], repeats
         for name in JITS:
             contenders[name]()
 
-    return measure_of(rounds(contenders, count(repeats, 2 * duration + SPINNING), before))
+    rounds_wanted = count(repeats, 2 * duration + SPINNING)
+    return measure_of(narrowed(contenders, rounds_wanted, before, width=WIDTH, limit=patience))
 
 
-def fresh(functions: Functions, arguments: Mapping[str, tuple[Any, ...]], repeats: int, size: int) -> Measure:
-    """Calls with arguments that lie in no cache. size: bytes of the arguments and results of one call."""
+def fresh(
+    functions: Functions,
+    arguments: Mapping[str, tuple[Any, ...]],
+    repeats: int,
+    size: int,
+    patience: float = 0.0,
+) -> Measure:
+    """Calls with arguments that lie in no cache. size: bytes of the arguments and results of one call.
+
+    patience: seconds of further rounds where the ratio is unsure.
+    """
     held: list[Any] = []
     sweep = swept()
     contenders = {}
@@ -189,7 +225,7 @@ def fresh(functions: Functions, arguments: Mapping[str, tuple[Any, ...]], repeat
     duration = time.perf_counter() - start
     # Of an even number of rounds each contender begins one half.
     pairs = math.ceil(min(repeats, count(repeats, duration)) / 2)
-    return measure_of(rounds(contenders, 2 * pairs, before))
+    return measure_of(narrowed(contenders, 2 * pairs, before, width=WIDTH, limit=patience))
 
 
 @functools.cache

@@ -12,6 +12,9 @@ from graphopt.bench.figures import Change
 from graphopt.bench.measure import Ratio, geometric_mean
 from graphopt.bench.rows import Row
 
+NOT_SLOWER = 0.95
+"""How fast, in jax.jit's speed, what is called no slower is at least, with 95% confidence."""
+
 
 def suite_table(name: str, subject: str, rows: Sequence[Row]) -> Table:
     """The rows of a suite, and the geometric means of their ratios.
@@ -22,18 +25,19 @@ def suite_table(name: str, subject: str, rows: Sequence[Row]) -> Table:
     numpy = any(m.numpy_ratio is not None for row in rows for m in row.measures.values())
     memory = any(row.memory is not None for row in rows)
     passes = any(row.passes is not None for row in rows)
+    same = any(row.same for row in rows)
     title = f"{name}: {subject}\ngraphopt's time over jax.jit's (jax {jax.__version__})"
     table = Table(title=title, title_justify="left")
     table.add_column("case")
     headings = ["equations", "jax.jit", "graphopt", *(f"{m} [95%]" for m in measured)]
-    headings += ["over NumPy's"] * numpy + ["memory of both"] * memory + ["passes"] * passes
+    headings += ["over NumPy's"] * numpy + ["memory of both"] * memory + ["passes"] * passes + ["program"] * same
     for heading in headings:
         table.add_column(heading, justify="right")
     for row in rows:
         if row.error is not None:
             table.add_row(escape(row.name), "[red]failed")
             continue
-        table.add_row(*map(escape, _cells(row, measured, numpy, memory, passes)))
+        table.add_row(*map(escape, _cells(row, measured, numpy, memory, passes, same)))
     good = [row for row in rows if row.error is None]
     if good:
         table.add_section()
@@ -45,7 +49,30 @@ def suite_table(name: str, subject: str, rows: Sequence[Row]) -> Table:
     return table
 
 
-def _cells(row: Row, measured: Sequence[str], numpy: bool, memory: bool, passes: bool) -> list[str]:
+def verdicts(rows: Sequence[Row]) -> str:
+    """How many cases are faster, slower or perhaps slower, of those that XLA did not make the same program of."""
+    others = [row for row in rows if row.error is None and not row.same]
+    lines = [f"XLA made the same program of {sum(row.same for row in rows)} of {len(rows)} cases."]
+    for measured in dict.fromkeys(m for row in others for m in row.measures):
+        ratios = {row.name: row.measures[measured].ratio for row in others if measured in row.measures}
+        sure = {name: (r.low, r.high) for name, r in ratios.items() if r.low is not None and r.high is not None}
+        if not sure:
+            continue
+        faster = sum(high < 1 for _, high in sure.values())
+        slower = [name for name, (low, _) in sure.items() if low > 1]
+        perhaps = [name for name, (low, high) in sure.items() if low <= 1 and high > 1 / NOT_SLOWER]
+        lines.append(
+            f"Of the others, {measured}: {faster} of {len(sure)} are faster; {len(slower)} slower"
+            f"{_listed(slower)}; {len(perhaps)} that may be slower than {NOT_SLOWER} times as fast{_listed(perhaps)}."
+        )
+    return "\n".join(lines)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f" ({'; '.join(names)})" if names else ""
+
+
+def _cells(row: Row, measured: Sequence[str], numpy: bool, memory: bool, passes: bool, same: bool) -> list[str]:
     main = row.measures[measured[0]]
     cells = [row.name, str(row.equations), time(main.seconds["jax"]), time(main.seconds["graphopt"])]
     cells += [str(row.measures[m].ratio) if m in row.measures else "" for m in measured]
@@ -57,6 +84,8 @@ def _cells(row: Row, measured: Sequence[str], numpy: bool, memory: bool, passes:
     if passes:
         share = None if row.passes is None else row.passes / main.seconds["graphopt"]
         cells.append("" if share is None else f"{100 * share:.1f}%")
+    if same:
+        cells.append("same" if row.same else "")
     return cells
 
 

@@ -43,6 +43,7 @@ def test_figures_say_where_they_were_measured_and_read_back(tmp_path: Path) -> N
                 }
             },
             "memory": None,
+            "same": False,
             "passes": None,
             "error": None,
         },
@@ -51,6 +52,7 @@ def test_figures_say_where_they_were_measured_and_read_back(tmp_path: Path) -> N
             "equations": 0,
             "measures": {},
             "memory": None,
+            "same": False,
             "passes": None,
             "error": "Disagreement: 1 of 3 elements differ",
         },

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graphopt.bench import measure
-from graphopt.bench.measure import Ratio, geometric_mean, one_each, paired_ratio, repeated, rounds, timed
+from graphopt.bench.measure import Ratio, geometric_mean, narrowed, one_each, paired_ratio, repeated, rounds, timed
 
 # Which of n ordered values bound the median with at least 95%, and how surely they do: the tables of the sign test.
 INTERVALS = {
@@ -154,3 +154,25 @@ def test_the_geometric_mean() -> None:
     assert geometric_mean([0.3]) == pytest.approx(0.3, rel=1e-15)
     with pytest.raises(ValueError, match=r"math domain error|positive"):
         geometric_mean([1.0, 0.0])
+
+
+def test_rounds_go_on_until_the_interval_is_narrow_or_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+    random = np.random.default_rng(0)
+
+    def noisy(spread: float) -> float:
+        clock[0] += 1.0
+        return float(np.exp(spread * random.normal()))
+
+    steady = {"jax": lambda: noisy(0.0), "graphopt": lambda: noisy(0.0)}
+    assert len(narrowed(steady, 2, width=0.1, limit=1000.0)["jax"]) == 6, "no interval comes from fewer rounds"
+    assert len(narrowed(steady, 2, width=0.1, limit=0.0)["jax"]) == 2
+    shaky = {"jax": lambda: noisy(0.2), "graphopt": lambda: noisy(0.2)}
+    seconds = narrowed(shaky, 7, width=0.1, limit=1e6)
+    ratio = paired_ratio(seconds["graphopt"], seconds["jax"])
+    assert ratio.low is not None
+    assert ratio.high is not None
+    assert ratio.high - ratio.low < 0.1 * ratio.median
+    assert len(seconds["jax"]) > 50
+    assert len(narrowed(shaky, 7, width=0.1, limit=10.0)["jax"]) == 7 + 8

@@ -48,6 +48,7 @@ def test_a_suite_prints_a_table_and_writes_its_figures(
     suite: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steady, "swept", lambda: Sweep(1000))
+    monkeypatch.setattr(steady, "PATIENCE", 0.0)
     only, name = CASES[suite]
     file = tmp_path / "figures.json"
     assert run.main([suite, "--repeats", "1", "--only", only, "--json", str(file)]) == 0
@@ -129,6 +130,25 @@ def test_a_table_has_times_in_the_unit_that_fits_numpy_and_memory(
     assert re.search(r"geometric mean\W+0\.004\W+0\.250\W", out)
     assert "[?]: fewer than six rounds" in out
     assert "empty" not in out
+
+
+def test_the_verdicts_leave_out_what_xla_made_the_same_program_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        ROW,
+        made_up("as slow", Ratio(1.3, 1.2, 1.4), same=True),
+        made_up("slow", Ratio(1.3, 1.2, 1.4)),
+        made_up("unsure", Ratio(1.01, 0.9, 1.06)),
+        made_up("even", Ratio(1.0, 0.99, 1.05)),
+    ]
+    stand_in(monkeypatch, {"one": rows})
+    assert run.main([]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"as slow.*same", out)
+    assert "XLA made the same program of 1 of 5 cases." in out
+    assert "Of the others, warm: 1 of 4 are faster; 1 slower (slow); 1 that may be slower" in out
+    assert "(unsure)." in out
 
 
 @pytest.mark.parametrize(

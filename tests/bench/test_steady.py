@@ -12,12 +12,13 @@ from graphopt.bench import caches, steady
 from graphopt.bench.caches import Sweep, last_cache
 from graphopt.bench.numerics import heat
 from graphopt.bench.programs import Program, renewed
-from graphopt.bench.steady import Disagreement, agree, count, needed_bytes
+from graphopt.bench.steady import Disagreement, agree, count, instructions, needed_bytes
 
 
 @pytest.fixture(autouse=True)
-def small_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_and_soon_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steady, "swept", lambda: Sweep(1000))
+    monkeypatch.setattr(steady, "PATIENCE", 0.0)
 
 
 def test_a_program_is_measured_warm_and_fresh_beside_jax_and_numpy() -> None:
@@ -172,6 +173,24 @@ def test_what_takes_seconds_is_called_once_and_not_with_fresh_arguments(monkeypa
     assert calls == ["numpy"]
     assert list(row.measures) == ["warm", "first call"]
     assert row.measures["warm"].ratio.low is None
+
+
+def test_programs_are_the_same_whatever_their_functions_are_called(tmp_path: Path) -> None:
+    def named(name: str, constant: float) -> str:
+        scope: dict[str, Any] = {"jnp": jnp, "constant": constant}
+        exec(f"def {name}(x):\n    return jnp.sin(x @ x + constant).sum(0)", scope)
+        return instructions(jax.jit(scope[name]).lower(jnp.ones((50, 50))).compile().as_text())
+
+    assert named("one", 1.0) == named("other", 1.0)
+    assert "sine" in named("one", 1.0)
+    assert named("one", 1.0) != named("one", 2.0)
+
+
+def test_a_case_says_whether_xla_made_the_same_program_of_it() -> None:
+    moved = Program("moved", renewed(lambda x: x + 1), lambda: (jnp.ones(3),))
+    ordered = Program("ordered", renewed(lambda x: (x @ x) @ x[0]), lambda: (jnp.ones((70, 70)),))
+    assert steady.measure(moved, 1).same
+    assert not steady.measure(ordered, 1).same
 
 
 class Executable:
