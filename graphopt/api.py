@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 import jax
 from jax.extend.core import unsafe_am_i_under_a_jit_DO_NOT_USE as is_staging
+from jax.sharding import Sharding
 
 from graphopt import advice
 from graphopt.backends.xla.region import RegionCall
@@ -344,7 +345,8 @@ def _jit(function: Callable[..., Any], options: Options, jax_options: dict[str, 
     def explain(*args: Any, **kwargs: Any) -> Report:
         """What graphopt makes of the function on arguments of these types: see `graphopt.explain.Report`."""
         # Not `call`: a cycle would keep the function, and what it has captured, alive until the collector runs.
-        return report_of(traceable.__name__, jitted.trace(*args, **kwargs).jaxpr, options)
+        devices = _devices((args, kwargs, jax_options))
+        return report_of(traceable.__name__, jitted.trace(*args, **kwargs).jaxpr, options, devices)
 
     def graph(*args: Any, **kwargs: Any) -> Graph:
         return traced_graph(jitted.trace(*args, **kwargs).jaxpr, options)[0]
@@ -372,7 +374,13 @@ def _jit(function: Callable[..., Any], options: Options, jax_options: dict[str, 
 
         traced = jitted.trace(*args, **kwargs).jaxpr
         tuned = tune_program(
-            traced, options, called, lambda options: _jit(function, options, jax_options), tuning_seconds, progress
+            traced,
+            options,
+            called,
+            lambda options: _jit(function, options, jax_options),
+            tuning_seconds,
+            progress,
+            _devices((args, kwargs, jax_options)),
         )
         if lock is not None:
             tuned.write(lock)
@@ -383,6 +391,13 @@ def _jit(function: Callable[..., Any], options: Options, jax_options: dict[str, 
     call.verify = _guard(function, verify)
     call._graph = _guard(function, graph)
     return call
+
+
+def _devices(given: Any) -> int:
+    """Over how many devices the arrays and shardings in a pytree are spread; 1 where there are none."""
+    leaves = jax.tree.leaves(given)
+    shardings = [leaf if isinstance(leaf, Sharding) else getattr(leaf, "sharding", None) for leaf in leaves]
+    return max([1, *(len(each.device_set) for each in shardings if isinstance(each, Sharding))])
 
 
 def _jax_jit(function: Callable[..., Any], options: Options, jax_options: dict[str, Any]) -> Any:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
+from graphopt.analysis.local import local_graphs
 from graphopt.analysis.machine import Machine, this_machine
 from graphopt.backends.agreement import disagreement
 from graphopt.backends.reference import apply_opened, drawn, evaluate
@@ -61,9 +62,11 @@ def optimize_graph(
 
 
 def engine_passes(graph: Graph, options: Options, context: Context, target: Target) -> tuple[Pass, ...]:
-    """What follows the pipeline where another engine than XLA may take part: on one device, a CPU, in this process."""
-    if options.backend == "xla" or context.portable or context.differentiable or target.platforms != ("cpu",):
+    """What follows the pipeline where another engine than XLA may take part: on CPUs, in this process."""
+    elsewhere = target.for_export or target.symbolic or target.platforms != ("cpu",)
+    if options.backend == "xla" or elsewhere or context.differentiable:
         return ()
+    inside = local_graphs(graph)
     decision = decision_for(graph, options, context) if options.tuning else None
     base = options.backend if decision is None else decision.base
     machine = machine_for_decisions() if base == "auto" else None
@@ -74,8 +77,15 @@ def engine_passes(graph: Graph, options: Options, context: Context, target: Targ
     # Numba takes a second to import: not before it is needed.
     from graphopt.backends.numba import lowering
 
-    fuse = Fuse(lowering.ENGINE, machine, None if decision is None else frozenset(decision.kernels))
-    kernels = (fuse, Reuse(lowering.ENGINE))
+    only = None if decision is None else frozenset(decision.kernels)
+    kernels: tuple[Pass, ...] = (
+        Fuse(lowering.ENGINE, machine, only, target.num_devices),
+        Reuse(lowering.ENGINE),
+    )
+    if inside:
+        from graphopt.passes.local import Local
+
+        kernels = (Local(lowering.ENGINE), *kernels)
     return kernels if base == "auto" else (RandomBits(), *kernels)
 
 

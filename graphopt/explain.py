@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from graphopt.analysis.cost import Cost, cost_of
+from graphopt.analysis.local import devices_in
 from graphopt.backends.reference import drawn
 from graphopt.backends.xla.staging import jaxpr_of
 from graphopt.backends.xla.target import Target
@@ -245,13 +246,19 @@ class Report:
         return lines[:SHOWN_LINES] + more
 
 
-def report_of(name: str, closed: ClosedJaxpr, options: Options) -> Report:
-    """The report of a program that was traced, for the default platform and one device."""
+def report_of(name: str, closed: ClosedJaxpr, options: Options, devices: int = 1) -> Report:
+    """The report of a program that was traced, for the default platform. devices: over how many its arguments are
+    spread, at least."""
     traced, sources = traced_graph(closed, options)
-    target = Target((jax.default_backend(),))
+    target = target_of(traced, devices)
     given = _tuned_for(closed, options, target) if options.tuning else options
     graph, records = optimize_graph(traced, sources, given, target, timed=True)
     return Report(name, options, target, records, traced, graph, cost_of(traced), cost_of(graph), sources)
+
+
+def target_of(graph: Graph, devices: int = 1) -> Target:
+    """Where a program is going to run: the default platform, on the devices of its arguments and operations."""
+    return Target((jax.default_backend(),), max(devices, devices_in(graph)))
 
 
 def traced_graph(closed: ClosedJaxpr, options: Options) -> tuple[Graph, Sources]:

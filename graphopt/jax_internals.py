@@ -401,6 +401,13 @@ def lowering_devices(ctx: Any) -> int:
     return 1
 
 
+def differs_by_mesh_only(context: Any) -> bool:
+    """Whether what an equation carries besides its parameters says in which mesh it runs, and nothing else."""
+    here = core.JaxprEqnContext()
+    names = set(type(context).__slots__) - {"cur_abstract_mesh", "configs", "__weakref__"}
+    return all(getattr(context, name) == getattr(here, name) for name in names)
+
+
 def is_lowering_for_export(ctx: Any) -> bool:
     """Whether the module is to be serialized."""
     return bool(ctx.module_context.lowering_parameters.for_export)

@@ -19,10 +19,9 @@ import jax
 from jax.extend.core import ClosedJaxpr
 from rich.progress import Progress
 
-from graphopt.backends.xla.target import Target
 from graphopt.compile import optimize_graph
 from graphopt.config import Options
-from graphopt.explain import program_hash, region_of
+from graphopt.explain import program_hash, region_of, target_of
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.lock import Decision, hash_of, write_lock
 from graphopt.ops.kernel import KERNEL
@@ -77,6 +76,7 @@ def tune(
     function: Callable[[Options], Any],
     seconds: float,
     progress: bool,
+    devices: int = 1,
 ) -> Tuned:
     """Measures the candidates for a traced program for about so many seconds.
 
@@ -93,7 +93,7 @@ def tune(
             calls = [_prepared(jitted(_with(options, each.decision)), report) for each in candidates]
             return _measured(candidates, calls, until, report)
 
-        first = list(_candidates(closed, options))
+        first = list(_candidates(closed, options, devices))
         found, rounds = measured(first, time.perf_counter() + 0.5 * max(0.0, stop - time.perf_counter()))
         best = min(found, key=lambda each: each.decision.ratio)
         more = [found[0], best, *_without_one(best)] if len(best.decision.kernels) > 1 else [found[0], best]
@@ -109,11 +109,10 @@ def _with(options: Options, decision: Decision) -> Options:
     return replace(options, tuning=(decision,))
 
 
-def _candidates(closed: ClosedJaxpr, options: Options) -> Iterator[Candidate]:
+def _candidates(closed: ClosedJaxpr, options: Options, devices: int = 1) -> Iterator[Candidate]:
     """XLA alone, then what has other kernels than those before it."""
-    target = Target((jax.default_backend(),))
-
     region, sources = region_of(closed)
+    target = target_of(region, devices)
 
     def graph_for(backend: str) -> Graph:
         return optimize_graph(region, sources, replace(options, backend=backend, tuning=()), target)[0]

@@ -22,6 +22,7 @@ from jax.extend.core import primitives
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.engine import Engine, Plan
 from graphopt.analysis.grouping import Group, groups_of, is_repeated, is_worth_a_kernel
+from graphopt.analysis.local import is_shard_map, local_graphs
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.pieces import pieces_of
 from graphopt.analysis.reductions import REDUCTIONS
@@ -33,6 +34,7 @@ from graphopt.ir.sources import Sources
 from graphopt.lock import hash_of
 from graphopt.ops.control import COND, SCAN, WHILE
 from graphopt.ops.kernel import KERNEL, kernel
+from graphopt.ops.local import RETYPE, as_given
 from graphopt.passes.choose import candidate, decide, runs_of, takes, time_of_others
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import with_bodies
@@ -55,12 +57,14 @@ class Fuse(Pass):
     """Makes kernels for an engine, of all that it can take; says what it cannot, and why.
 
     engine: whose kernels. machine: of what that gains time on this machine; by default of all. only: of the regions so
-    formed those whose graphs have these hashes, whatever time they are expected to take.
+    formed those whose graphs have these hashes, whatever time they are expected to take. devices: over how many the
+    program is partitioned; if several, kernels are made of what runs on one of them each.
     """
 
     engine: Engine = field(repr=False)
     machine: Machine | None = field(default=None, repr=False)
     only: frozenset[str] | None = field(default=None, repr=False)
+    devices: int = 1
     name = "fuse"
 
     def run(self, graph: Graph, context: Context) -> Graph:
@@ -71,6 +75,10 @@ class Fuse(Pass):
             context.note(f"left to XLA: everything, for {reason}")
             return graph
         fuser = _Fuser(self.engine, self.machine is not None, context)
+        if self.devices > 1:
+            fuser.inside = local_graphs(graph)
+            outside = f"left to XLA: what is partitioned over {self.devices} devices, being outside of shard_map"
+            context.note(f"{outside}, or inside of one that leaves axes of the mesh to the partitioner")
         if self.only is not None:
             fuser.keep(graph, self.only)
         elif self.machine is not None:
@@ -92,6 +100,7 @@ class _Fuser:
         self.done: dict[Graph, Graph] = {}
         self.plans: dict[Graph, Plan | None] = {}
         self.chosen: dict[Graph, list[Group]] | None = None
+        self.inside: set[Graph] | None = None  # the graphs that may have kernels; None where all may
         self.declined: Counter[str] = Counter()
         self.kernels = self.fused = 0
         self.exact = context.options.numerics == "exact"
@@ -107,6 +116,10 @@ class _Fuser:
         if body not in self.plans:
             self.plans[body] = self.engine.plan(body, not self.exact)
         return self.plans[body]
+
+    def may(self, graph: Graph) -> bool:
+        """Whether there may be kernels in a graph."""
+        return self.inside is None or graph in self.inside
 
     def takes(self, node: Node) -> bool:
         """Whether a node can be part of a kernel."""
@@ -146,7 +159,9 @@ class _Fuser:
         groups = self.groups(graph) if self.chosen is None else self.chosen.get(graph, [])
         members = {node for group in groups for node in group.members}
         for node in graph.nodes:
-            if node.op.primitive is not None and node not in members and node.op is not KERNEL and not self.is_free:
+            if self.is_free or node in members or node.op.primitive is None or not self.may(graph):
+                continue
+            if node.op not in (KERNEL, RETYPE) and not is_shard_map(node.op):
                 reason = self.engine.declines(node, self.exact)
                 self.declined[reason or f"{node.op.name}, which by itself moves data, or makes a kernel too large"] += 1
         mapping: dict[Node, Node] = {p: p for p in graph.params}
@@ -157,7 +172,8 @@ class _Fuser:
                 mapping[unit] = project(mapping[unit.inputs[0]], unit.attrs["index"])
             elif unit not in mapping:
                 inputs = tuple([mapping[n] for n in unit.inputs])
-                attrs = with_bodies(unit, self.graph) if unit.op in RUNS_ITS_GRAPHS else unit.attrs
+                runs = unit.op in RUNS_ITS_GRAPHS or is_shard_map(unit.op)
+                attrs = with_bodies(unit, self.graph) if runs else unit.attrs
                 mapping[unit] = unit.with_attrs(attrs).with_inputs(inputs)
         new = make_graph(graph.params, [mapping[n] for n in graph.outputs])
         self.context.sources.inherit(graph, new, mapping)
@@ -165,6 +181,8 @@ class _Fuser:
 
     def groups(self, graph: Graph) -> list[Group]:
         """Groups none of which computes much more often than its operations ask for."""
+        if not self.may(graph):
+            return []
         cut: set[Node] = set()
         pieces = pieces_of(graph, self.takes, self.engine.cost)
         for _ in range(ROUNDS):
@@ -208,7 +226,7 @@ class _Fuser:
         body, inputs, _ = body_of(group, graph, self.context.sources)
         plan = self.plan(body)
         assert plan is not None, "groups without a plan are none"
-        node = kernel(body, tuple([mapping[n] for n in inputs]), plan.key, self.engine.name)
+        node = kernel(body, tuple([as_given(mapping[n]) for n in inputs]), plan.key, self.engine.name)
         if len(group.results) == 1:
             mapping[group.results[0]] = node  # which may have several results itself
         else:

@@ -21,6 +21,7 @@ from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.engine import Engine, Pairs
+from graphopt.analysis.local import is_shard_map
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, op_of
@@ -86,7 +87,7 @@ class _Reuser:
             def visit(node: Node, inputs: tuple[Node, ...]) -> Node | None:
                 if node.op is KERNEL and node.attrs["engine"] == self.engine.name:
                     return self.kernel(node, inputs, graph, users, carried)
-                if node.op in RUNS_ITS_GRAPHS:
+                if node.op in RUNS_ITS_GRAPHS or is_shard_map(node.op):
                     return node.with_attrs(with_bodies(node, self.graph)).with_inputs(inputs)
                 return None
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node
 from graphopt.ops.control import COND, SCAN, WHILE, Scan
+from graphopt.ops.local import RETYPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def cost_of(graph: Graph) -> Cost:
 
 def node_cost(node: Node, costs: Mapping[Graph, Cost] = MappingProxyType({})) -> Cost:
     """The cost of one node. costs: of its sub-graphs."""
-    if node.op.primitive is None:
+    if node.op.primitive is None or node.op is RETYPE:
         return Cost()
     if node.op is SCAN:
         scan = Scan.of(node)

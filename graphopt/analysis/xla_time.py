@@ -22,6 +22,7 @@ from graphopt.ir.aval import is_floating
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, Op, op_of
+from graphopt.ops.local import RETYPE
 from graphopt.ops.make import BROADCAST
 
 ARITHMETIC = 0.006
@@ -182,7 +183,7 @@ def streamed_time(body: Graph) -> float:
 
 def alone_time(node: Node, machine: Machine) -> float:
     """Nanoseconds that an operation takes that no kernel could do: roughly, for it is only to compare with."""
-    if node.op in (PARAM, CONSTANT, PROJECT) or node.op.primitive is None or node.op in MOVES:
+    if node.op in (PARAM, CONSTANT, PROJECT, RETYPE) or node.op.primitive is None or node.op in MOVES:
         return 0.0
     if node.op in (SORT, *CUMULATIVE) or node.subgraphs:
         return 0.0

@@ -164,7 +164,114 @@ def what_the_passes_are_told() -> None:
     assert [target.num_devices for target in seen] == [8, 1, 2, 1], seen
 
 
+numba_jit = functools.partial(jit, backend="numba")
+W = np.cos(np.arange(8 * 40 * 6, dtype=np.float32)).reshape(8 * 40, 6)
+
+
+def kernels_in(lowered: Any) -> int:
+    return int(lowered.as_text().count("graphopt.kernel"))
+
+
+def normalized(x: Any) -> Any:
+    e = jnp.exp(x - jax.lax.pmax(jax.lax.stop_gradient(x).max(), ("a", "b")))
+    return e / jax.lax.psum(e.sum(), ("a", "b"))
+
+
+def in_turns(x: Any) -> Any:
+    def step(carried: Any, _: Any) -> Any:
+        turned = jax.lax.ppermute(carried, "a", [(k, (k + 1) % 4) for k in range(4)])
+        return jnp.tanh(turned) * 0.5 + carried.sum(1, keepdims=True), turned.max()
+
+    last, seen = jax.lax.scan(step, x, None, length=3)
+    return last, jax.lax.pmax(seen, ("a", "b"))
+
+
+def looked_up(x: Any) -> Any:
+    order = jnp.argsort(x[:, 0])
+    return jnp.zeros_like(x).at[order].add(jnp.cumsum(x, 0)) + jax.lax.axis_index("b").astype(x.dtype)
+
+
+def summed(x: Any) -> Any:
+    return jax.grad(lambda v: jnp.square(jnp.sin(v) * v.mean(0)).sum())(x)
+
+
+def kernels_in_manual_regions() -> None:
+    """With the optimized function around shard_map and inside of it, with types that say what varies and without."""
+    everywhere, one = P(("a", "b")), P()
+    for inner, out in (
+        (normalized, everywhere),
+        (in_turns, (everywhere, one)),
+        (looked_up, everywhere),
+        (summed, everywhere),
+    ):
+        for check_vma in (True, False):
+            mapped = functools.partial(
+                jax.shard_map, mesh=mesh(), in_specs=everywhere, out_specs=out, check_vma=check_vma
+            )
+            around, inside = numba_jit(mapped(inner)), jax.jit(mapped(numba_jit(inner)))
+            expected = jax.jit(mapped(inner))(W)
+            for way in (around, inside):
+                assert kernels_in(way.lower(W)) > 0, inner
+                for found, e in zip(jax.tree.leaves(way(W)), jax.tree.leaves(expected), strict=True):
+                    np.testing.assert_allclose(found, e, rtol=2e-5, atol=1e-6)
+                    assert found.sharding.is_equivalent_to(e.sharding, e.ndim)
+            assert len(around.explain(W).kernels) > 0
+
+
+def gradients_through_manual_regions() -> None:
+    mapped = jax.shard_map(normalized, mesh=mesh(), in_specs=P(("a", "b")), out_specs=P(("a", "b")))
+    loss = lambda f: lambda x: jnp.square(f(x)).sum()
+    expected = jax.grad(loss(mapped))(W)
+    for gradient in (jax.grad(loss(numba_jit(mapped))), numba_jit(jax.grad(loss(mapped)))):
+        np.testing.assert_allclose(gradient(W), expected, rtol=1e-4, atol=1e-9)
+    assert kernels_in(numba_jit(jax.grad(loss(mapped))).lower(W)) > 0
+
+
+def exact_numerics_in_manual_regions() -> None:
+    mapped = jax.shard_map(looked_up, mesh=mesh(), in_specs=P(("a", "b")), out_specs=P(("a", "b")))
+    exact = numba_jit(mapped, numerics="exact")
+    np.testing.assert_array_equal(exact(np.round(W * 8)), jax.jit(mapped)(np.round(W * 8)))
+
+
+def chosen_kernels_in_manual_regions() -> None:
+    """Where the choice is free, what one device does counts."""
+    x = np.tile(W.ravel(), 100).reshape(-1, 600)
+    mapped = jax.shard_map(lambda x: jnp.sort(x, 1), mesh=mesh(), in_specs=P(("a", "b")), out_specs=P(("a", "b")))
+    assert kernels_in(jit(mapped).lower(x)) == 1
+    np.testing.assert_array_equal(jit(mapped)(x), np.sort(x, 1))
+
+
+def no_kernels_where_the_partitioner_works() -> None:
+    """In a program that is partitioned, and where shard_map leaves it an axis; the report says why."""
+    spread = jax.device_put(W, NamedSharding(mesh(), P(("a", "b"))))
+    partly = jax.shard_map(lambda x: jnp.tanh(x) * 2, mesh=mesh(), in_specs=P("a"), out_specs=P("a"), axis_names={"a"})
+    for function in (lambda x: jnp.tanh(x) * 2, partly):
+        jitted = numba_jit(function)
+        assert kernels_in(jitted.lower(spread)) == 0
+        np.testing.assert_allclose(jitted(spread), jax.jit(function)(spread), rtol=1e-5)
+        report = jitted.explain(spread)
+        assert not report.kernels
+        assert any("partitioned over 8 devices" in note for note in report.notes), report.notes
+    inside = jax.jit(
+        jax.shard_map(numba_jit(jnp.sin), mesh=mesh(), in_specs=P("a"), out_specs=P("a"), axis_names={"a"})
+    )
+    assert kernels_in(inside.lower(W)) == 0
+
+    def both(x: Any) -> Any:
+        whole = jax.shard_map(lambda x: jnp.tanh(x) * 2, mesh=mesh(), in_specs=P("a", "b"), out_specs=P("a", "b"))
+        return whole(jnp.sin(x) + 1)
+
+    report = numba_jit(both).explain(spread)
+    assert len(report.kernels) == 1 and {n.op.name for n in report.kernels[0].body.nodes} >= {"tanh", "mul"}
+    np.testing.assert_allclose(numba_jit(both)(spread), jax.jit(both)(spread), rtol=1e-5)
+
+
 CHECKS = [
+    kernels_in_manual_regions,
+    gradients_through_manual_regions,
+    exact_numerics_in_manual_regions,
+    chosen_kernels_in_manual_regions,
+    no_kernels_where_the_partitioner_works,
     sharded_arguments,
     shardings_of_arguments_and_results,
     constraints_inside,

