@@ -1,7 +1,7 @@
 """Regions that run on one device each, in a program that is partitioned over several.
 
-Inside `jax.shard_map` over all axes of a mesh arrays are what one device has of them. Their types say in which mesh,
-and along which of its axes they differ, which matters to JAX while it differentiates, and to nothing that computes them.
+Inside `jax.shard_map` over all axes of a mesh, arrays are what one device has of them. Their types say in which mesh,
+and along which of its axes they differ. That matters to JAX while it differentiates, and to nothing that computes them.
 """
 
 from __future__ import annotations
