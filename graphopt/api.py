@@ -16,6 +16,9 @@ from dataclasses import replace
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 import jax
+
+# Its name here stays JAX's own where a user puts `jax.jit = graphopt.jit`.
+from jax import jit as jax_jit
 from jax.extend.core import unsafe_am_i_under_a_jit_DO_NOT_USE as is_staging
 from jax.sharding import Sharding
 
@@ -135,7 +138,7 @@ def choose_dispatch(version: str) -> Dispatch | None:
     try:
         from graphopt.jax_internals import with_cache_miss
 
-        with_cache_miss(jax.jit(lambda x: x), lambda miss: miss)
+        with_cache_miss(jax_jit(lambda x: x), lambda miss: miss)
     except (ImportError, AttributeError, KeyError, TypeError):
         return None
     return with_cache_miss
@@ -333,7 +336,7 @@ def jit(
 
 
 def _jit(function: Callable[..., Any], options: Options, jax_options: dict[str, Any]) -> Any:
-    jax.jit(function)  # refuses what is no function, or a generator, in JAX's own words
+    jax_jit(function)  # refuses what is no function, or a generator, in JAX's own words
     traceable = _traceable(function, options)
     jitted = _jax_jit(function, options, jax_options)
     call = _in_the_guise_of(function, _with_notes(function, jitted, jax_options), traceable.__name__)
@@ -402,7 +405,7 @@ def _devices(given: Any) -> int:
 
 def _jax_jit(function: Callable[..., Any], options: Options, jax_options: dict[str, Any]) -> Any:
     """What `jax.jit` makes of a function and its options; pickled as what it was made of, which JAX's own is not."""
-    jitted: Any = jax.jit(_traceable(function, options), **jax_options)
+    jitted: Any = jax_jit(_traceable(function, options), **jax_options)
     jitted.__reduce_ex__ = lambda protocol: (_jax_jit, (function, options, jax_options))
     return jitted
 
@@ -484,9 +487,9 @@ def optimize(
 
 
 def _optimize(function: Callable[..., Any], options: Options) -> Any:
-    jax.jit(function)
+    jax_jit(function)
     traceable = _traceable(function, options)
-    compiled = jax.jit(traceable)
+    compiled = jax_jit(traceable)
 
     def optimized(*args: Any, **kwargs: Any) -> Any:
         return traceable(*args, **kwargs) if is_staging() else compiled(*args, **kwargs)

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import jit as jax_jit
 from rich.console import Console
 from rich.table import Table
 
@@ -87,7 +88,7 @@ def _page_rate() -> float:
 def _kernel_times(elements: int) -> float:
     """Nanoseconds that a kernel of so many elements takes beyond what XLA takes to be called at all."""
     x = jnp.ones(elements)
-    nothing = jax.jit(lambda x: x[0] + 1)
+    nothing = jax_jit(lambda x: x[0] + 1)
     kernel = graphopt.jit(lambda x: x * 2 + 1, backend="numba")
 
     def seconds(function: Callable[..., Any]) -> float:

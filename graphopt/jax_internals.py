@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import jax
+from jax import jit as jax_jit
 from jax._src import api_util, checkify, core, source_info_util, traceback_util, util
 from jax._src import linear_util as lu
 from jax._src.interpreters import ad, batching, mlir, remat
@@ -195,7 +196,7 @@ def _compiled(closed: ClosedJaxpr, primitive: Primitive, params: tuple[tuple[str
         return primitive.bind(*args, call_jaxpr=reference(), **dict(params))
 
     call.__name__ = primitive.name
-    return jax.jit(call)
+    return jax_jit(call)
 
 
 def _check_errors(primitive: Primitive, *given: Any, call_jaxpr: ClosedJaxpr, **params: Any) -> Any:

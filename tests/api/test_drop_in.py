@@ -453,6 +453,21 @@ def test_equal_functions_do_not_disturb_each_other() -> None:
 # ---- donation
 
 
+def test_it_can_be_put_in_the_place_of_jax_jit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one does to try it on a program, or on a library, that is not one's own."""
+    monkeypatch.setattr(jax, "jit", jit)
+
+    @jax.jit
+    def function(x: Any) -> Any:
+        return jax.jit(jnp.tanh)(x) + jnp.linalg.norm(x)
+
+    expected = np.tanh(X) + np.linalg.norm(X)
+    close(function(X), expected)
+    close(optimize(function)(X), expected)
+    close(jax.jit(jax.vmap(function))(X[None]), expected[None])
+    assert "tanh" in str(function.explain(X))
+
+
 def test_donation() -> None:
     for wrap in (jit, jax.jit):
         x = X + 1
