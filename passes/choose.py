@@ -23,6 +23,7 @@ from graphopt.analysis.machine import Machine
 from graphopt.analysis.reductions import CUMULATIVE
 from graphopt.analysis.scattering import SCATTERS, is_in_parts
 from graphopt.analysis.sorting import SORT
+from graphopt.analysis.swallowed import swallowed_time
 from graphopt.analysis.top_k import TOP_K, axis_of
 from graphopt.analysis.windows import COMBINED, SELECTED
 from graphopt.analysis.xla_time import alone_time, core_time, fused_time, is_known
@@ -121,10 +122,11 @@ class Candidate:
         return self.runs * (self.xla - self.kernel)
 
 
-def candidate(body: Graph, kernel: float, runs: int, machine: Machine) -> Candidate:
-    """A region by its body and the time of its kernel."""
+def candidate(body: Graph, kernel: float, runs: int, machine: Machine, swallowed: float = 0.0) -> Candidate:
+    """A region by its body and the time of its kernel. swallowed: nanoseconds that XLA would take longer for what comes
+    before it."""
     slow = [(PATHOLOGIES[node.op], elements(node)) for node in body.nodes if node.op in PATHOLOGIES]
-    xla = fused_time(body, machine) + sum(known.xla * count for known, count in slow)
+    xla = fused_time(body, machine) + swallowed + sum(known.xla * count for known, count in slow)
     return Candidate(runs, xla, max(kernel, sum(known.kernel * count for known, count in slow)))
 
 
@@ -181,7 +183,7 @@ def wants_another_engine(graph: Graph, machine: Machine) -> bool:
                 known = PATHOLOGIES[node.op]
                 possible += times * (known.xla - known.kernel) * elements(node)
             elif is_known(node) and node.avals[0].is_static:
-                possible += times * (core_time(node) + 0.1 * node.avals[0].nbytes)
+                possible += times * (core_time(node) + 0.1 * node.avals[0].nbytes + swallowed_time((node,)))
             else:
                 others += times * alone_time(node, machine)
     return possible >= min(GAIN, max(WORTHWHILE, SHARE * (others + possible)))

@@ -26,6 +26,7 @@ from graphopt.analysis.local import is_shard_map, local_graphs
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.pieces import pieces_of
 from graphopt.analysis.reductions import REDUCTIONS
+from graphopt.analysis.swallowed import swallowed_time
 from graphopt.errors import EngineError
 from graphopt.ir.graph import Graph, depth_first, make_graph, nested_graphs
 from graphopt.ir.node import Node, param, project, results
@@ -136,7 +137,8 @@ class _Fuser:
             body = body_of(group, inner)[0]
             plan = self.plan(body)
             assert plan is not None, "groups without a plan are none"
-            candidates.append(candidate(body, plan.time, runs[inner], machine))
+            swallowed = swallowed_time(group.members)
+            candidates.append(candidate(body, plan.time, runs[inner], machine, swallowed))
         taken = {(inner, node) for inner, group in found for node in group.members}
         reasons = decide(candidates, time_of_others(taken, runs, machine))
         chosen: dict[Graph, list[Group]] = {inner: [] for inner in runs}
