@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import jax
@@ -33,6 +34,7 @@ from graphopt.ir.sources import Sources
 from graphopt.lock import hash_of
 from graphopt.ops.kernel import KERNEL
 from graphopt.passes.inline import OPTIMIZED_CALL, Inline
+from graphopt.plan import Plan, plan_of
 from graphopt.rewrite.driver import Firing
 from graphopt.rewrite.passes import Context, PassRecord
 from graphopt.rewrite.rule import AnyRule
@@ -189,6 +191,11 @@ class Report:
         found = self.sources.infos.get(node.attrs["body"].graph, {})
         return {n: lines[0] for n, infos in found.items() if (lines := user_lines(infos))}
 
+    @cached_property
+    def plan(self) -> Plan:
+        """Which regions run, on how many cores, when, and what is waited for, as predicted; a picture in notebooks."""
+        return plan_of(self.graph)
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What the passes did and declined, and why, in the order of the passes."""
@@ -233,7 +240,11 @@ class Report:
         for name, cost in (("before", self.cost_before), ("after", self.cost)):
             flops = f"{cost.flops:,}" + (" + each loop's iterations" if cost.unbounded else "")
             costs.add_row(name, flops, f"{cost.bytes:,}", str(cost.uncounted))
-        return Group(title, table, rules, costs) if rules.row_count else Group(title, table, costs)
+        return Group(title, table, *([rules] if rules.row_count else []), costs, *self._plans())
+
+    def _plans(self) -> list[Table]:
+        """The plan, where the program is for a CPU, of which times are known."""
+        return [self.plan.table()] if self.target.platforms == ("cpu",) and self.plan.regions else []
 
     def _listing(self) -> list[str]:
         """The final graph's text with the source line of each node beside it."""

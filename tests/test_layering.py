@@ -20,8 +20,8 @@ LEVELS = (
     ("rewrite", "analysis"),
     ("trace", "passes"),
     ("backends",),
-    ("debug",),
-    ("compile",),
+    ("debug", "drawing"),
+    ("compile", "plan"),
     ("explain", "shrink", "tune", "verify"),
     ("api",),
     ("graphopt",),  # what a user imports: graphopt/__init__.py

@@ -19,9 +19,9 @@ from graphopt.analysis.engine import Pairs, Plan
 from graphopt.analysis.in_place import is_right, is_update_in_place, write_update
 from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.indexed import declined as declined_indexed
-from graphopt.analysis.kernel_time import Work, kernel_time, work_of
+from graphopt.analysis.kernel_time import Work, kernel_time, phase_threads, work_of
 from graphopt.analysis.loops import LOOPS, declined_loop, iterations, write_loop
-from graphopt.analysis.machine import this_machine
+from graphopt.analysis.machine import Machine, this_machine
 from graphopt.analysis.nests import SMALL
 from graphopt.analysis.parts import accumulate, cut_together, reduce_in_parts
 from graphopt.analysis.products import DOT, expanded
@@ -110,7 +110,15 @@ class Planned:
     @property
     def seconds(self) -> float:
         """How long one run is expected to take, with all threads."""
-        return kernel_time(self.program, scalar_cost, this_machine()) / 1e9
+        return self.nanoseconds(this_machine()) / 1e9
+
+    def nanoseconds(self, machine: Machine) -> float:
+        """How long one run is expected to take on a machine."""
+        return kernel_time(self.program, scalar_cost, machine)
+
+    def threads(self, machine: Machine) -> tuple[float, ...]:
+        """How many threads are expected to share each phase."""
+        return phase_threads(self.program, scalar_cost, machine)
 
 
 @dataclass(frozen=True)

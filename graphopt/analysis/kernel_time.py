@@ -109,14 +109,28 @@ def work_of(program: LoopProgram, cost: Cost) -> Work:
 def kernel_time(program: LoopProgram, cost: Cost, machine: Machine) -> float:
     """Nanoseconds that one run is expected to take with all threads, its call included."""
     total = machine.call
-    for phase in program.phases:
-        core = _phase(phase, cost).core
-        threads = min(threads_for(core, machine), max(1.0, phase.extent / max(phase.grain, 1)))
-        total += core / threads + (machine.wake if threads > 1 else 0.0)
+    for phase, threads in zip(program.phases, phase_threads(program, cost, machine), strict=True):
+        total += _phase(phase, cost).core / threads + (machine.wake if threads > 1 else 0.0)
     sizes = [buffer.size * buffer.dtype.itemsize for buffer in program.buffers]
     total = max(total, machine.moving(sum(sizes), machine.threads))
     fresh = sum(b.size * b.dtype.itemsize for b in program.buffers if b.role in ("out", "scratch"))
     return total + (fresh / machine.huge_rate if fresh >= FRESH else 0.0)
+
+
+def sorting_time(statement: Sort | Smallest) -> float:
+    """Nanoseconds in which a row is sorted, or its smallest elements are found."""
+    if isinstance(statement, Sort):
+        return SORTED * statement.count * max(1, statement.count.bit_length())
+    steps = max(1, statement.k.bit_length())
+    return SCANNED * statement.count + SORTED * min(statement.count, 8 * statement.k) * steps
+
+
+def phase_threads(program: LoopProgram, cost: Cost, machine: Machine) -> tuple[float, ...]:
+    """How many threads share each phase."""
+    return tuple(
+        min(threads_for(_phase(phase, cost).core, machine), max(1.0, phase.extent / max(phase.grain, 1)))
+        for phase in program.phases
+    )
 
 
 def _phase(phase: Phase, cost: Cost) -> Work:
@@ -154,12 +168,8 @@ class _Walk:
         elif isinstance(statement, While):
             for block in (statement.test, statement.body):
                 self.block(block, times * GUESSED, variable, extent)
-        elif isinstance(statement, Sort):
-            steps = max(1, statement.count.bit_length())
-            self.core += times * SORTED * statement.count * steps
-        elif isinstance(statement, Smallest):
-            steps = max(1, statement.k.bit_length())
-            self.core += times * (SCANNED * statement.count + SORTED * min(statement.count, 8 * statement.k) * steps)
+        elif isinstance(statement, Sort | Smallest):
+            self.core += times * sorting_time(statement)
         elif isinstance(statement, Let | Set):
             self.expression(statement.value, statement.local.dtype, times, variable, extent, vectors)
         elif isinstance(statement, Accumulate):

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from graphopt.analysis.access import Indices, Within, always
-from graphopt.analysis.kernel_time import GUESSED
+from graphopt.analysis.kernel_time import GUESSED, sorting_time
 from graphopt.analysis.order import sort_by_need
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.index import Index, variable
@@ -35,6 +35,8 @@ from graphopt.ir.loop import (
     LoopProgram,
     Phase,
     Position,
+    Smallest,
+    Sort,
     Statement,
     Value,
     While,
@@ -161,6 +163,8 @@ class Writer:
 
     def add(self, statement: Statement) -> None:
         """A statement at the end of the current block."""
+        if isinstance(statement, Sort | Smallest):
+            self._spend(sorting_time(statement))
         self._path[-1].block.statements.append(statement)
 
     def let(self, value: Expression, dtype: Any, node: Node | None = None, kind: str = "v") -> Local:
