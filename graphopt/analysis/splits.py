@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from graphopt.ir.loop import Block, Buffer, For, If, Let, Load, LoopProgram, Set, Statement, Store
-from graphopt.ir.loop import When, While
+from graphopt.ir.loop import Block, Buffer, For, If, Let, Load, LoopProgram, Set, Statement, Store, When, While
 
 BATCH, RESULT, OPERATOR = "batch", "result", "operator"
 
