@@ -1,7 +1,8 @@
 """An interpreter of loop programs on NumPy arrays, statement by statement: what a loop program means.
 
 It is slow, and made for finding faults: it takes the parallel iterations from the last to the first, in chunks of
-`grain`, forgets each local at the end of its block, and refuses what a backend would get wrong without a word.
+`grain`, phases beside each other too, forgets each local at the end of its block, and refuses what a backend would get
+wrong without a word.
 """
 
 from __future__ import annotations
@@ -65,8 +66,9 @@ def interpret(program: LoopProgram, *args: Any, grain: int | None = None) -> lis
     for operand, result in program.in_place:
         run.memory[operand] = run.memory[result] = run.memory[operand].copy()
         run.writer[result][:] = BEFORE
-    for phase in program.phases:
-        run.phase(phase, phase.grain if grain is None else grain)
+    for stage in program.stages:
+        for phase in reversed(stage):
+            run.phase(phase, phase.grain if grain is None else grain)
     results = [b for b in program.buffers if b.role == "out"]
     for buffer in results:
         if (run.writer[buffer] == NOBODY).any():

@@ -26,6 +26,7 @@ from graphopt.ir.sources import Sources
 from graphopt.lock import Decision, hash_of
 from graphopt.passes.choose import wants_another_engine
 from graphopt.passes.fuse import Fuse
+from graphopt.passes.partition import Partition
 from graphopt.passes.pipelines import STANDARD
 from graphopt.passes.random_bits import RandomBits
 from graphopt.passes.reuse import Reuse
@@ -81,6 +82,7 @@ def engine_passes(graph: Graph, options: Options, context: Context, target: Targ
     kernels: tuple[Pass, ...] = (
         Fuse(lowering.ENGINE, machine, only, target.num_devices),
         Reuse(lowering.ENGINE),
+        Partition(lowering.ENGINE, machine_for_decisions()),
     )
     if inside:
         from graphopt.passes.local import Local

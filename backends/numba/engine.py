@@ -11,6 +11,7 @@ import numpy as np
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
+from graphopt.analysis.beside import parts_apart, write_beside
 from graphopt.analysis.bitcast import changes_width, recast
 from graphopt.analysis.columns import is_by_columns, parts_of, reduce_columns_in_parts, select, widths, write_by_columns
 from graphopt.analysis.cumulative import accumulate_columns, is_beside
@@ -218,6 +219,10 @@ class NumbaEngine:
         _planned.setdefault(key, Planned(program, any_order, source, launch))
         return Plan(key, best.work, kernel_time(program, scalar_cost, this_machine()), best.evaluations)
 
+    def time(self, key: int, machine: Machine) -> float:
+        """Nanoseconds that a run of what was planned is expected to take on a machine."""
+        return plan_by_key(key).nanoseconds(machine)
+
     def program(self, body: Graph, any_order: bool = True) -> tuple[LoopProgram, float]:
         """The loop program that is expected to take the least, and nanoseconds of it."""
         best = self.derivation(body, any_order)
@@ -231,21 +236,36 @@ class NumbaEngine:
             return self._derivation(body, any_order, 1, in_place)
 
     def _derivation(self, body: Graph, any_order: bool, small: int, in_place: Pairs) -> Derivation:
-        best = None
         summed, mapping = expanded(body)
-        for write in ways(summed, any_order):
-            derivation = Derivation(summed, self.cost, small)
-            derivation.in_place = {summed.params[operand]: result for operand, result in in_place}
+        parts = parts_apart(summed)
+        if len(parts) == 1:
+            best, _ = self._best(summed, any_order, small, in_place)
+        elif in_place:
+            raise TooLargeError  # one part could read what another writes over
+        else:
+            written = [(part, self._best(part[0], any_order, small)[1]) for part in parts]
+            best = Derivation(summed, self.cost, small)
+            write_beside(best, written)
+        best.evaluations |= {old: best.evaluations[new] for old, new in mapping.items() if old is not new}
+        return best
+
+    def _best(
+        self, body: Graph, any_order: bool, small: int, in_place: Pairs = ()
+    ) -> tuple[Derivation, Callable[[Derivation], None]]:
+        """The way of writing a body that is expected to take the least, and what it gives. Raises TooLargeError."""
+        best = None
+        for write in ways(body, any_order):
+            derivation = Derivation(body, self.cost, small)
+            derivation.in_place = {body.params[operand]: result for operand, result in in_place}
             try:
                 write(derivation)
             except TooLargeError:
                 continue
             # Sums in another order differ by rounding: that must not decide against what more threads can share.
-            if best is None or derivation.time < 0.999 * best.time:
-                best = derivation
+            if best is None or derivation.time < 0.999 * best[0].time:
+                best = derivation, write
         if best is None:
             raise TooLargeError
-        best.evaluations |= {old: best.evaluations[new] for old, new in mapping.items() if old is not new}
         return best
 
 
@@ -354,7 +374,7 @@ def _launch(program: LoopProgram) -> Launch:
     sizes: dict[str, list[int]] = {"in": [], "out": [], "scratch": [], "tile": []}
     for buffer in program.buffers:
         sizes[buffer.role].append(buffer.size * buffer.dtype.itemsize)
-    phases = tuple((phase.extent, phase.grain) for phase in program.phases)
+    phases = tuple((phase.extent, phase.grain, phase.beside) for phase in program.phases)
     return Launch(len(sizes["in"]), tuple(sizes["out"]), tuple(sizes["scratch"]), phases)
 
 

@@ -44,10 +44,12 @@ from graphopt.backends.numba.memory import (
 from graphopt.backends.numba.pool import parallel_for, task
 from graphopt.backends.numba.records import (
     ADDRESS,
+    BESIDE,
     CELL,
     FORKED,
     INPUTS,
     LARGE,
+    OF_PHASE,
     PHASES,
     REST,
     RESULTS,
@@ -112,10 +114,14 @@ def handler_object(major: int, minor: int) -> tuple[str, bytes]:
             memory = numba.uintp(malloc(load(record, 8 * (REST + results + i)) + numba.uintp(64)))
             advise(memory, load(record, 8 * (REST + results + i)))
             store(buffers, 8 * (inputs + results + i), memory)
-        for i in range(phases):
-            at = 8 * (REST + results + scratches + 2 * i)
-            extent, grain = np.intp(load(record, at)), np.intp(load(record, at + 8))
-            parallel_for(frame, load(record, 8 * ADDRESS), buffers, i, extent, grain)
+        first = 0
+        while first < phases:
+            words = record + numba.uintp(8 * (REST + results + scratches + OF_PHASE * first))
+            count = 1
+            while first + count < phases and load(words, 8 * (OF_PHASE * count + BESIDE)) != 0:
+                count += 1
+            parallel_for(frame, load(record, 8 * ADDRESS), buffers, first, count, words)
+            first += count
         for i in range(scratches):
             free(load(buffers, 8 * (inputs + results + i)))
         free(buffers)

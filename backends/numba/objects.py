@@ -33,13 +33,13 @@ class Launch:
     """How a kernel is called.
 
     inputs: number of operands. results, scratch: bytes of each result and scratch buffer. phases: extent and grain of
-    each.
+    each, and whether it runs beside the one before it.
     """
 
     inputs: int
     results: tuple[int, ...]
     scratch: tuple[int, ...]
-    phases: tuple[tuple[int, int], ...]
+    phases: tuple[tuple[int, int, bool], ...]
 
 
 class _Table:
@@ -116,7 +116,7 @@ def add_kernel(key: int, compile: Callable[[], tuple[str, bytes]], launch: Launc
         if key in _table:
             return
         address = loaded(f"{key:014x}", compile)
-        phases = [number for phase in launch.phases for number in phase]
+        phases = [int(number) for phase in launch.phases for number in phase]
         counts = [launch.inputs, len(launch.results), len(launch.scratch), len(launch.phases)]
         words = [address, *counts, *launch.results, *launch.scratch, *phases]
         _table.add(key, np.array(words, np.uint64))

@@ -1,6 +1,7 @@
 """Work sharing on XLA's own thread pool.
 
-A phase's range is cut into chunks of `grain` iterations. A counter hands them out; the calling thread works like the
+A phase's range is cut into chunks of `grain` iterations; phases beside each other have one row of chunks. A counter
+hands them out; the calling thread works like the
 others and never waits for a thread that has not started, so it cannot deadlock whatever else the pool does. The state
 of a loop is counted by reference, for a scheduled task may start after the call that scheduled it has returned: it then
 finds no chunk left and touches nothing but the state.
@@ -11,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import numba
+import numpy as np
 
 from graphopt.backends.numba.frame import API, CONTEXT, ERROR_DESTROY, THREADPOOL_NUM_THREADS, THREADPOOL_SCHEDULE
 from graphopt.backends.numba.memory import (
@@ -25,10 +27,10 @@ from graphopt.backends.numba.memory import (
     store,
     symbol,
 )
-from graphopt.backends.numba.records import TASK
+from graphopt.backends.numba.records import EXTENT, GRAIN, OF_PHASE, TASK
 
 # The state of one loop, in bytes from its start.
-NEXT, DONE, REFERENCES, CHUNKS, KERNEL, BUFFERS, PHASE, EXTENT, GRAIN, SIZE = (8 * i for i in range(10))
+NEXT, DONE, REFERENCES, CHUNKS, KERNEL, BUFFERS, FIRST, WORDS, SIZE = (8 * i for i in range(9))
 
 task_address = symbol(TASK)
 
@@ -36,16 +38,34 @@ jit = numba.njit(error_model="numpy", nogil=True)
 
 
 @jit
+def _number(words: Any, phase: int, which: int) -> Any:
+    """Extent or grain of a phase."""
+    return np.intp(load(words, 8 * (OF_PHASE * phase + which)))
+
+
+@jit
+def _chunks(words: Any, phase: int) -> Any:
+    """Into how many chunks a phase is cut."""
+    grain = _number(words, phase, GRAIN)
+    return (_number(words, phase, EXTENT) + grain - 1) // grain
+
+
+@jit
 def _work(state: Any) -> None:
     """Takes chunks until none is left."""
-    chunks, grain, extent = load_atomic(state, CHUNKS), load_atomic(state, GRAIN), load_atomic(state, EXTENT)
+    chunks, first, words = load_atomic(state, CHUNKS), load_atomic(state, FIRST), load(state, WORDS)
     while True:
         chunk = fetch_add(state, NEXT, 1)
         if chunk >= chunks:
             return
+        phase = 0
+        while chunk >= _chunks(words, phase):
+            chunk -= _chunks(words, phase)
+            phase += 1
+        grain = _number(words, phase, GRAIN)
         start = chunk * grain
-        stop = min(extent, start + grain)
-        call_kernel(load(state, KERNEL), load(state, BUFFERS), load_atomic(state, PHASE), start, stop)
+        stop = min(_number(words, phase, EXTENT), start + grain)
+        call_kernel(load(state, KERNEL), load(state, BUFFERS), first + phase, start, stop)
         fetch_add(state, DONE, 1)
 
 
@@ -92,12 +112,18 @@ def _threads(api: Any, context: Any) -> int:
 
 
 @jit
-def parallel_for(frame: Any, kernel: Any, buffers: Any, phase: int, extent: int, grain: int) -> None:
-    """All iterations of a phase: here alone where they are one chunk, else with the pool's help."""
-    chunks = (extent + grain - 1) // grain
+def parallel_for(frame: Any, kernel: Any, buffers: Any, first: int, count: int, words: Any) -> None:
+    """All iterations of `count` phases: here alone where they are one chunk, else with the pool's help.
+
+    words: of the first phase, in the kernel's record.
+    """
+    chunks = 0
+    for phase in range(count):
+        chunks += _chunks(words, phase)
     if chunks <= 1:
-        if extent > 0:
-            call_kernel(kernel, buffers, phase, 0, extent)
+        for phase in range(count):
+            if _number(words, phase, EXTENT) > 0:
+                call_kernel(kernel, buffers, first + phase, 0, _number(words, phase, EXTENT))
         return
     api, context = load(frame, API), load(frame, CONTEXT)
     helpers = min(chunks, _threads(api, context)) - 1
@@ -108,9 +134,8 @@ def parallel_for(frame: Any, kernel: Any, buffers: Any, phase: int, extent: int,
     store(state, CHUNKS, numba.uintp(chunks))
     store(state, KERNEL, kernel)
     store(state, BUFFERS, buffers)
-    store(state, PHASE, numba.uintp(phase))
-    store(state, EXTENT, numba.uintp(extent))
-    store(state, GRAIN, numba.uintp(grain))
+    store(state, FIRST, numba.uintp(first))
+    store(state, WORDS, words)
     args = numba.uintp(malloc(40))
     store(args, 0, numba.uintp(40))
     store(args, 8, numba.uintp(0))

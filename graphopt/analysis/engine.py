@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from graphopt.analysis.machine import Machine
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
 
@@ -56,3 +57,6 @@ class Engine(Protocol):
         any_order: whether the sums and products of reductions may be reordered. in_place: operands, by their numbers,
         and the results that are to be written over them; None where that would not be right.
         """
+
+    def time(self, key: int, machine: Machine) -> float:
+        """Nanoseconds that a run of what was planned is expected to take on a machine."""

@@ -139,11 +139,13 @@ class Writer:
         self.tiles: list[Buffer] = []
         self.columns: SideBySide | None = None  # of the phase that is being written
         self.phases: list[Phase] = []
+        self.works: list[float] = []  # of each phase, nanoseconds on one core
         self._phase, self._extent = "", 0  # the variable of the phase that is being written
         self.work = self.time = 0.0
         self.evaluations: defaultdict[Node, float] = defaultdict(float)  # how often an element of a node is computed
         self._path: list[Scope] = []
         self._names = 0
+        self.parts = 1  # that are written each as if it were alone
         self._operations = sum(len(graph.nodes) for graph in nested_graphs(body))
         # Nanoseconds of what stands before the phase that is being written, and of one of its iterations.
         self._before = self._iteration = 0.0
@@ -225,7 +227,7 @@ class Writer:
     def name(self, kind: str) -> str:
         """A name that is not used yet."""
         self._names += 1
-        if self._names > STATEMENTS * (self._operations + 10):
+        if self._names > STATEMENTS * (self._operations + 10 * self.parts):
             raise TooLargeError
         return f"{kind}{self._names}"
 
@@ -257,6 +259,7 @@ class Writer:
         self.phases.append(Phase(name, extent, grain, once.block, body.block))
         chunks = -(-extent // grain)
         work = self._iteration * extent + self._before * chunks
+        self.works.append(work)
         self.work += work
         self.time += work / min(SHARED, chunks)
 

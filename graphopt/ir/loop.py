@@ -299,6 +299,7 @@ class Phase:
     """A parallel loop `for name in 0 .. extent - 1`.
 
     grain: how many iterations one thread takes at least. before: what each thread computes first, for all of them.
+    beside: whether it runs at the same time as the phase before it: neither reads what the other writes.
     """
 
     name: str
@@ -306,9 +307,12 @@ class Phase:
     grain: int
     before: Block
     body: Block
+    beside: bool = False
 
     def lines(self) -> Iterator[str]:
         """Text."""
+        if self.beside:
+            yield "beside this:"
         for statement in self.before.statements:
             yield from statement.lines()
         yield f"{PARALLEL} {self.name} < {self.extent}, at least {self.grain} at a time:"
@@ -325,6 +329,17 @@ class LoopProgram:
     buffers: tuple[Buffer, ...]
     phases: tuple[Phase, ...]
     in_place: tuple[tuple[Buffer, Buffer], ...] = ()
+
+    @property
+    def stages(self) -> tuple[tuple[Phase, ...], ...]:
+        """The phases, those together that run at the same time."""
+        found: list[list[Phase]] = []
+        for phase in self.phases:
+            if phase.beside:
+                found[-1].append(phase)
+            else:
+                found.append([phase])
+        return tuple(map(tuple, found))
 
     def __str__(self) -> str:
         same = [f"{result.name} is {operand.name}" for operand, result in self.in_place]

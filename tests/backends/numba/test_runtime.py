@@ -159,14 +159,14 @@ def test_chunks_on_many_threads_give_what_one_does(fine: None) -> None:
     jitted = numba_jit(function)
     keys = [node.attrs["key"] for node in kernel_nodes(jitted, x)]
     extents = [p for key in keys for p in planned_phases(key)]
-    assert len(keys) >= 4 and any(extent > 5 * grain for extent, grain in extents)
+    assert len(keys) >= 4 and any(extent > 5 * grain for extent, grain, _ in extents)
     expected = jax.jit(function)(x)
     for _ in range(50):
         for found, e in zip(jitted(x), expected, strict=True):
             np.testing.assert_array_equal(found, e)
 
 
-def planned_phases(key: int) -> tuple[tuple[int, int], ...]:
+def planned_phases(key: int) -> tuple[tuple[int, int, bool], ...]:
     from graphopt.backends.numba.engine import _planned
 
     return _planned[key].launch.phases
