@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -148,6 +149,7 @@ def test_the_graph_and_the_loops_as_text() -> None:
     )
     (node,) = kernels(after)
     text = f"{golden_text(graph)}----\n{golden_text(after)}----\n{plan_by_key(node.attrs['key']).program}\n"
+    text = re.sub(r"key=\d+", "key=...", text)  # which depends on the version of the compiler
     path = FOLDER / "partition-side-by-side.txt"
     if os.environ.get("GRAPHOPT_TEST_UPDATE"):
         path.write_text(text)
