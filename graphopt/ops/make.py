@@ -172,6 +172,7 @@ _EXAMPLES: dict[str, Callable[..., Any]] = {
     "reduce_and": lambda x: lax.reduce_and(x, (0,)),
     "reduce_or": lambda x: lax.reduce_or(x, (0,)),
     "reduce_xor": lambda x: lax.reduce_xor(x, (0,)),
+    "top_k": lambda x: lax.top_k(x, 1),
     "argmax": lambda x: lax.argmax(x, 0, np.int32),
     "argmin": lambda x: lax.argmin(x, 0, np.int32),
     "dot_general": lambda x, y: lax.dot_general(x, y, (((1,), (0,)), ((), ()))),

@@ -329,6 +329,8 @@ def _is_plain(node: Node) -> bool:
     """Whether a node is a pure function of plain arrays, without effects and without a context of its own."""
     if node.effects or node.context is not None:
         return False
+    if node.op is PROJECT:  # a result is as plain as what makes it
+        return _is_plain(node.inputs[0])
     for operand in node.inputs:
         if len(operand.avals) != 1 or not operand.avals[0].is_plain:
             return False

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from graphopt.passes.rules import contraction, cumulative, distribution, indexing, reductions, scaling, windows
+from graphopt.passes.rules import (
+    contraction,
+    cumulative,
+    distribution,
+    indexing,
+    masks,
+    reductions,
+    scaling,
+    sorts,
+    windows,
+)
 from graphopt.rewrite.rule import AnyRule
 
-_FILES = (reductions, scaling, cumulative, windows, contraction, distribution, indexing)
+_FILES = (reductions, scaling, cumulative, windows, contraction, distribution, indexing, masks, sorts)
 
 RULES: tuple[AnyRule, ...] = tuple(rule for file in _FILES for rule in file.RULES)
 
