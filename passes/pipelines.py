@@ -13,13 +13,15 @@ from graphopt.passes.hoist import Hoist
 from graphopt.passes.inline import Inline
 from graphopt.passes.reroll import Reroll
 from graphopt.passes.simplify import Simplify
+from graphopt.passes.solve import Solve
 from graphopt.rewrite.passes import Pass
 
-STANDARD: tuple[Pass, ...] = (Inline(), Reroll(), Fold(), Simplify(), Contract(), Hoist(), Dead(), Chunk())
+STANDARD: tuple[Pass, ...] = (Inline(), Reroll(), Fold(), Simplify(), Contract(), Solve(), Hoist(), Dead(), Chunk())
 """Calls first, for everything else sees more without them; then unrolled loops, while their steps are alike, for what
 is rolled is not gone through again and again; then constants; then the algebra of single operations, which
-leaves less in loops to look at; then the order in which products of several arrays are multiplied out; then what leaves
-loops; then what nobody reads any more goes; last, what is too large for the caches is computed in blocks."""
+leaves less in loops to look at; then the order in which products of several arrays are multiplied out, and what is
+multiplied with an inverse after that; then what leaves loops; then what nobody reads any more goes; last, what is too
+large for the caches is computed in blocks."""
 
 
 def resolve(passes: Iterable[str | Pass] | None) -> tuple[Pass, ...] | None:

@@ -22,6 +22,7 @@ from graphopt.passes.inline import Inline
 from graphopt.passes.pipelines import STANDARD
 from graphopt.passes.reroll import Reroll
 from graphopt.passes.simplify import Simplify
+from graphopt.passes.solve import Solve
 from graphopt.rewrite.passes import Context, Pass, run_pipeline
 from graphopt.trace.jaxpr import graph_of
 
@@ -35,6 +36,7 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
     "fold, small": (Fold(max_elements=1),),
     "dead": (Dead(),),
     "contract": (Contract(),),
+    "solve": (Contract(), Solve()),
     "hoist": (Hoist(),),
     "simplify": (Simplify(),),
     "reroll": (Reroll(least_saved=2, any_cost=True),),

@@ -37,6 +37,7 @@ def test_none_is_the_standard_pipeline() -> None:
         "fold",
         "simplify",
         "contract",
+        "solve",
         "hoist",
         "dead",
         "chunk",
@@ -53,7 +54,7 @@ def test_names_and_passes_mix() -> None:
 @pytest.mark.parametrize(
     "passes, message",
     [
-        (["inlin"], "unknown pass 'inlin'; known: inline, reroll, fold, simplify, contract, hoist, dead, chunk"),
+        (["inlin"], "unknown pass 'inlin'; known: inline, reroll, fold, simplify, contract, solve, hoist, dead, chunk"),
         ("inline", r"not the string 'inline': write \('inline',\)"),
         ([Inline], "a pass is a name or an instance of"),
         ([None], "a pass is a name or an instance of"),
