@@ -196,7 +196,7 @@ class _Solver:
 
     def plans(self, graph: Graph) -> Mapping[Node, _Product]:
         """The products that are solved for, of the inverses that nothing else needs."""
-        inverses = {node: found for node in graph.nodes if (found := inverse_of(node)) is not None}
+        inverses = {node: inverse for node in graph.nodes if (inverse := inverse_of(node)) is not None}
         readers: dict[Node, list[Node]] = {node: [] for node in inverses}
         for node in graph.nodes:
             for operand in dict.fromkeys(node.inputs):
