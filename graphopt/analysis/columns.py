@@ -40,6 +40,9 @@ WIDTH = 1024
 NARROW, LANES = 256, 16
 """Elements of a block at least, where one is cut for the sake of threads, and of which its width is a multiple."""
 
+OTHERS = (128, 256, 512, 2048)
+"""Other widths, which are measured where a program is tuned."""
+
 KEPT = 0.2
 """Nanoseconds of an operation from which on its results are kept for a row of elements that need them."""
 
@@ -77,6 +80,12 @@ def widths(shape: tuple[int, ...], parallel: int) -> Iterator[int]:
         more = -(-FEW // rows)
         if more > -(-size // WIDTH) and size >= more * NARROW:
             yield -(-size // (more * LANES)) * LANES
+
+
+def other_widths(shape: tuple[int, ...], parallel: int) -> Iterator[int]:
+    """Other widths of blocks, which are measured where a program is tuned."""
+    known = set(widths(shape, parallel))
+    yield from (width for width in OTHERS if width < shape[-1] and width not in known)
 
 
 class Columns:
