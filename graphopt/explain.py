@@ -132,7 +132,7 @@ class Kernel:
 
     def __str__(self) -> str:
         known = f"{self.flops:,} operations, {self.bytes:,} bytes, {self.predicted * 1e6:,.1f} µs expected"
-        return f"{known}\n\n{self.program}\n\n{self.source}"
+        return f"{known} (measured: .measure(); vectors: .inner_loops())\n\n{self.program}\n\n{self.source}"
 
 
 def _planned(kernel: Kernel) -> Planned:

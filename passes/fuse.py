@@ -91,7 +91,8 @@ class Fuse(Pass):
         for reason, count in fuser.declined.most_common():
             context.note(f"left to XLA: {reason}" + (f" ({count} times)" if count > 1 else ""))
         if fuser.kernels:
-            context.note(f"{self.engine.name}: {fuser.kernels} kernels of {fuser.fused} operations")
+            kernels = f"{fuser.kernels} kernel{'s' * (fuser.kernels > 1)}"
+            context.note(f"{self.engine.name}: {kernels} of {fuser.fused} operation{'s' * (fuser.fused > 1)}")
         return new
 
 

@@ -127,7 +127,7 @@ class Columns:
             d.evaluated(node, self.width)
             return self.fill(d.fold_for(node, at), node)
         tile = self.new_tile(node.aval.dtype)
-        self.vector(lambda: d.add(Store(tile, self.lane, d.value(node, at))))
+        self.vector(lambda: d.add(Store(tile, self.lane, d.value(node, at), node)))
         return [tile]
 
     def new_tile(self, dtype: Any) -> Buffer:
@@ -144,7 +144,7 @@ class Columns:
 
         def store(values: Sequence[Value]) -> None:
             for tile, value in zip(tiles, values, strict=True):
-                d.add(Store(tile, self.lane, value))
+                d.add(Store(tile, self.lane, value, node))
 
         def combine(r: Indices) -> None:
             kept: list[Value] = [d.let(Load(tile, self.lane), tile.dtype) for tile in tiles]
@@ -172,7 +172,7 @@ def write_by_columns(derivation: Derivation, parallel: int, width: int) -> None:
         def store(inner: Indices) -> None:
             at = (*row, *inner, columns.column)
             for node, buffer in zip(body.outputs, derivation.outputs, strict=True):
-                derivation.add(Store(buffer, linear(at, shape), derivation.value(node, at)))
+                derivation.add(Store(buffer, linear(at, shape), derivation.value(node, at), node))
 
         derivation.loops(shape[parallel:-1], lambda inner: columns.vector(lambda: store(inner)), False)
 

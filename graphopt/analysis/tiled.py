@@ -78,7 +78,7 @@ def write_in_blocks(derivation: Derivation, axis: int, side: int) -> None:
 
         def store() -> None:
             for node, buffer in zip(body.outputs, derivation.outputs, strict=True):
-                derivation.add(Store(buffer, linear(place, shape), derivation.value(node, place)))
+                derivation.add(Store(buffer, linear(place, shape), derivation.value(node, place), node))
 
         block.loops(block.outer, block.inner, store)
 
