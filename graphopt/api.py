@@ -28,9 +28,9 @@ from graphopt.backends.xla.target import Rewrite
 from graphopt.compile import rewrite_jaxpr
 from graphopt.config import Options
 from graphopt.errors import UntriedJaxWarning
-from graphopt.explain import Report, report_of, traced_graph
+from graphopt.explain import Report, program_hash, region_of, report_of, target_of, traced_graph
 from graphopt.ir.graph import Graph
-from graphopt.lock import read_lock
+from graphopt.lock import Decision, read_lock
 from graphopt.passes.pipelines import resolve
 from graphopt.tune import Tuned
 from graphopt.tune import tune as tune_program
@@ -88,7 +88,10 @@ class Jitted(Protocol[P, R_co]):
         progress: bool = True,
         **kwargs: Any,
     ) -> Tuned:
-        """Measure which engines run the function fastest on these arguments, for about so many seconds.
+        """Measure how the function runs fastest on these arguments, for about so many seconds.
+
+        Engines, the loops of kernels with their tiles, how much a thread takes at once, sizes of blocks, and XLA's
+        compiler options are tried, where there is time.
 
         lock: a file that the result is added to, for `graphopt.jit(f, lock=path)`. progress: whether a bar is shown on
         a terminal. Calls the function many times, so effects happen as often. Returns what was measured, with the
@@ -218,7 +221,48 @@ def _guard(function: Callable[..., Any], target: Callable[P, R_co]) -> Callable[
     return call
 
 
-def _with_notes(function: Callable[..., Any], jitted: Any, jax_options: dict[str, Any]) -> Any:
+def _with_options_of(decision: Decision, jax_options: dict[str, Any]) -> dict[str, Any]:
+    """The options of `jax.jit` with the compiler options that were measured; those that were given stay."""
+    if not decision.compiler_options:
+        return jax_options
+    given = jax_options.get("compiler_options") or {}
+    return {**jax_options, "compiler_options": {**dict(decision.compiler_options), **given}}
+
+
+Choose = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+"""`choose(args, kwargs)`: the jitted function, with the compiler options that were measured for its program."""
+
+
+def _with_compiler_options(
+    function: Callable[..., Any], options: Options, jax_options: dict[str, Any], jitted: Any
+) -> Choose | None:
+    """How a function is jitted whose lock file names compiler options; None where there are none.
+
+    `jax.jit` takes them when a function is made, and which ones are to be taken is known when its program is.
+    """
+    if not any(decision.compiler_options for decision in options.tuning):
+        return None
+    made: dict[tuple[tuple[str, str | bool], ...], Any] = {(): jitted}
+
+    def choose(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # Inside of another jitted function the compiler options are that one's.
+        if is_staging() or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
+            return jitted
+        region, sources = region_of(jitted.trace(*args, **kwargs).jaxpr)
+        target = target_of(region, _devices((args, kwargs, jax_options)))
+        program = program_hash(region, sources, options, target)
+        for decision in options.tuning:
+            if decision.program == program:
+                found = _jax_jit(function, options, _with_options_of(decision, jax_options))
+                return made.setdefault(decision.compiler_options, found)
+        return jitted
+
+    return choose
+
+
+def _with_notes(
+    function: Callable[..., Any], jitted: Any, jax_options: dict[str, Any], choose: Choose | None = None
+) -> Any:
     """What is called for `jitted`: itself where only a call without a compiled program can fail by a caller's mistake.
 
     JAX finds two mistakes while it looks for the program: a static argument without a hash, and an array whose memory
@@ -226,6 +270,13 @@ def _with_notes(function: Callable[..., Any], jitted: Any, jax_options: dict[str
     array whose memory another function was given is found here too; that error then has JAX's words only.)
     """
     early = ("static_argnums", "static_argnames", "donate_argnums", "donate_argnames")
+    if choose is not None and _dispatch is not None:
+        from graphopt.jax_internals import cache_miss_of
+
+        def missed(*args: Any, **kwargs: Any) -> Any:
+            return cache_miss_of(choose(args, kwargs))(*args, **kwargs)
+
+        jitted = _dispatch(jitted, lambda miss: missed)
     if _dispatch is None or any(jax_options.get(option) is not None for option in early):
         return _guard(function, jitted)
     return _dispatch(jitted, lambda miss: _guard(function, miss))
@@ -262,11 +313,12 @@ class _Attributes(dict[str, Any]):
         return tuple(self)
 
 
-def _method(function: Callable[..., Any], jitted: Any, name: str) -> Callable[..., Any]:
+def _method(function: Callable[..., Any], jitted: Any, name: str, choose: Choose | None = None) -> Callable[..., Any]:
     """A method of `jitted` by its name: the bound method itself could not be sent to another process."""
 
     def method(*args: Any, **kwargs: Any) -> Any:
-        return getattr(jitted, name)(*args, **kwargs)
+        chosen = jitted if choose is None or name not in ("lower", "trace") else choose(args, kwargs)
+        return getattr(chosen, name)(*args, **kwargs)
 
     call = _guard(function, method)
     call.__name__, call.__doc__ = name, getattr(jitted, name).__doc__
@@ -339,11 +391,12 @@ def _jit(function: Callable[..., Any], options: Options, jax_options: dict[str, 
     jax_jit(function)  # refuses what is no function, or a generator, in JAX's own words
     traceable = _traceable(function, options)
     jitted = _jax_jit(function, options, jax_options)
-    call = _in_the_guise_of(function, _with_notes(function, jitted, jax_options), traceable.__name__)
+    choose = _with_compiler_options(function, options, jax_options, jitted)
+    call = _in_the_guise_of(function, _with_notes(function, jitted, jax_options, choose), traceable.__name__)
     call.__dict__ = _Attributes(call.__dict__)
     call.__reduce_ex__ = _reduced(function, options, jax_options)
     for name in _Attributes.OF_JAX:
-        setattr(call, name, _method(function, jitted, name))
+        setattr(call, name, _method(function, jitted, name, choose))
 
     def explain(*args: Any, **kwargs: Any) -> Report:
         """What graphopt makes of the function on arguments of these types: see `graphopt.explain.Report`."""
@@ -367,12 +420,13 @@ def _jit(function: Callable[..., Any], options: Options, jax_options: dict[str, 
         progress: bool = True,
         **kwargs: Any,
     ) -> Tuned:
-        """Measures which engines run the function fastest on these arguments: see `Jitted.tune`."""
+        """Measures how the function runs fastest on these arguments: see `Jitted.tune`."""
         # Donated arguments would be gone after the first call.
         kept = {name: value for name, value in jax_options.items() if not name.startswith("donate")}
 
         def called(options: Options) -> Callable[[], Any]:
-            candidate = _jax_jit(function, options, kept)
+            (decision,) = options.tuning
+            candidate = _jax_jit(function, options, _with_options_of(decision, kept))
             return lambda: candidate(*args, **kwargs)
 
         traced = jitted.trace(*args, **kwargs).jaxpr

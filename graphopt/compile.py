@@ -6,12 +6,14 @@ import itertools
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
+from graphopt.analysis.engine import Schedule
 from graphopt.analysis.local import local_graphs
 from graphopt.analysis.machine import Machine, this_machine
 from graphopt.backends.agreement import disagreement
@@ -25,6 +27,7 @@ from graphopt.ir.graph import Graph
 from graphopt.ir.sources import Sources
 from graphopt.lock import Decision, hash_of
 from graphopt.passes.choose import wants_another_engine
+from graphopt.passes.chunk import Chunk
 from graphopt.passes.fuse import Fuse
 from graphopt.passes.partition import Partition
 from graphopt.passes.pipelines import STANDARD
@@ -58,17 +61,38 @@ def optimize_graph(
     # What a faulty rule would have done can be done without; who looks for faults sets GRAPHOPT_CHECK, or verifies.
     context.strict = settings().check > 0
     graph, records = run_pipeline(graph, passes_of(options), context)
-    graph, more = run_pipeline(graph, engine_passes(graph, options, context, target), context)
+    if not may_have_kernels(options, context, target):
+        return graph, records
+    decision = decision_for(graph, options, context) if options.tuning else None
+    if decision is not None and decision.block is not None:
+        graph, records = in_other_blocks(records, options, context, decision.block)
+    graph, more = run_pipeline(graph, engine_passes(graph, options, target, decision), context)
     return graph, (*records, *more)
 
 
-def engine_passes(graph: Graph, options: Options, context: Context, target: Target) -> tuple[Pass, ...]:
-    """What follows the pipeline where another engine than XLA may take part: on CPUs, in this process."""
+def may_have_kernels(options: Options, context: Context, target: Target) -> bool:
+    """Whether another engine than XLA may take part: on CPUs, in this process."""
     elsewhere = target.for_export or target.symbolic or target.platforms != ("cpu",)
-    if options.backend == "xla" or elsewhere or context.differentiable:
-        return ()
+    return options.backend != "xla" and not elsewhere and not context.differentiable
+
+
+def in_other_blocks(
+    records: tuple[PassRecord, ...], options: Options, context: Context, block: int
+) -> tuple[Graph, tuple[PassRecord, ...]]:
+    """What the pipeline makes of a graph where large arrays are computed in blocks of so many bytes; `records` says
+    what it made of it with blocks of the usual size."""
+    steps = passes_of(options)
+    place = next((k for k, step in enumerate(steps) if isinstance(step, Chunk)), len(steps))
+    if place == len(steps):
+        return records[-1].after, records
+    again = [replace(step, block=block) if isinstance(step, Chunk) else step for step in steps[place:]]
+    graph, more = run_pipeline(records[place].before, again, context)
+    return graph, (*records[:place], *more)
+
+
+def engine_passes(graph: Graph, options: Options, target: Target, decision: Decision | None = None) -> tuple[Pass, ...]:
+    """What follows the pipeline where another engine than XLA may take part. decision: what was measured."""
     inside = local_graphs(graph)
-    decision = decision_for(graph, options, context) if options.tuning else None
     base = options.backend if decision is None else decision.base
     machine = machine_for_decisions() if base == "auto" else None
     if decision is not None and not decision.kernels:
@@ -79,9 +103,10 @@ def engine_passes(graph: Graph, options: Options, context: Context, target: Targ
     from graphopt.backends.numba import lowering
 
     only = None if decision is None else frozenset(decision.kernels)
+    schedules = {} if decision is None else {name: Schedule(way, grain) for name, way, grain in decision.schedules}
     kernels: tuple[Pass, ...] = (
-        Fuse(lowering.ENGINE, machine, only, target.num_devices),
-        Reuse(lowering.ENGINE),
+        Fuse(lowering.ENGINE, machine, only, target.num_devices, schedules),
+        Reuse(lowering.ENGINE, schedules),
         Partition(lowering.ENGINE, machine_for_decisions()),
     )
     if inside:

@@ -31,7 +31,7 @@ from graphopt.ir.graph import Graph, make_graph, nested_graphs
 from graphopt.ir.loop import LoopProgram
 from graphopt.ir.node import Node, results
 from graphopt.ir.sources import Sources
-from graphopt.lock import hash_of
+from graphopt.lock import Decision, hash_of
 from graphopt.ops.kernel import KERNEL
 from graphopt.passes.inline import OPTIMIZED_CALL, Inline
 from graphopt.plan import Plan, plan_of
@@ -134,7 +134,7 @@ class Kernel:
 
     def __str__(self) -> str:
         known = f"{self.flops:,} operations, {self.bytes:,} bytes, {self.predicted * 1e6:,.1f} µs expected"
-        return f"{known}\n\n{self.program}\n\n{self.source}"
+        return f"{known} (measured: .measure(); vectors: .inner_loops())\n\n{self.program}\n\n{self.source}"
 
 
 def _planned(kernel: Kernel) -> Planned:
@@ -149,7 +149,8 @@ class Report:
 
     function: its name. options: what was asked for. target: the platform. passes: a record of each pass, with node
     counts (sub-graphs included), seconds and notes. traced, graph: the graph before and after. cost_before, cost:
-    operations and bytes before and after. sources: where nodes come from (see `lines`).
+    operations and bytes before and after. sources: where nodes come from (see `lines`). measured: what the lock file
+    says of the program, where there is one that knows it.
     """
 
     function: str
@@ -161,6 +162,7 @@ class Report:
     cost_before: Cost
     cost: Cost
     sources: Sources
+    measured: Decision | None = None
 
     def lines(self, node: Node, graph: Graph | None = None) -> tuple[str, ...]:
         """The user's lines that a node of the final graph (or of `graph`) stands for: `file:line:column (function)`."""
@@ -220,6 +222,9 @@ class Report:
             f"{kernels} kernel{'s' * (kernels > 1)} in Numba, the rest in XLA" if kernels else "everything runs in XLA"
         )
         title = f"{self.function} on {platforms}: numerics {self.options.numerics}, {engines}"
+        if (found := self.measured) is not None:
+            interval = f"{found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}] of the time of XLA alone"
+            title += f"\nas the lock file has it: {found}; measured {interval}"
         table = Table(title="passes", title_justify="left")
         for heading in ("pass", "nodes before", "nodes after", "ms"):
             table.add_column(heading, justify="left" if heading == "pass" else "right")
@@ -263,9 +268,9 @@ def report_of(name: str, closed: ClosedJaxpr, options: Options, devices: int = 1
     spread, at least."""
     traced, sources = traced_graph(closed, options)
     target = target_of(traced, devices)
-    given = _tuned_for(closed, options, target) if options.tuning else options
+    given, decision = _tuned_for(closed, options, target) if options.tuning else (options, None)
     graph, records = optimize_graph(traced, sources, given, target, timed=True)
-    return Report(name, options, target, records, traced, graph, cost_of(traced), cost_of(graph), sources)
+    return Report(name, options, target, records, traced, graph, cost_of(traced), cost_of(graph), sources, decision)
 
 
 def target_of(graph: Graph, devices: int = 1) -> Target:
@@ -291,9 +296,9 @@ def program_hash(graph: Graph, sources: Sources, options: Options, target: Targe
     return hash_of(str(optimize_graph(graph, sources, replace(options, backend="xla", tuning=()), target)[0]))
 
 
-def _tuned_for(closed: ClosedJaxpr, options: Options, target: Target) -> Options:
-    """`options` with what was measured of the program as it is lowered said of it as it is shown."""
+def _tuned_for(closed: ClosedJaxpr, options: Options, target: Target) -> tuple[Options, Decision | None]:
+    """`options` with what was measured of the program as it is lowered said of it as it is shown; and that."""
     lowered = program_hash(*region_of(closed), options, target)
     shown = program_hash(*traced_graph(closed, options), options, target)
     known = tuple(replace(each, program=shown) for each in options.tuning if each.program == lowered)
-    return replace(options, tuning=known or options.tuning)
+    return replace(options, tuning=known or options.tuning), known[0] if known else None

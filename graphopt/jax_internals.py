@@ -60,6 +60,12 @@ def with_cache_miss(jitted: Any, around: Callable[[Callable[..., Any]], Callable
     return again
 
 
+def cache_miss_of(jitted: Any) -> Callable[..., Any]:
+    """The Python function that the C++ part of what `jax.jit` made calls when it has no compiled program."""
+    miss: Callable[..., Any] = jitted.__getstate__()["cache_miss"]
+    return miss
+
+
 def argument_names(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, ...]:
     """The path of every leaf of `(args, kwargs)` in the words of `function`'s signature, as in JAX's own errors."""
     names = api_util.debug_info("jit", function, args, kwargs).arg_names

@@ -13,26 +13,44 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from graphopt.errors import LockError
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was measured of one program.
+    """What was measured of one program. `str()` is what was decided, in words.
 
     program: its hash. base: "auto" or "numba", by which regions were formed. kernels: hashes of the regions that go to
     kernels, in order. ratio, low, high: the time over that of XLA alone, the median and a 95% interval of it.
+    schedules: of regions whose loops are not written as predicted the hash, the way, and the grain. block: bytes of the
+    blocks in which large arrays are computed; None for the usual size. compiler_options: XLA's, for the whole program.
     """
 
     program: str
     base: str
     kernels: tuple[str, ...]
-    ratio: float
-    low: float
-    high: float
+    ratio: float = 1.0
+    low: float = 1.0
+    high: float = 1.0
+    schedules: tuple[tuple[str, str, float], ...] = ()
+    block: int | None = None
+    compiler_options: tuple[tuple[str, str | bool], ...] = ()
+
+    def __str__(self) -> str:
+        count = len(self.kernels)
+        parts = [f"{count} kernel{'s' * (count != 1)}" if count else "no kernels"]
+        for region, way, grain in self.schedules:
+            if region not in self.kernels:
+                continue
+            how = ", ".join([*([way] if way else []), *([f"{grain:g} times the grain"] if grain != 1 else [])])
+            parts.append(f"kernel {self.kernels.index(region) + 1} by {how}")
+        parts += [] if self.block is None else [f"blocks of {self.block / (1 << 20):g} MiB"]
+        parts += [f"{name}={value!r}" for name, value in self.compiler_options]
+        return "; ".join(parts)
 
 
 def hash_of(text: str) -> str:
@@ -54,7 +72,7 @@ def read_lock(path: str | os.PathLike[str]) -> tuple[Decision, ...]:
         raise LockError(f"{path} has format {written.get('format')}, this graphopt reads {FORMAT}. {_ADVICE}")
     if written["sha256"] != _checksum(written["decisions"]):
         raise LockError(f"{path} was changed after it was written: its checksum does not agree. {_ADVICE}")
-    return tuple(Decision(**{**each, "kernels": tuple(each["kernels"])}) for each in written["decisions"])
+    return tuple(Decision(**{name: _frozen(value) for name, value in each.items()}) for each in written["decisions"])
 
 
 _ADVICE = "Delete it, and write it anew with f.tune(*args, lock=...)"
@@ -75,6 +93,10 @@ def write_lock(path: str | os.PathLike[str], decisions: Iterable[Decision]) -> N
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _checksum(decisions: object) -> str:

@@ -15,12 +15,13 @@ After:
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jax.extend.core import primitives
 
 from graphopt.analysis.access import MOVES
-from graphopt.analysis.engine import Engine, Plan
+from graphopt.analysis.engine import PREDICTED, Engine, Plan, Schedule
 from graphopt.analysis.grouping import Group, groups_of, is_large_move, is_repeated, is_worth_a_kernel
 from graphopt.analysis.local import is_shard_map, local_graphs
 from graphopt.analysis.machine import Machine
@@ -59,13 +60,15 @@ class Fuse(Pass):
 
     engine: whose kernels. machine: of what that gains time on this machine; by default of all. only: of the regions so
     formed those whose graphs have these hashes, whatever time they are expected to take. devices: over how many the
-    program is partitioned; if several, kernels are made of what runs on one of them each.
+    program is partitioned; if several, kernels are made of what runs on one of them each. schedules: by the hashes of
+    regions how their loops are written, where not as predicted.
     """
 
     engine: Engine = field(repr=False)
     machine: Machine | None = field(default=None, repr=False)
     only: frozenset[str] | None = field(default=None, repr=False)
     devices: int = 1
+    schedules: Mapping[str, Schedule] = field(default_factory=dict, repr=False)
     name = "fuse"
 
     def run(self, graph: Graph, context: Context) -> Graph:
@@ -75,7 +78,7 @@ class Fuse(Pass):
                 raise EngineError(reason)
             context.note(f"left to XLA: everything, for {reason}")
             return graph
-        fuser = _Fuser(self.engine, self.machine is not None, graph, context)
+        fuser = _Fuser(self.engine, self.machine is not None, graph, context, self.schedules)
         if self.devices > 1:
             fuser.inside = local_graphs(graph)
             outside = f"left to XLA: what is partitioned over {self.devices} devices, being outside of shard_map"
@@ -88,13 +91,17 @@ class Fuse(Pass):
         for reason, count in fuser.declined.most_common():
             context.note(f"left to XLA: {reason}" + (f" ({count} times)" if count > 1 else ""))
         if fuser.kernels:
-            context.note(f"{self.engine.name}: {fuser.kernels} kernels of {fuser.fused} operations")
+            kernels = f"{fuser.kernels} kernel{'s' * (fuser.kernels > 1)}"
+            context.note(f"{self.engine.name}: {kernels} of {fuser.fused} operation{'s' * (fuser.fused > 1)}")
         return new
 
 
 class _Fuser:
-    def __init__(self, engine: Engine, is_free: bool, whole: Graph, context: Context) -> None:
+    def __init__(
+        self, engine: Engine, is_free: bool, whole: Graph, context: Context, schedules: Mapping[str, Schedule]
+    ) -> None:
         """is_free: whether what is expected to gain nothing stays in XLA. whole: the program's graph."""
+        self.schedules = schedules
         self.engine = engine
         self.is_free = is_free
         self.whole = whole
@@ -236,7 +243,9 @@ class _Fuser:
     def place(self, group: Group, graph: Graph, mapping: dict[Node, Node]) -> None:
         """Puts a kernel in place of a group."""
         body, inputs, _ = body_of(group, graph, self.context.sources)
-        plan = self.plan(body)
+        plan, schedule = self.plan(body), schedule_of(body, self.schedules)
+        if schedule != PREDICTED:
+            plan = self.engine.plan(body, not self.exact, (), schedule) or plan
         assert plan is not None, "groups without a plan are none"
         node = kernel(body, tuple([as_given(mapping[n]) for n in inputs]), plan.key, self.engine.name)
         if len(group.results) == 1:
@@ -246,6 +255,11 @@ class _Fuser:
                 mapping[result] = project(node, index)
         self.kernels += 1
         self.fused += len(group.members)
+
+
+def schedule_of(body: Graph, schedules: Mapping[str, Schedule]) -> Schedule:
+    """How the loops of a region are to be written. schedules: by the hashes of regions."""
+    return schedules.get(hash_of(str(body)), PREDICTED) if schedules else PREDICTED
 
 
 def body_of(group: Group, graph: Graph, sources: Sources | None = None) -> tuple[Graph, list[Node], dict[Node, Node]]:

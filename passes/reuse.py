@@ -20,14 +20,14 @@ from dataclasses import dataclass, field
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
-from graphopt.analysis.engine import Engine, Pairs
+from graphopt.analysis.engine import Engine, Pairs, Schedule
 from graphopt.analysis.local import is_shard_map
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, op_of
 from graphopt.ops.control import SCAN, WHILE, Scan, While
 from graphopt.ops.kernel import KERNEL, kernel
-from graphopt.passes.fuse import RUNS_ITS_GRAPHS
+from graphopt.passes.fuse import RUNS_ITS_GRAPHS, schedule_of
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import rebuild, with_bodies
 
@@ -39,14 +39,18 @@ Carried = Mapping[int, int]
 
 @dataclass(frozen=True)
 class Reuse(Pass):
-    """Lets kernels of an engine write over their operands."""
+    """Lets kernels of an engine write over their operands.
+
+    schedules: by the hashes of regions how their loops are written, where not as predicted.
+    """
 
     engine: Engine = field(repr=False)
+    schedules: Mapping[str, Schedule] = field(default_factory=dict, repr=False)
     name = "reuse"
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """The graph whose kernels say what they write over."""
-        reuser = _Reuser(self.engine, context, carried_in(graph))
+        reuser = _Reuser(self.engine, context, carried_in(graph), self.schedules)
         new = reuser.graph(graph)
         if reuser.count:
             context.note(f"{self.engine.name}: {reuser.count} results are written over operands")
@@ -71,8 +75,15 @@ def carried_in(graph: Graph) -> dict[Graph, Carried]:
 
 
 class _Reuser:
-    def __init__(self, engine: Engine, context: Context, carried: Mapping[Graph, Carried]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        context: Context,
+        carried: Mapping[Graph, Carried],
+        schedules: Mapping[str, Schedule],
+    ) -> None:
         self.engine = engine
+        self.schedules = schedules
         self.context = context
         self.carried = carried
         self.any_order = context.options.numerics != "exact"
@@ -100,7 +111,7 @@ class _Reuser:
         """The kernel with as many of its results over operands as is right."""
         body: Graph = node.attrs["body"].graph
         taken: Pairs = ()
-        key = node.attrs["key"]
+        key, schedule = node.attrs["key"], schedule_of(body, self.schedules)
         # What is carried before all else: another operand's memory would be copied to where the loop has it.
         for number in sorted(range(len(inputs)), key=lambda k: node.inputs[k].op is not PARAM):
             operand = node.inputs[number]
@@ -109,7 +120,7 @@ class _Reuser:
                     continue
                 if not _may_be_written_over(operand, node, result, graph, users, carried):
                     continue
-                plan = self.engine.plan(body, self.any_order, (*taken, (number, result)))
+                plan = self.engine.plan(body, self.any_order, (*taken, (number, result)), schedule)
                 if plan is not None:
                     taken, key = (*taken, (number, result)), plan.key
                     break

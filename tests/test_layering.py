@@ -22,7 +22,8 @@ LEVELS = (
     ("backends",),
     ("debug", "drawing"),
     ("compile", "plan"),
-    ("explain", "shrink", "tune", "verify"),
+    ("explain", "shrink", "verify"),
+    ("choices", "tune"),
     ("api",),
     ("graphopt",),  # what a user imports: graphopt/__init__.py
     ("bench", "calibrate", "demo"),

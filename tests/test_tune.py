@@ -15,6 +15,9 @@ import pytest
 
 import graphopt
 from graphopt import tune as tuning
+from graphopt.backends.numba.lowering import ENGINE
+from graphopt.backends.xla.compiler_options import accepted_options, is_accepted
+from graphopt.choices import Choices, Regions, candidates
 from graphopt.errors import LockError, LockWarning
 from graphopt.lock import Decision, read_lock, write_lock
 
@@ -47,7 +50,7 @@ def decision_of(kernels: int | None = None) -> Decision:
     """The decision for everything that kernels can compute, or for the first kernels of that."""
     jitted = graphopt.jit(function)
     options = graphopt.config.Options()
-    *_, last = tuning._candidates(jitted.trace(X).jaxpr, options)
+    *_, last = candidates(Regions(jitted.trace(X).jaxpr, options))
     assert last.decision.base == "numba" and len(last.decision.kernels) == 2
     return tuning.replace(last.decision, kernels=last.decision.kernels[:kernels])
 
@@ -60,6 +63,116 @@ def test_a_lock_file_says_which_regions_are_kernels(kernels: int, tmp_path: Path
         warnings.simplefilter("error")
         np.testing.assert_allclose(locked(X), jax.jit(function)(X), rtol=1e-3, atol=1e-3)
         assert len(locked.explain(X).kernels) == kernels
+
+
+def crossed(x: jax.Array) -> jax.Array:
+    return jnp.sin(x.T) * 2 + x.sum(0)[:, None]
+
+
+def test_a_lock_file_says_how_loops_are_written_and_what_a_thread_takes(tmp_path: Path) -> None:
+    jitted = graphopt.jit(crossed, backend="numba")
+    regions = Regions(jitted.trace(X).jaxpr, graphopt.config.Options(backend="numba"))
+    ((region, body),) = regions.of("numba").items()
+    ways = ENGINE.ways(body, True)
+    assert len(ways) == len(set(ways)) > 3 and any("blocks of 16" in way for way in ways)
+    predicted = jitted.explain(X).kernels[0].source
+    sources = {predicted}
+    for way in ways:
+        decision = Decision(regions.program, "numba", (region,), schedules=((region, way, 1.0),))
+        write_lock(tmp_path / "lock", [decision])
+        assert read_lock(tmp_path / "lock") == (decision,) and way in str(decision)
+        locked = graphopt.jit(crossed, lock=tmp_path / "lock")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            np.testing.assert_allclose(locked(X), jax.jit(crossed)(X), rtol=1e-4, atol=1e-4)
+            report = locked.explain(X)
+        sources.add(report.kernels[0].source)
+        assert report.measured is not None and way in str(report).replace("\n", " ")
+    assert (
+        len(sources) == len(ways) and predicted == graphopt.jit(crossed, backend="numba").explain(X).kernels[0].source
+    )
+    grains = []
+    for grain in (0.1, 1.0, 10.0):
+        write_lock(tmp_path / "lock", [Decision(regions.program, "numba", (region,), schedules=((region, "", grain),))])
+        locked = graphopt.jit(crossed, lock=tmp_path / "lock")
+        np.testing.assert_allclose(locked(X), jax.jit(crossed)(X), rtol=1e-4, atol=1e-4)
+        grains.append(locked.explain(X).kernels[0].program.phases[-1].grain)
+    assert grains == sorted(grains) and grains[0] < grains[-1]
+
+
+def test_a_way_that_there_is_not_is_the_predicted_one(tmp_path: Path) -> None:
+    jitted = graphopt.jit(crossed, backend="numba")
+    regions = Regions(jitted.trace(X).jaxpr, graphopt.config.Options(backend="numba"))
+    ((region, _),) = regions.of("numba").items()
+    write_lock(tmp_path / "lock", [Decision(regions.program, "numba", (region,), schedules=((region, "?", 1.0),))])
+    (kernel,) = graphopt.jit(crossed, lock=tmp_path / "lock").explain(X).kernels
+    assert kernel.source == jitted.explain(X).kernels[0].source
+
+
+def attention(q: jax.Array) -> jax.Array:
+    return jax.nn.softmax(q @ q.T, axis=-1) @ q
+
+
+def test_a_lock_file_says_how_large_blocks_are(tmp_path: Path) -> None:
+    q = np.random.default_rng(0).normal(size=(2048, 32)).astype(np.float32)
+    regions = Regions(graphopt.jit(attention).trace(q).jaxpr, graphopt.config.Options())
+    regions.of("auto")
+    assert regions.has_blocks
+    lengths = []
+    for block in (1 << 20, None, 8 << 20):
+        decision = Decision(regions.program, "auto", tuple(regions.of("auto", block)), block=block)
+        write_lock(tmp_path / "lock", [decision])
+        locked = graphopt.jit(attention, lock=tmp_path / "lock")
+        (loop,) = [n for n in locked.explain(q).graph.nodes if n.op.name == "scan"]
+        lengths.append(loop.attrs["length"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            np.testing.assert_allclose(locked(q), jax.jit(attention)(q), rtol=1e-3, atol=1e-4)
+    assert lengths == sorted(lengths, reverse=True) and len(set(lengths)) == 3
+
+
+@pytest.mark.filterwarnings("ignore::graphopt.errors.LockWarning")
+def test_compiler_options_of_a_lock_file_reach_the_compiler(tmp_path: Path) -> None:
+    """XLA refuses one that it does not know: so it has been asked, whichever way the function is called."""
+    program = Regions(graphopt.jit(function).trace(X).jaxpr, graphopt.config.Options()).program
+    write_lock(tmp_path / "lock", [Decision(program, "auto", (), compiler_options=(("xla_no_such_option", "1"),))])
+    for options in ({}, {"donate_argnums": 0}, {"static_argnames": "n"}):
+        locked = graphopt.jit(lambda x, n=0: function(x), lock=tmp_path / "lock", **options)
+        for _ in range(2):
+            with pytest.raises(Exception, match="No such compile option: 'xla_no_such_option'"):
+                locked(X)
+        with pytest.raises(Exception, match="No such compile option"):
+            locked.lower(X).compile()
+        # Inside of others theirs are the compiler's options, and for another program there are none.
+        np.testing.assert_allclose(jax.jit(locked)(X), function(X), rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(jax.vmap(locked)(X[None])[0], function(X), rtol=1e-3, atol=1e-3)
+        with pytest.warns(LockWarning):
+            np.testing.assert_allclose(locked(X[:9]), function(X[:9]), rtol=1e-3, atol=1e-3)
+    assert accepted_options() and not is_accepted(("xla_no_such_option", "1"))
+    write_lock(tmp_path / "lock", [Decision(program, "auto", (), compiler_options=accepted_options()[:1])])
+    locked = graphopt.jit(function, lock=tmp_path / "lock")
+    for _ in range(2):
+        np.testing.assert_allclose(locked(X), function(X), rtol=1e-3, atol=1e-3)
+    assert locked._cache_size() <= 2
+
+
+def test_what_is_changed_is_one_thing_after_the_other() -> None:
+    regions = Regions(graphopt.jit(function).trace(X).jaxpr, graphopt.config.Options())
+    *_, last = candidates(regions)
+    seen = {}
+    choices = Choices(regions, last)
+    for what, others in choices:
+        assert (others and choices.left >= 1) or what.startswith("loops"), what
+        assert all(each.name.startswith(f"{choices.best.name}, ") for each in others)
+        assert len({each.decision for each in others}) == len(others)
+        seen[what] = len(others)
+        if others:
+            choices.best = others[-1]
+    assert {"leaving kernels out", "loops of kernel 1", "grain of kernel 1"} < set(seen)
+    options = dict(choices.best.decision.compiler_options)
+    assert set(options) == {name for name, _ in accepted_options()} <= set(seen)
+    exact = Regions(graphopt.jit(function).trace(X).jaxpr, graphopt.config.Options(numerics="exact"))
+    assert not set(options) & {what for what, _ in Choices(exact, next(candidates(exact)))}
 
 
 def test_another_process_finds_the_program_again(tmp_path: Path) -> None:

@@ -87,17 +87,9 @@ class _Writer:
             yield from self.statement(statement)
 
     def statement(self, statement: Statement) -> Iterator[str]:
-        if isinstance(statement, Let):
+        if isinstance(statement, Let | Set | Accumulate | Store):
             place = self.place(statement.node) if statement.node is not None else ""
-            line = f"{statement.local.name} = {self.expression(statement.value, statement.local.dtype)}"
-            yield f"{line}  # {place}" if place else line
-        elif isinstance(statement, Set):
-            yield f"{statement.local.name} = {self.expression(statement.value, statement.local.dtype)}"
-        elif isinstance(statement, Accumulate):
-            yield f"{statement.local.name} = {self.accumulated(statement)}"
-        elif isinstance(statement, Store):
-            buffer = statement.buffer
-            yield f"write_{buffer.dtype.name}({buffer.name}, {index(statement.at)}, {value_source(statement.value)})"
+            yield f"{self.simple(statement)}  # {place}" if place else self.simple(statement)
         elif isinstance(statement, For):
             yield f"for {statement.name} in range({bounds(statement)}):"
             yield from self.block(statement.body)
@@ -118,6 +110,14 @@ class _Writer:
             keys, places = statement.keys, statement.places
             ranges = f"{index(statement.at)}, {statement.count}, {places.name}, {index(statement.to)}, {statement.k}"
             yield f"smallest_{keys.dtype.name}({keys.name}, {ranges})"
+
+    def simple(self, statement: Let | Set | Accumulate | Store) -> str:
+        if isinstance(statement, Store):
+            buffer = statement.buffer
+            return f"write_{buffer.dtype.name}({buffer.name}, {index(statement.at)}, {value_source(statement.value)})"
+        if isinstance(statement, Accumulate):
+            return f"{statement.local.name} = {self.accumulated(statement)}"
+        return f"{statement.local.name} = {self.expression(statement.value, statement.local.dtype)}"
 
     @staticmethod
     def sort(statement: Sort) -> str:

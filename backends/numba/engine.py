@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,28 +11,24 @@ from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.beside import parts_apart, write_beside
-from graphopt.analysis.bitcast import changes_width, recast
-from graphopt.analysis.columns import is_by_columns, parts_of, reduce_columns_in_parts, select, widths, write_by_columns
-from graphopt.analysis.cumulative import accumulate_columns, is_beside
-from graphopt.analysis.derive import IOTA, Derivation, write_outputs
-from graphopt.analysis.engine import Pairs, Plan
-from graphopt.analysis.in_place import is_right, is_update_in_place, write_update
+from graphopt.analysis.derive import IOTA, Derivation
+from graphopt.analysis.engine import PREDICTED, Pairs, Plan, Schedule
+from graphopt.analysis.in_place import is_right
 from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.indexed import declined as declined_indexed
 from graphopt.analysis.kernel_time import Work, kernel_time, phase_threads, work_of
-from graphopt.analysis.loops import LOOPS, declined_loop, iterations, write_loop
+from graphopt.analysis.loops import LOOPS, declined_loop, iterations
 from graphopt.analysis.machine import Machine, this_machine
 from graphopt.analysis.nests import SMALL
-from graphopt.analysis.parts import accumulate, cut_together, reduce_in_parts
 from graphopt.analysis.products import DOT, expanded
 from graphopt.analysis.products import declined as declined_product
 from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE, REDUCE, REDUCTIONS, axes_of, is_arg
-from graphopt.analysis.scattering import SCATTERS, scatter
+from graphopt.analysis.scattering import SCATTERS
 from graphopt.analysis.scattering import declined as declined_scatter
-from graphopt.analysis.sorting import SORT, sort
-from graphopt.analysis.tiled import crossed_axes, write_in_blocks
-from graphopt.analysis.top_k import TOP_K, top_k
+from graphopt.analysis.sorting import SORT
+from graphopt.analysis.top_k import TOP_K
 from graphopt.analysis.top_k import declined as declined_top_k
+from graphopt.analysis.ways import ways
 from graphopt.analysis.windows import GATHER, SELECTED, WINDOW, WINDOWS
 from graphopt.analysis.writing import CHAINED, TooLargeError
 from graphopt.backends.numba.costs import scalar_cost
@@ -85,9 +80,6 @@ COMPLEX_ROUNDED = {op_of(primitive) for primitive in (p.mul_p, p.square_p, p.abs
 _SUMS = (p.reduce_sum_p, p.reduce_prod_p, p.cumsum_p, p.cumprod_p, p.reduce_window_sum_p)
 SUMS = set(map(op_of, _SUMS))
 """The reductions of complex numbers."""
-
-WHOLE = (SORT, TOP_K, *CUMULATIVE, CUMLOGSUMEXP, *SCATTERS, *LOOPS)
-"""Operations that are the last of their kernel."""
 
 COMBINES = (REDUCE, WINDOW)
 """Operations that combine by a graph of their own."""
@@ -209,13 +201,14 @@ class NumbaEngine:
         aval = max((n.avals[0] for n in (node, *node.inputs)), key=lambda aval: aval.nbytes)
         return CALL + (NEW if aval.nbytes >= LARGE else 2 * LOAD) * aval.size
 
-    def plan(self, body: Graph, any_order: bool, in_place: Pairs = ()) -> Plan | None:
+    def plan(self, body: Graph, any_order: bool, in_place: Pairs = (), schedule: Schedule = PREDICTED) -> Plan | None:
         """The loop program of a body, with its source known by its key; None where it would be too large.
 
         in_place: operands and the results that are to be written over them; None where that would not be right.
+        schedule: how its loops are to be written.
         """
         try:
-            best = self.derivation(body, any_order, in_place)
+            best = self.derivation(body, any_order, in_place, schedule)
         except TooLargeError:
             return None
         program = best.program
@@ -235,18 +228,30 @@ class NumbaEngine:
         best = self.derivation(body, any_order)
         return best.program, best.work
 
-    def derivation(self, body: Graph, any_order: bool = True, in_place: Pairs = ()) -> Derivation:
+    def ways(self, body: Graph, any_order: bool) -> tuple[str, ...]:
+        """The ways in which the loops of a body can be written, the one first that is expected to be fastest."""
+        found: dict[str, float] = {}
+        for name, _ in ways(expanded(body)[0], any_order, True):
+            try:
+                found[name] = self.derivation(body, any_order, (), Schedule(name)).time
+            except TooLargeError:
+                continue
+        return tuple(sorted(found, key=lambda name: found[name]))
+
+    def derivation(
+        self, body: Graph, any_order: bool = True, in_place: Pairs = (), schedule: Schedule = PREDICTED
+    ) -> Derivation:
         """How the loop program is written that is expected to take the least. Raises TooLargeError."""
         try:
-            return self._derivation(body, any_order, SMALL, in_place)
+            return self._derivation(body, any_order, SMALL, in_place, schedule)
         except TooLargeError:
-            return self._derivation(body, any_order, 1, in_place)
+            return self._derivation(body, any_order, 1, in_place, schedule)
 
-    def _derivation(self, body: Graph, any_order: bool, small: int, in_place: Pairs) -> Derivation:
+    def _derivation(self, body: Graph, any_order: bool, small: int, in_place: Pairs, schedule: Schedule) -> Derivation:
         summed, mapping = expanded(body)
         parts = parts_apart(summed)
         if len(parts) == 1:
-            best, _ = self._best(summed, any_order, small, in_place)
+            best, _ = self._best(summed, any_order, small, in_place, schedule)
         elif in_place:
             raise TooLargeError  # one part could read what another writes over
         else:
@@ -257,12 +262,14 @@ class NumbaEngine:
         return best
 
     def _best(
-        self, body: Graph, any_order: bool, small: int, in_place: Pairs = ()
+        self, body: Graph, any_order: bool, small: int, in_place: Pairs = (), schedule: Schedule = PREDICTED
     ) -> tuple[Derivation, Callable[[Derivation], None]]:
         """The way of writing a body that is expected to take the least, and what it gives. Raises TooLargeError."""
         best = None
-        for write in ways(body, any_order):
+        asked = [write for name, write in ways(body, any_order, True) if name == schedule.way]
+        for write in asked or [write for _, write in ways(body, any_order)]:
             derivation = Derivation(body, self.cost, small)
+            derivation.grain = schedule.grain
             derivation.in_place = {body.params[operand]: result for operand, result in in_place}
             try:
                 write(derivation)
@@ -274,80 +281,6 @@ class NumbaEngine:
         if best is None:
             raise TooLargeError
         return best
-
-
-def ways(body: Graph, any_order: bool = True) -> Iterator[Callable[[Derivation], None]]:
-    """The ways in which the loop program of a body may be written.
-
-    any_order: whether sums and products may be reordered.
-    """
-    rank = len(body.outputs[0].aval.shape)
-    whole = next((n for n in body.nodes if n.op in WHOLE), None)
-
-    def prepare(derivation: Derivation, done: Collection[Node] = ()) -> None:
-        for node in body.nodes:
-            if changes_width(node):
-                recast(derivation, node)
-            elif node.op is SELECTED:
-                select(derivation, node)
-        for nodes in cut_together(derivation, done):
-            reduce_in_parts(derivation, nodes)
-
-    def by_rows(derivation: Derivation, parallel: int) -> None:
-        prepare(derivation)
-        if is_update_in_place(derivation):
-            write_update(derivation)
-        elif whole is None:
-            write_outputs(derivation, parallel)
-        else:
-            write_whole(derivation, whole, any_order)
-
-    for parallel in dict.fromkeys((rank, max(rank - 1, 0), max(rank - 2, 0))):
-        yield partial(by_rows, parallel=parallel)
-        if whole is not None:
-            return
-
-    def in_blocks(derivation: Derivation, axis: int) -> None:
-        prepare(derivation)
-        write_in_blocks(derivation, axis)
-
-    for axis in crossed_axes(body):
-        yield partial(in_blocks, axis=axis)
-    shapes = {n.aval.shape for n in body.outputs}
-    kept = [node for node in body.nodes if is_by_columns(node)]
-    (shape, *others) = shapes
-    if others or not kept or not any(widths(shape, 0)):
-        return
-
-    def by_columns(derivation: Derivation, parallel: int, width: int, cut: bool) -> None:
-        prepare(derivation, kept)
-        for node in kept:
-            if cut and parts_of(node) > 1:
-                reduce_columns_in_parts(derivation, node)
-        write_by_columns(derivation, parallel, width)
-
-    for parallel in range(rank):
-        for width in widths(shape, parallel):
-            yield partial(by_columns, parallel=parallel, width=width, cut=False)
-    if any(parts_of(node) > 1 for node in kept):
-        *_, width = widths(shape, rank - 1)
-        yield partial(by_columns, parallel=rank - 1, width=width, cut=True)
-
-
-def write_whole(derivation: Derivation, node: Node, any_order: bool) -> None:
-    """The phases of an operation that is the last of its kernel."""
-    if node.op in SCATTERS:
-        scatter(derivation, node, any_order)
-    elif node.op in LOOPS:
-        write_loop(derivation, node)
-    elif node.op is TOP_K:
-        top_k(derivation, node)
-    elif node.op is SORT:
-        sort(derivation, node)
-    elif is_beside(node):
-        accumulate_columns(derivation, node)
-    else:
-        accumulate(derivation, node)
 
 
 _planned: dict[int, Planned] = {}

@@ -40,6 +40,9 @@ WIDTH = 1024
 NARROW, LANES = 256, 16
 """Elements of a block at least, where one is cut for the sake of threads, and of which its width is a multiple."""
 
+OTHERS = (128, 256, 512, 2048)
+"""Other widths, which are measured where a program is tuned."""
+
 KEPT = 0.2
 """Nanoseconds of an operation from which on its results are kept for a row of elements that need them."""
 
@@ -77,6 +80,12 @@ def widths(shape: tuple[int, ...], parallel: int) -> Iterator[int]:
         more = -(-FEW // rows)
         if more > -(-size // WIDTH) and size >= more * NARROW:
             yield -(-size // (more * LANES)) * LANES
+
+
+def other_widths(shape: tuple[int, ...], parallel: int) -> Iterator[int]:
+    """Other widths of blocks, which are measured where a program is tuned."""
+    known = set(widths(shape, parallel))
+    yield from (width for width in OTHERS if width < shape[-1] and width not in known)
 
 
 class Columns:
@@ -118,7 +127,7 @@ class Columns:
             d.evaluated(node, self.width)
             return self.fill(d.fold_for(node, at), node)
         tile = self.new_tile(node.aval.dtype)
-        self.vector(lambda: d.add(Store(tile, self.lane, d.value(node, at))))
+        self.vector(lambda: d.add(Store(tile, self.lane, d.value(node, at), node)))
         return [tile]
 
     def new_tile(self, dtype: Any) -> Buffer:
@@ -135,7 +144,7 @@ class Columns:
 
         def store(values: Sequence[Value]) -> None:
             for tile, value in zip(tiles, values, strict=True):
-                d.add(Store(tile, self.lane, value))
+                d.add(Store(tile, self.lane, value, node))
 
         def combine(r: Indices) -> None:
             kept: list[Value] = [d.let(Load(tile, self.lane), tile.dtype) for tile in tiles]
@@ -163,7 +172,7 @@ def write_by_columns(derivation: Derivation, parallel: int, width: int) -> None:
         def store(inner: Indices) -> None:
             at = (*row, *inner, columns.column)
             for node, buffer in zip(body.outputs, derivation.outputs, strict=True):
-                derivation.add(Store(buffer, linear(at, shape), derivation.value(node, at)))
+                derivation.add(Store(buffer, linear(at, shape), derivation.value(node, at), node))
 
         derivation.loops(shape[parallel:-1], lambda inner: columns.vector(lambda: store(inner)), False)
 

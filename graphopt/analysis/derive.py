@@ -125,10 +125,10 @@ class Derivation(NestWriter):
     def _choose(self, node: Node, reads: Sequence[Read | Given], result: Local) -> None:
         first = reads[0]
         if isinstance(first, Given):
-            self.add(Set(result, Literal(first.value)))
+            self.add(Set(result, Literal(first.value), node))
             return
         if len(reads) == 1 or always(first.within):
-            self.add(Set(result, self.value(node.inputs[first.operand], first.at)))
+            self.add(Set(result, self.value(node.inputs[first.operand], first.at), node))
             return
         alone = [Read(first.operand, first.at)]
         self.condition(
@@ -233,7 +233,7 @@ class Derivation(NestWriter):
         for extents, element in parts:
 
             def write(r: Indices, element: Element = element) -> None:
-                self.add(Accumulate(result, kept.reduction.combine, element(r)))
+                self.add(Accumulate(result, kept.reduction.combine, element(r), node))
                 self.spend(node)
 
             nest = self._nest(extents, write, self._loops_before(node, again))
@@ -258,7 +258,7 @@ class Derivation(NestWriter):
         def write(r: Indices, _: Within) -> None:
             new = fold.combine(self, list(kept), fold.elements(self, r))
             for local, value in zip(kept, new, strict=True):
-                self.add(Set(local, value))
+                self.add(Set(local, value, node))
             self._spend(CHAINED + self.cost(node))
 
         self.loops_within(fold.extents, fold.within, write)
@@ -295,7 +295,7 @@ def write_outputs(derivation: Derivation, parallel: int) -> None:
                 for node, buffer in zip(body.outputs, derivation.outputs, strict=True):
                     if node.aval.shape[parallel:] == rest:
                         at = (*row, *inner)
-                        derivation.add(Store(buffer, linear(at, node.aval.shape), derivation.value(node, at)))
+                        derivation.add(Store(buffer, linear(at, node.aval.shape), derivation.value(node, at), node))
 
             derivation.loops(rest, store, math.prod(leading) > 1)
 

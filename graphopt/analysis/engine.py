@@ -29,6 +29,24 @@ class Plan:
 Pairs = tuple[tuple[int, int], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How a kernel's loops are written, where that was measured and is not to be predicted.
+
+    way: one of those that the engine names for a body, with its tiles; empty for the one that is expected to be
+    fastest. grain: how many times the work that is expected to be worth it a thread takes at once.
+    """
+
+    way: str = ""
+    grain: float = 1.0
+
+    def __str__(self) -> str:
+        return ", ".join([self.way or "as predicted", *([f"grain {self.grain:g}"] if self.grain != 1 else [])])
+
+
+PREDICTED = Schedule()
+
+
 class Engine(Protocol):
     """An engine other than XLA."""
 
@@ -51,12 +69,16 @@ class Engine(Protocol):
     def spill(self, node: Node) -> float:
         """Nanoseconds that computing a node in a kernel of its own costs: its call, and memory for its result."""
 
-    def plan(self, body: Graph, any_order: bool, in_place: Pairs = ()) -> Plan | None:
+    def plan(self, body: Graph, any_order: bool, in_place: Pairs = (), schedule: Schedule = PREDICTED) -> Plan | None:
         """How a body of operations that it does not decline would be run; None where that takes too many statements.
 
         any_order: whether the sums and products of reductions may be reordered. in_place: operands, by their numbers,
-        and the results that are to be written over them; None where that would not be right.
+        and the results that are to be written over them; None where that would not be right. schedule: how its loops
+        are to be written; a way that it has not for this body is taken for the empty one.
         """
 
     def time(self, key: int, machine: Machine) -> float:
         """Nanoseconds that a run of what was planned is expected to take on a machine."""
+
+    def ways(self, body: Graph, any_order: bool) -> tuple[str, ...]:
+        """The ways in which the loops of a body can be written, the one first that is expected to be fastest."""

@@ -38,6 +38,9 @@ TRANSPOSE = op_of(p.transpose_p)
 SIDE = 32
 """Elements of a block along each of its two axes."""
 
+OTHERS = (16, 64)
+"""Other lengths, which are measured where a program is tuned."""
+
 MOST = 4
 """Tiles of a kernel at most: they are on a thread's stack."""
 
@@ -49,23 +52,33 @@ def crossed_axes(body: Graph) -> Iterator[int]:
         yield from (axis for axis in range(len(shape) - 1) if shape[axis] >= SIDE and shape[-1] >= SIDE)
 
 
-def write_in_blocks(derivation: Derivation, axis: int) -> None:
-    """One phase over the other axes and blocks of `axis` and the last one, which computes and stores all outputs."""
+def sides(shape: tuple[int, ...], axis: int, every: bool) -> Iterator[int]:
+    """How long the sides of blocks of an axis and the last one may be. every: also those that are only measured."""
+    yield SIDE
+    if every:
+        yield from (side for side in OTHERS if min(shape[axis], shape[-1]) >= side)
+
+
+def write_in_blocks(derivation: Derivation, axis: int, side: int) -> None:
+    """One phase over the other axes and blocks of `axis` and the last one, which computes and stores all outputs.
+
+    side: elements of a block along each of the two.
+    """
     body = derivation.body
     shape = body.outputs[0].aval.shape
     last = len(shape) - 1
     others = [k for k in range(last) if k != axis]
-    leading = (*(shape[k] for k in others), *(-(-shape[k] // SIDE) for k in (axis, last)))
+    leading = (*(shape[k] for k in others), *(-(-shape[k] // side) for k in (axis, last)))
 
     def write(index: Index) -> None:
         *found, outer, inner = delinear(index, leading)
-        block = _Block(derivation, (outer, shape[axis]), (inner, shape[last]))
+        block = _Block(derivation, side, (outer, shape[axis]), (inner, shape[last]))
         at = dict(zip(others, found, strict=True)) | {axis: block.outer.at, last: block.inner.at}
         place = tuple(at[k] for k in range(len(shape)))
 
         def store() -> None:
             for node, buffer in zip(body.outputs, derivation.outputs, strict=True):
-                derivation.add(Store(buffer, linear(place, shape), derivation.value(node, place)))
+                derivation.add(Store(buffer, linear(place, shape), derivation.value(node, place), node))
 
         block.loops(block.outer, block.inner, store)
 
@@ -75,11 +88,11 @@ def write_in_blocks(derivation: Derivation, axis: int) -> None:
 class _Side:
     """One of a block's two loops."""
 
-    def __init__(self, name: str, block: Index, extent: int) -> None:
+    def __init__(self, name: str, side: int, block: Index, extent: int) -> None:
         self.name = name
-        self.step = variable(name, 0, SIDE - 1)
-        self.at = block * SIDE + self.step
-        self.within: Within = ((self.at, 0, extent),) if extent % SIDE else ()
+        self.step = variable(name, 0, side - 1)
+        self.at = block * side + self.step
+        self.within: Within = ((self.at, 0, extent),) if extent % side else ()
 
 
 class _Block:
@@ -88,10 +101,11 @@ class _Block:
     The tile's rows are longer by one element than the block's, so that a column of it is spread over the cache.
     """
 
-    def __init__(self, derivation: Derivation, outer: tuple[Index, int], inner: tuple[Index, int]) -> None:
+    def __init__(self, derivation: Derivation, side: int, outer: tuple[Index, int], inner: tuple[Index, int]) -> None:
         """outer, inner: the number of the block along its two axes, and how long they are."""
         self.derivation = derivation
-        self.outer, self.inner = (_Side(derivation.name("j"), *side) for side in (outer, inner))
+        self.side = side
+        self.outer, self.inner = (_Side(derivation.name("j"), side, *along) for along in (outer, inner))
         self.tiles = 0
         derivation.columns = self
 
@@ -100,9 +114,9 @@ class _Block:
         d = self.derivation
         d.loop_over(
             outer.name,
-            SIDE,
+            self.side,
             SERIAL,
-            lambda: d.loop_over(inner.name, SIDE, VECTOR, write, inner.within, vector),
+            lambda: d.loop_over(inner.name, self.side, VECTOR, write, inner.within, vector),
             outer.within,
         )
 
@@ -127,7 +141,7 @@ class _Block:
     @property
     def place(self) -> Index:
         """Where in a tile the element of both loops is."""
-        return self.inner.step * (SIDE + 1) + self.outer.step
+        return self.inner.step * (self.side + 1) + self.outer.step
 
     def tile(self, node: Node, at: Indices) -> Buffer:
         """A tile with what the block needs of an operand."""
@@ -135,7 +149,7 @@ class _Block:
         self.tiles += 1
         if self.tiles > MOST:
             raise TooLargeError
-        tile = d.new_tile(node.aval.dtype, SIDE * (SIDE + 1))
+        tile = d.new_tile(node.aval.dtype, self.side * (self.side + 1))
         source = Load(d.inputs[node], linear(at, node.aval.shape))
 
         def copy() -> None:

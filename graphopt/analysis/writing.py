@@ -143,6 +143,7 @@ class Writer:
         self.cost = cost
         self.inputs = {q: Buffer(f"in{i}", q.aval.dtype, q.aval.size, "in") for i, q in enumerate(body.params)}
         self.outputs = [Buffer(f"out{i}", n.aval.dtype, n.aval.size, "out") for i, n in enumerate(body.outputs)]
+        self.grain = 1.0  # of how many times the work a thread is worth its while
         self.in_place: dict[Node, int] = {}  # operands that a result, by its number, is written over
         self.scratch: list[Buffer] = []
         self.tiles: list[Buffer] = []
@@ -264,7 +265,8 @@ class Writer:
         self.columns = None
         for block in {id(block): block for block in self._shared}.values():
             sort_by_need(block)
-        grain = max(1, min(extent, round(max(GRAIN, self._before) / max(self._iteration, 1e-3))))
+        least = self.grain * max(GRAIN, self._before)
+        grain = max(1, min(extent, round(least / max(self._iteration, 1e-3))))
         self.phases.append(Phase(name, extent, grain, once.block, body.block))
         chunks = -(-extent // grain)
         work = self._iteration * extent + self._before * chunks

@@ -132,10 +132,11 @@ class Let:
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """A new value for a local."""
+    """A new value for a local. node: what it is for in the kernel's graph, for source lines."""
 
     local: Local
     value: Expression
+    node: Any = None
 
     def lines(self) -> Iterator[str]:
         """Text."""
@@ -144,11 +145,12 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Accumulate:
-    """`local := op(local, value)`, where the operations may be done in any order."""
+    """`local := op(local, value)`, where the operations may be done in any order. node: as in `Let`."""
 
     local: Local
     op: Op
     value: Value
+    node: Any = None
 
     def lines(self) -> Iterator[str]:
         """Text."""
@@ -157,11 +159,12 @@ class Accumulate:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """One element written."""
+    """One element written. node: as in `Let`."""
 
     buffer: Buffer
     at: Index
     value: Value
+    node: Any = None
 
     def lines(self) -> Iterator[str]:
         """Text."""

@@ -15,9 +15,10 @@ from jax import lax
 
 from graphopt.analysis import columns
 from graphopt.analysis.derive import Derivation
+from graphopt.analysis.ways import ways
 from graphopt.analysis.writing import TooLargeError
 from graphopt.backends.interpret import interpret, shaped
-from graphopt.backends.numba.engine import NumbaEngine, ways
+from graphopt.backends.numba.engine import NumbaEngine
 from graphopt.backends.reference import evaluate
 from graphopt.ir.loop import VECTOR, For, LoopProgram
 from graphopt.trace.jaxpr import trace_function
@@ -36,7 +37,7 @@ def programs(function: Callable[..., Any], *args: Any) -> list[LoopProgram]:
         if node.op.primitive is not None:
             assert ENGINE.declines(node, exact=False) is None, node
     expected, found = evaluate(graph, *args), []
-    for write in ways(graph):
+    for _, write in ways(graph, every=True):
         derivation = Derivation(graph, ENGINE.cost)
         try:
             write(derivation)

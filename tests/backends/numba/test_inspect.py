@@ -41,3 +41,17 @@ def test_measuring_draws_operands_of_every_dtype() -> None:
 
     args = (np.arange(50), np.arange(50) % 3 == 0, np.ones(50, np.float32))
     assert kernel_of(function, *args).measure(0.01) > 0
+
+
+def test_each_statement_that_computes_has_the_line_of_the_user() -> None:
+    def function(x: object) -> object:
+        sums = x.sum(1, keepdims=True)
+        return (x / sums).T, jnp.maximum(x, 0).max(0)
+
+    for kernel in graphopt.jit(function, backend="numba").explain(X).kernels:
+        lines = kernel.source.splitlines()
+        marked = [line for line in lines if "test_inspect.py:" in line]
+        assert any("add_any_order" in line or "write_" in line for line in marked)
+        for line in lines:
+            if "write_float32(out" in line or "add_any_order(" in line:
+                assert "test_inspect.py:" in line, kernel.source

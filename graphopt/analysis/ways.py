@@ -1,0 +1,111 @@
+"""The ways in which the loop program of a body may be written: by rows, in blocks, by columns, with their tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+
+from graphopt.analysis.bitcast import changes_width, recast
+from graphopt.analysis.columns import (
+    is_by_columns,
+    other_widths,
+    parts_of,
+    reduce_columns_in_parts,
+    select,
+    widths,
+    write_by_columns,
+)
+from graphopt.analysis.cumulative import accumulate_columns, is_beside
+from graphopt.analysis.derive import Derivation, write_outputs
+from graphopt.analysis.in_place import is_update_in_place, write_update
+from graphopt.analysis.loops import LOOPS, write_loop
+from graphopt.analysis.parts import accumulate, cut_together, reduce_in_parts
+from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE
+from graphopt.analysis.scattering import SCATTERS, scatter
+from graphopt.analysis.sorting import SORT, sort
+from graphopt.analysis.tiled import crossed_axes, sides, write_in_blocks
+from graphopt.analysis.top_k import TOP_K, top_k
+from graphopt.analysis.windows import SELECTED
+from graphopt.ir.graph import Graph
+from graphopt.ir.node import Node
+
+Write = Callable[[Derivation], None]
+
+WHOLE = (SORT, TOP_K, *CUMULATIVE, CUMLOGSUMEXP, *SCATTERS, *LOOPS)
+"""Operations that are the last of their kernel."""
+
+
+def ways(body: Graph, any_order: bool = True, every: bool = False) -> Iterator[tuple[str, Write]]:
+    """The ways in which the loop program of a body may be written, each with its name.
+
+    any_order: whether sums and products may be reordered. every: also those that are only measured.
+    """
+    rank = len(body.outputs[0].aval.shape)
+    whole = next((n for n in body.nodes if n.op in WHOLE), None)
+
+    def prepare(derivation: Derivation, done: Collection[Node] = ()) -> None:
+        for node in body.nodes:
+            if changes_width(node):
+                recast(derivation, node)
+            elif node.op is SELECTED:
+                select(derivation, node)
+        for nodes in cut_together(derivation, done):
+            reduce_in_parts(derivation, nodes)
+
+    def by_rows(derivation: Derivation, parallel: int) -> None:
+        prepare(derivation)
+        if is_update_in_place(derivation):
+            write_update(derivation)
+        elif whole is None:
+            write_outputs(derivation, parallel)
+        else:
+            write_whole(derivation, whole, any_order)
+
+    for parallel in dict.fromkeys((rank, max(rank - 1, 0), max(rank - 2, 0))):
+        yield f"rows, {parallel} axes apart", partial(by_rows, parallel=parallel)
+        if whole is not None:
+            return
+
+    def in_blocks(derivation: Derivation, axis: int, side: int) -> None:
+        prepare(derivation)
+        write_in_blocks(derivation, axis, side)
+
+    for axis in crossed_axes(body):
+        for side in sides(body.outputs[0].aval.shape, axis, every):
+            yield f"blocks of {side} along axis {axis}", partial(in_blocks, axis=axis, side=side)
+    shapes = {n.aval.shape for n in body.outputs}
+    kept = [node for node in body.nodes if is_by_columns(node)]
+    (shape, *others) = shapes
+    if others or not kept or not any(widths(shape, 0)):
+        return
+
+    def by_columns(derivation: Derivation, parallel: int, width: int, cut: bool) -> None:
+        prepare(derivation, kept)
+        for node in kept:
+            if cut and parts_of(node) > 1:
+                reduce_columns_in_parts(derivation, node)
+        write_by_columns(derivation, parallel, width)
+
+    for parallel in range(rank):
+        for width in (*widths(shape, parallel), *(other_widths(shape, parallel) if every else ())):
+            name = f"columns by {width}, {parallel} axes apart"
+            yield name, partial(by_columns, parallel=parallel, width=width, cut=False)
+    if any(parts_of(node) > 1 for node in kept):
+        *_, width = widths(shape, rank - 1)
+        yield f"columns by {width}, in parts", partial(by_columns, parallel=rank - 1, width=width, cut=True)
+
+
+def write_whole(derivation: Derivation, node: Node, any_order: bool) -> None:
+    """The phases of an operation that is the last of its kernel."""
+    if node.op in SCATTERS:
+        scatter(derivation, node, any_order)
+    elif node.op in LOOPS:
+        write_loop(derivation, node)
+    elif node.op is TOP_K:
+        top_k(derivation, node)
+    elif node.op is SORT:
+        sort(derivation, node)
+    elif is_beside(node):
+        accumulate_columns(derivation, node)
+    else:
+        accumulate(derivation, node)
