@@ -48,7 +48,7 @@ Cost = Callable[[Op, np.dtype[Any]], float]
 VECTOR = 64
 """Bytes of a vector."""
 
-MOVE = 0.01
+MOVE = 0.008
 """Nanoseconds of a byte that is loaded or stored, in a loop that is vectorized."""
 
 NEAR, AGAIN, MOVE_NEAR = 1 << 19, 8, 0.005
@@ -113,6 +113,11 @@ def work_of(program: LoopProgram, cost: Cost) -> Work:
     phases = [_phase(phase, cost) for phase in program.phases]
     size = sum(buffer.size * buffer.dtype.itemsize for buffer in program.buffers)
     return Work(sum(p.flops for p in phases), sum(p.core for p in phases), size)
+
+
+def core_times(program: LoopProgram, cost: Cost) -> list[float]:
+    """Nanoseconds that each phase takes on one core."""
+    return [_phase(phase, cost).core for phase in program.phases]
 
 
 def kernel_time(program: LoopProgram, cost: Cost, machine: Machine) -> float:
