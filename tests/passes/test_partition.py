@@ -208,6 +208,11 @@ def test_what_writes_over_its_operand_stays() -> None:
     assert len(kernels(after)) == 2 and any("writes over its operand" in note for note in context.notes)
 
 
+def test_what_is_large_stays() -> None:
+    _, after, context = partitioned(lambda x, y: (lax.sort(x), lax.sort(y)), floats(1_000_000), floats(1000))
+    assert len(kernels(after)) == 2 and any("take turns" in note for note in context.notes)
+
+
 def test_what_gains_little_stays() -> None:
     step = Partition(ENGINE, Machine(threads=4))
     _, after, context = partitioned(lambda x, y: (lax.sort(x), lax.cumsum(y)), floats(100), floats(101), step=step)
