@@ -20,9 +20,9 @@ from graphopt.analysis.engine import Pairs, Plan
 from graphopt.analysis.in_place import is_right, is_update_in_place, write_update
 from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.indexed import declined as declined_indexed
-from graphopt.analysis.kernel_time import Work, kernel_time, phase_threads, work_of
+from graphopt.analysis.kernel_time import Work, core_times, kernel_time, phase_threads, work_of
 from graphopt.analysis.loops import LOOPS, declined_loop, iterations, write_loop
-from graphopt.analysis.machine import Machine, this_machine
+from graphopt.analysis.machine import Machine, this_machine, wakes
 from graphopt.analysis.nests import SMALL
 from graphopt.analysis.parts import accumulate, cut_together, reduce_in_parts
 from graphopt.analysis.products import DOT, expanded
@@ -374,7 +374,12 @@ def _launch(program: LoopProgram) -> Launch:
     sizes: dict[str, list[int]] = {"in": [], "out": [], "scratch": [], "tile": []}
     for buffer in program.buffers:
         sizes[buffer.role].append(buffer.size * buffer.dtype.itemsize)
-    phases = tuple((phase.extent, phase.grain, phase.beside) for phase in program.phases)
+    core = dict(zip(map(id, program.phases), core_times(program, scalar_cost), strict=True))
+    phases = tuple(
+        (phase.extent, phase.grain, phase.beside, wakes(sum(core[id(each)] for each in stage)))
+        for stage in program.stages
+        for phase in stage
+    )
     return Launch(len(sizes["in"]), tuple(sizes["out"]), tuple(sizes["scratch"]), phases)
 
 

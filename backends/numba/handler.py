@@ -41,19 +41,18 @@ from graphopt.backends.numba.memory import (
     store_int32,
     symbol,
 )
-from graphopt.backends.numba.pool import parallel_for, task
+from graphopt.backends.numba.pool import run_phases, task
 from graphopt.backends.numba.records import (
-    ADDRESS,
-    BESIDE,
     CELL,
     FORKED,
     INPUTS,
+    IS_FORK,
     LARGE,
-    OF_PHASE,
     PHASES,
     REST,
     RESULTS,
     SCRATCHES,
+    SLOTS,
     UNKNOWN,
 )
 
@@ -70,7 +69,7 @@ def handler_object(major: int, minor: int) -> tuple[str, bytes]:
 
     @numba.njit(error_model="numpy")
     def find(key: Any) -> Any:
-        slots = load(table(), 0)
+        slots = load(table(), SLOTS)
         mask = load(slots, 0)
         slot = key & mask
         while True:
@@ -114,14 +113,8 @@ def handler_object(major: int, minor: int) -> tuple[str, bytes]:
             memory = numba.uintp(malloc(load(record, 8 * (REST + results + i)) + numba.uintp(64)))
             advise(memory, load(record, 8 * (REST + results + i)))
             store(buffers, 8 * (inputs + results + i), memory)
-        first = 0
-        while first < phases:
-            words = record + numba.uintp(8 * (REST + results + scratches + OF_PHASE * first))
-            count = 1
-            while first + count < phases and load(words, 8 * (OF_PHASE * count + BESIDE)) != 0:
-                count += 1
-            parallel_for(frame, load(record, 8 * ADDRESS), buffers, first, count, words)
-            first += count
+        words = record + numba.uintp(8 * (REST + results + scratches))
+        run_phases(frame, record, words, phases, buffers)
         for i in range(scratches):
             free(load(buffers, 8 * (inputs + results + i)))
         free(buffers)
@@ -135,7 +128,7 @@ def handler_object(major: int, minor: int) -> tuple[str, bytes]:
             return numba.uintp(0)
         if load_int32(frame, STAGE) != EXECUTE:
             return numba.uintp(0)
-        if load(table(), 8) != 0:
+        if load(table(), IS_FORK) != 0:
             return failed(frame, forked_message())
         record = find(load(load(load(load(frame, ATTRS), 0), SCALAR_VALUE), 0))
         if record == 0:

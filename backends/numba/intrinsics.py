@@ -157,18 +157,35 @@ shift_right_logical = _shift("logical")
 shift_right_arithmetic = _shift("arithmetic")
 
 
+@intrinsic
+def choose(typing: Any, condition: Any, a: Any, b: Any) -> Any:
+    """`a` where the condition holds, otherwise `b`. Of a conditional expression LLVM may make a choice of what is
+    loaded, which it does not vectorize."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(*args)
+
+    return (a(types.boolean, a, b), generate) if a == b else None
+
+
 def float_to_integer(to: Any) -> Any:
-    """Conversion of a floating number to the integer dtype `to`: towards zero, saturating, NaN to 0."""
+    """Conversion of a floating number to the integer dtype `to`: towards zero, saturating, NaN to 0.
+
+    What does not fit is chosen by comparisons: LLVM's own saturating conversion is done one element at a time.
+    """
     result = from_dtype(np.dtype(to))
 
     def of(typing: Any, x: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            kind = ir.IntType(result.bitwidth)
-            name = "llvm.fptosi.sat" if result.signed else "llvm.fptoui.sat"
-            function = builder.module.declare_intrinsic(
-                name, [kind, args[0].type], ir.FunctionType(kind, [args[0].type])
-            )
-            return builder.call(function, args)
+            number, kind = args[0], ir.IntType(max(result.bitwidth, 32))
+            low, high = (ir.Constant(number.type, float(end)) for end in (result.minval, result.maxval + 1))
+            is_low, is_high = builder.fcmp_ordered("<", number, low), builder.fcmp_ordered(">=", number, high)
+            fits = builder.and_(builder.fcmp_ordered(">=", number, low), builder.fcmp_ordered("<", number, high))
+            held = builder.select(fits, number, ir.Constant(number.type, 0.0))
+            found = builder.fptosi(held, kind) if result.signed else builder.fptoui(held, kind)
+            found = builder.select(is_high, ir.Constant(kind, result.maxval), found)
+            found = builder.select(is_low, ir.Constant(kind, result.minval), found)
+            return found if kind.width == result.bitwidth else builder.trunc(found, ir.IntType(result.bitwidth))
 
         return result(x), generate
 
@@ -222,6 +239,8 @@ def element_reader(dtype: Any, constant: bool) -> Any:
             loaded = builder.load(_element(builder, kind, *args))
             if constant:
                 loaded.set_metadata("invariant.load", builder.module.add_metadata([]))
+            if result == types.boolean:  # Numba asks by a branch, after which LLVM makes no vectors
+                return builder.icmp_unsigned("!=", loaded, ir.Constant(kind, 0))
             return context.data_model_manager[result].from_data(builder, loaded)
 
         return result(types.uintp, types.intp), generate

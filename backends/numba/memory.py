@@ -6,6 +6,7 @@ Addresses are unsigned 64-bit integers. Nothing here is checked; whoever calls k
 from __future__ import annotations
 
 import mmap
+import time
 from typing import Any
 
 from llvmlite import ir
@@ -47,6 +48,23 @@ def symbol(name: str) -> Any:
         return builder.ptrtoint(known, WORD)
 
     return intrinsic(lambda typing: (types.uintp(), generate))
+
+
+@intrinsic
+def now(typing: Any) -> Any:
+    """Nanoseconds of a clock that never goes back."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = cgutils.alloca_once(builder, ir.ArrayType(WORD, 2))  # a timespec
+        kind = ir.FunctionType(INT32, [INT32, place.type])
+        builder.call(
+            cgutils.get_or_insert_function(builder.module, kind, "clock_gettime"),
+            [ir.Constant(INT32, time.CLOCK_MONOTONIC), place],
+        )
+        seconds, nanoseconds = cgutils.unpack_tuple(builder, builder.load(place), 2)
+        return builder.add(builder.mul(seconds, ir.Constant(WORD, 1_000_000_000)), nanoseconds)
+
+    return types.intp(), generate
 
 
 MADV_HUGEPAGE = 14  # of Linux, in asm-generic/mman-common.h

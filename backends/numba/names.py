@@ -61,6 +61,7 @@ NAMES: dict[str, Any] = {
     **{f"read_{d.name}": intrinsics.element_reader(kept_as(d), constant=False) for d in DTYPES},
     **{f"input_{d.name}": intrinsics.element_reader(kept_as(d), constant=True) for d in DTYPES},
     **{f"write_{d.name}": intrinsics.element_writer(kept_as(d)) for d in DTYPES},
+    "choose": intrinsics.choose,
     "opaque": intrinsics.opaque,
     **{f"tile_{d.name}": intrinsics.tile_of(kept_as(d)) for d in DTYPES},
     "buffer": intrinsics.element_reader("u8", constant=True),

@@ -22,7 +22,7 @@ import numpy as np
 
 from graphopt.backends.numba.code import compiler, define, loaded
 from graphopt.backends.numba.frame import check_version
-from graphopt.backends.numba.records import CELL, FORKED, TASK, UNKNOWN
+from graphopt.backends.numba.records import CELL, CELL_SIZE, FORKED, IS_FORK, SLOTS, TASK, UNKNOWN
 
 TARGET = "graphopt.kernel"
 """The name of the handler in the XLA program."""
@@ -33,28 +33,27 @@ class Launch:
     """How a kernel is called.
 
     inputs: number of operands. results, scratch: bytes of each result and scratch buffer. phases: extent and grain of
-    each, and whether it runs beside the one before it.
+    each, whether it runs beside the one before it, and whether threads that sleep are woken for those.
     """
 
     inputs: int
     results: tuple[int, ...]
     scratch: tuple[int, ...]
-    phases: tuple[tuple[int, int, bool], ...]
+    phases: tuple[tuple[int, int, bool, bool], ...]
 
 
 class _Table:
     """Kernels by their hash: open addressing in memory that compiled code reads without a lock.
 
-    The cell holds the address of the slots: a mask, then pairs of hash and record; and whether this process is the fork
-    of another. To grow, larger slots are filled and the cell is set to them; the old ones stay, for a call may be
-    reading them.
+    The cell (`graphopt.backends.numba.records`) holds the address of the slots: a mask, then pairs of hash and record.
+    To grow, larger slots are filled and the cell is set to them; the old ones stay, for a call may be reading them.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._records: dict[int, np.ndarray[Any, Any]] = {}
         self._all_slots: list[np.ndarray[Any, Any]] = []
-        self.cell = np.zeros(2, np.uint64)
+        self.cell = np.zeros(CELL_SIZE // 8, np.uint64)
         self._grow(64)
 
     def _grow(self, size: int) -> None:
@@ -63,7 +62,7 @@ class _Table:
         for key, record in self._records.items():
             self._place(slots, key, record)
         self._all_slots.append(slots)
-        self.cell[0] = slots.ctypes.data
+        self.cell[SLOTS // 8] = slots.ctypes.data
 
     @staticmethod
     def _place(slots: np.ndarray[Any, Any], key: int, record: np.ndarray[Any, Any]) -> None:
@@ -141,7 +140,7 @@ _MESSAGES = {
 
 
 def _mark_fork() -> None:
-    _table.cell[1] = 1
+    _table.cell[IS_FORK // 8] = 1
 
 
 @cache

@@ -1,10 +1,13 @@
 """Work sharing on XLA's own thread pool.
 
 A phase's range is cut into chunks of `grain` iterations; phases beside each other have one row of chunks. A counter
-hands them out; the calling thread works like the
-others and never waits for a thread that has not started, so it cannot deadlock whatever else the pool does. The state
-of a loop is counted by reference, for a scheduled task may start after the call that scheduled it has returned: it then
-finds no chunk left and touches nothing but the state.
+hands them out; the calling thread works like the others and never waits for a thread that has not started, so it cannot
+deadlock whatever else the pool does. The state of a loop is counted by reference, for a scheduled task may start after
+the call that scheduled it has returned: it then finds no chunk left and touches nothing but the state.
+
+A thread of the pool that has done its work looks for more for some microseconds before it sleeps. To hand work to one
+that is awake takes less than one microsecond; to wake one takes ten of the caller's, and it comes later still. So
+threads are woken for long phases only, and short ones are shared where kernels follow each other closely.
 """
 
 from __future__ import annotations
@@ -23,16 +26,21 @@ from graphopt.backends.numba.memory import (
     load,
     load_atomic,
     malloc,
+    now,
     sched_yield,
     store,
     symbol,
 )
-from graphopt.backends.numba.records import EXTENT, GRAIN, OF_PHASE, TASK
+from graphopt.backends.numba.records import ADDRESS, BESIDE, CELL, EXTENT, GRAIN, LAST, OF_PHASE, TASK, WAKES
 
-# The state of one loop, in bytes from its start.
-NEXT, DONE, REFERENCES, CHUNKS, KERNEL, BUFFERS, FIRST, WORDS, SIZE = (8 * i for i in range(9))
+AWAKE = 15_000
+"""Nanoseconds for which a thread of the pool looks for more work: measured, about twenty."""
 
-task_address = symbol(TASK)
+# The state of one loop, in bytes from its start; the last are the arguments by which XLA schedules a task.
+NEXT, DONE, REFERENCES, HELPERS, CHUNKS, KERNEL, BUFFERS, FIRST, WORDS, API_OF, ARGUMENTS = (8 * i for i in range(11))
+SIZE = ARGUMENTS + 40
+
+cell, task_address = symbol(CELL), symbol(TASK)
 
 jit = numba.njit(error_model="numpy", nogil=True)
 
@@ -52,12 +60,14 @@ def _chunks(words: Any, phase: int) -> Any:
 
 @jit
 def _work(state: Any) -> None:
-    """Takes chunks until none is left."""
+    """Takes chunks until none is left. While there are more, further threads are asked to help."""
     chunks, first, words = load_atomic(state, CHUNKS), load_atomic(state, FIRST), load(state, WORDS)
     while True:
         chunk = fetch_add(state, NEXT, 1)
         if chunk >= chunks:
             return
+        if chunk + 1 < chunks:
+            _ask(state)
         phase = 0
         while chunk >= _chunks(words, phase):
             chunk -= _chunks(words, phase)
@@ -67,6 +77,17 @@ def _work(state: Any) -> None:
         stop = min(_number(words, phase, EXTENT), start + grain)
         call_kernel(load(state, KERNEL), load(state, BUFFERS), first + phase, start, stop)
         fetch_add(state, DONE, 1)
+
+
+@jit
+def _ask(state: Any) -> None:
+    """Schedules one more task where there is a thread for it. Who asks has a chunk to do: the call is still running."""
+    if load_atomic(state, HELPERS) <= 0 or fetch_add(state, HELPERS, -1) <= 0:
+        return
+    fetch_add(state, REFERENCES, 1)
+    api = load(state, API_OF)
+    if _destroyed(api, call(load(api, THREADPOOL_SCHEDULE), state + numba.uintp(ARGUMENTS))):
+        _release(state)
 
 
 @jit
@@ -112,41 +133,54 @@ def _threads(api: Any, context: Any) -> int:
 
 
 @jit
-def parallel_for(frame: Any, kernel: Any, buffers: Any, first: int, count: int, words: Any) -> None:
-    """All iterations of `count` phases: here alone where they are one chunk, else with the pool's help.
-
-    words: of the first phase, in the kernel's record.
-    """
-    chunks = 0
-    for phase in range(count):
-        chunks += _chunks(words, phase)
-    if chunks <= 1:
-        for phase in range(count):
-            if _number(words, phase, EXTENT) > 0:
-                call_kernel(kernel, buffers, first + phase, 0, _number(words, phase, EXTENT))
-        return
+def _share(frame: Any, kernel: Any, buffers: Any, first: int, chunks: int, words: Any) -> None:
+    """All chunks of phases that run beside each other, with the pool's help. words: of the first, in the record."""
     api, context = load(frame, API), load(frame, CONTEXT)
-    helpers = min(chunks, _threads(api, context)) - 1
     state = numba.uintp(malloc(SIZE))
     store(state, NEXT, numba.uintp(0))
     store(state, DONE, numba.uintp(0))
-    store(state, REFERENCES, numba.uintp(helpers + 1))
+    store(state, REFERENCES, numba.uintp(1))
+    store(state, HELPERS, numba.uintp(_threads(api, context) - 1))
     store(state, CHUNKS, numba.uintp(chunks))
     store(state, KERNEL, kernel)
     store(state, BUFFERS, buffers)
     store(state, FIRST, numba.uintp(first))
     store(state, WORDS, words)
-    args = numba.uintp(malloc(40))
-    store(args, 0, numba.uintp(40))
-    store(args, 8, numba.uintp(0))
-    store(args, 16, context)
-    store(args, 24, task_address())
-    store(args, 32, state)
-    for _ in range(helpers):
-        if _destroyed(api, call(load(api, THREADPOOL_SCHEDULE), args)):
-            _release(state)
-    free(args)
+    store(state, API_OF, api)
+    store(state, ARGUMENTS, numba.uintp(40))
+    store(state, ARGUMENTS + 8, numba.uintp(0))
+    store(state, ARGUMENTS + 16, context)
+    store(state, ARGUMENTS + 24, task_address())
+    store(state, ARGUMENTS + 32, state)
     _work(state)
     while load_atomic(state, DONE) < chunks:
         sched_yield()
     _release(state)
+
+
+@jit
+def run_phases(frame: Any, record: Any, words: Any, phases: int, buffers: Any) -> None:
+    """Runs the phases of a kernel, those that run beside each other together. words: of the first, in the record."""
+    kernel = load(record, 8 * ADDRESS)
+    timed = awake = False
+    first = 0
+    while first < phases:
+        count, chunks = 1, _chunks(words, 0)
+        while first + count < phases and _number(words, count, BESIDE) != 0:
+            chunks += _chunks(words, count)
+            count += 1
+        # A short rest is not worth a thread.
+        may_share = chunks > 1 and (count > 1 or _number(words, 0, EXTENT) >= 2 * _number(words, 0, GRAIN))
+        if may_share and not timed:
+            timed, awake = True, now() - load_atomic(cell(), LAST) < AWAKE
+        if may_share and (awake or _number(words, 0, WAKES) != 0):
+            awake = True
+            _share(frame, kernel, buffers, first, chunks, words)
+        else:
+            for phase in range(count):
+                if _number(words, phase, EXTENT) > 0:
+                    call_kernel(kernel, buffers, first + phase, 0, _number(words, phase, EXTENT))
+        first += count
+        words += numba.uintp(8 * OF_PHASE * count)
+    if timed:
+        store(cell(), LAST, numba.uintp(now()))

@@ -4,11 +4,15 @@ LARGE = 1 << 22
 """Bytes from which on memory is asked for in huge pages."""
 
 # A kernel's record, in words: address, number of inputs, of results, of scratch buffers and of phases, then the bytes
-# of each result and each scratch buffer, then extent and grain of each phase and whether it runs beside
-# the one before it.
+# of each result and each scratch buffer, then of each phase extent and grain, whether it runs beside the one before it,
+# and whether sleeping threads are woken for it and those beside it.
 ADDRESS, INPUTS, RESULTS, SCRATCHES, PHASES, REST = range(6)
 
-EXTENT, GRAIN, BESIDE, OF_PHASE = range(4)
+EXTENT, GRAIN, BESIDE, WAKES, OF_PHASE = range(5)
+
+# The table's cell, in bytes: where its slots lie; whether this process is the fork of another; and when the last kernel
+# that the pool could help with was done, in nanoseconds.
+SLOTS, IS_FORK, LAST, CELL_SIZE = (8 * i for i in range(4))
 
 CELL, TASK, UNKNOWN, FORKED = "graphopt_cell", "graphopt_task", "graphopt_unknown", "graphopt_forked"
 """Symbols: the table's cell, what a thread of the pool calls, and the messages of two errors."""

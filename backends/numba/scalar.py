@@ -147,10 +147,10 @@ def _integer_pow(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[st
 def _select(attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Sequence[str]) -> str:
     which, *cases = args
     if of[0].kind == "b":
-        return f"({cases[1]} if {which} else {cases[0]})" if len(cases) == 2 else cases[0]
+        return f"choose({which}, {cases[1]}, {cases[0]})" if len(cases) == 2 else cases[0]
     chosen = cases[-1]
     for number in range(len(cases) - 2, -1, -1):
-        chosen = f"({cases[number]} if {which} <= {number} else {chosen})"
+        chosen = f"choose({which} <= {number}, {cases[number]}, {chosen})"
     return chosen
 
 

@@ -109,6 +109,11 @@ def work_of(program: LoopProgram, cost: Cost) -> Work:
     return Work(sum(p.flops for p in phases), sum(p.core for p in phases), size)
 
 
+def core_times(program: LoopProgram, cost: Cost) -> list[float]:
+    """Nanoseconds that each phase takes on one core."""
+    return [_phase(phase, cost).core for phase in program.phases]
+
+
 def kernel_time(program: LoopProgram, cost: Cost, machine: Machine) -> float:
     """Nanoseconds that one run is expected to take with all threads, its call included."""
     total = machine.call

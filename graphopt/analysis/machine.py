@@ -54,12 +54,17 @@ FRESH = 32 << 20
 """Bytes from which on the memory of a result is new with each call: below, malloc has what was freed before."""
 
 TURN = 20_000.0
-"""Nanoseconds of work that are worth a thread's while."""
+"""Nanoseconds of work that are worth waking a thread for."""
+
+
+def wakes(work: float) -> bool:
+    """Whether threads that sleep are woken for work of so many nanoseconds on a core."""
+    return work >= 2 * TURN
 
 
 def threads_for(work: float, machine: Machine) -> float:
-    """How many threads share work of so many nanoseconds on a core."""
-    return max(1.0, min(float(machine.threads), work / TURN))
+    """How many threads share work of so many nanoseconds on a core, where all but one sleep."""
+    return max(1.0, min(float(machine.threads), work / TURN)) if wakes(work) else 1.0
 
 
 KIND = "machine"

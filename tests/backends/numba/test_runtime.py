@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from inspect import cleandoc
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from jax import lax
 
 import graphopt
-from graphopt.analysis import parts, writing
+from graphopt.analysis import machine, parts, writing
 from graphopt.backends.numba import frame
 from graphopt.backends.numba.emit import source_of
 from graphopt.backends.numba.engine import NumbaEngine, plan_by_key
@@ -83,16 +84,17 @@ def test_a_kernel_is_compiled_once() -> None:
 
 
 def test_the_key_covers_what_a_kernel_is() -> None:
-    launch = Launch(1, (20,), (), ((5, 5),))
+    launch = Launch(1, (20,), (), ((5, 5, False, False),))
     keys = {
         kernel_key("a", launch),
         kernel_key("b", launch),
-        kernel_key("a", Launch(1, (20,), (), ((5, 4),))),
-        kernel_key("a", Launch(1, (20,), (8,), ((5, 5),))),
-        kernel_key("a", Launch(2, (20,), (), ((5, 5),))),
+        kernel_key("a", Launch(1, (20,), (), ((5, 4, False, False),))),
+        kernel_key("a", Launch(1, (20,), (8,), ((5, 5, False, False),))),
+        kernel_key("a", Launch(2, (20,), (), ((5, 5, False, False),))),
+        kernel_key("a", Launch(1, (20,), (), ((5, 5, False, True),))),
     }
-    assert len(keys) == 5 and all(0 < key < 2**56 for key in keys)
-    assert kernel_key("a", launch) == kernel_key("a", Launch(1, (20,), (), ((5, 5),)))
+    assert len(keys) == 6 and all(0 < key < 2**56 for key in keys)
+    assert kernel_key("a", launch) == kernel_key("a", Launch(1, (20,), (), ((5, 5, False, False),)))
 
 
 def test_the_table_of_kernels_grows() -> None:
@@ -145,6 +147,7 @@ def test_a_version_of_the_interface_that_is_not_known_is_refused(monkeypatch: py
 def fine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """So little work is worth a thread that each phase is cut into many chunks."""
     monkeypatch.setattr(writing, "GRAIN", 2.0)
+    monkeypatch.setattr(machine, "TURN", 1e-9)
     monkeypatch.setattr(parts, "LONG", 100)
     yield
 
@@ -159,14 +162,26 @@ def test_chunks_on_many_threads_give_what_one_does(fine: None) -> None:
     jitted = numba_jit(function)
     keys = [node.attrs["key"] for node in kernel_nodes(jitted, x)]
     extents = [p for key in keys for p in planned_phases(key)]
-    assert len(keys) >= 4 and any(extent > 5 * grain for extent, grain, _ in extents)
+    assert len(keys) >= 4 and any(extent > 5 * grain and wakes for extent, grain, _, wakes in extents)
     expected = jax.jit(function)(x)
     for _ in range(50):
         for found, e in zip(jitted(x), expected, strict=True):
             np.testing.assert_array_equal(found, e)
 
 
-def planned_phases(key: int) -> tuple[tuple[int, int, bool], ...]:
+def test_phases_for_which_no_thread_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that follow each other share them, calls that come later do not."""
+    monkeypatch.setattr(writing, "GRAIN", 200.0)
+    x = np.arange(20_011, dtype=np.float32)
+    jitted = numba_jit(lambda x: jnp.sqrt(x) + 1)
+    ((extent, grain, _, wakes),) = planned_phases(kernel_nodes(jitted, x)[0].attrs["key"])
+    assert extent > 5 * grain and grain % 64 == 0 and not wakes
+    for pause in (0.0, 0.0, 0.0, 0.001, 0.0, 0.001) * 20:
+        time.sleep(pause)
+        np.testing.assert_allclose(jitted(x), np.sqrt(x) + 1, rtol=1e-6)
+
+
+def planned_phases(key: int) -> tuple[tuple[int, int, bool, bool], ...]:
     from graphopt.backends.numba.engine import _planned
 
     return _planned[key].launch.phases

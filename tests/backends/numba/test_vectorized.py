@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from .vectors import accumulates_in_vectors, instructions, kernels_of
 
@@ -47,6 +48,32 @@ def test_sums_are_vectors(name: str) -> None:
     code = instructions(kernel)
     assert accumulates_in_vectors(code)
     assert not re.search(r"masked\.gather|call \w* @(?:pow|exp)f?\(", code)
+
+
+MASK, FLAT = np.arange(300) % 3 == 0, drawn(300)
+
+ELEMENTS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "a choice by a boolean operand": (jnp.where, (MASK, FLAT, -FLAT)),
+    "a choice of numbers by integers": (
+        lambda n, x, y: lax.select_n(n, x, y, x * 2),
+        (np.arange(300, dtype=np.int32) % 3, FLAT, -FLAT),
+    ),
+    "a sum under a mask": (lambda m, x: jnp.where(m, x, 0).sum(), (MASK, FLAT)),
+    "integers of numbers": (lambda x: x.astype(jnp.int32), (FLAT,)),
+    "bytes of numbers": (lambda x: x.astype(jnp.uint8), (FLAT,)),
+}
+
+
+@pytest.mark.parametrize("name", ELEMENTS)
+def test_elements_are_computed_in_vectors(name: str) -> None:
+    """Every operand's elements are loaded by vectors, and nothing is converted one element at a time."""
+    function, args = ELEMENTS[name]
+    (kernel,) = kernels_of(function, *args)
+    code = instructions(kernel)
+    for arg in args:
+        kind = {"f": "float", "i": "i32", "b": "i8"}[arg.dtype.kind]
+        assert re.search(rf"load <\d+ x {kind}>", code)
+    assert "fptosi.sat" not in code and "fptoui.sat" not in code
 
 
 def test_without_vectors_it_is_seen() -> None:
