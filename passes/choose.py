@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jax.extend.core import primitives as p
 
@@ -26,7 +26,7 @@ from graphopt.analysis.sorting import SORT
 from graphopt.analysis.swallowed import swallowed_time
 from graphopt.analysis.top_k import TOP_K, axis_of
 from graphopt.analysis.windows import COMBINED, SELECTED
-from graphopt.analysis.xla_time import alone_time, core_time, fused_time, is_known
+from graphopt.analysis.xla_time import HANDED_OVER, alone_time, core_time, fused_time, is_handed_over, is_known
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node
 from graphopt.ir.op import Op, op_of
@@ -110,11 +110,15 @@ def takes(node: Node) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A region that may leave XLA. runs: in one run of the program. xla, kernel: predicted nanoseconds of a run."""
+    """A region that may leave XLA. runs: in one run of the program. xla, kernel: predicted nanoseconds of a run.
+
+    is_handed_over: whether XLA computes a program that is no more than this on another thread than the caller's.
+    """
 
     runs: int
     xla: float
     kernel: float
+    is_handed_over: bool = False
 
     @property
     def gain(self) -> float:
@@ -127,11 +131,14 @@ def candidate(body: Graph, kernel: float, runs: int, machine: Machine, swallowed
     before it."""
     slow = [(PATHOLOGIES[node.op], elements(node)) for node in body.nodes if node.op in PATHOLOGIES]
     xla = fused_time(body, machine) + swallowed + sum(known.xla * count for known, count in slow)
-    return Candidate(runs, xla, max(kernel, sum(known.kernel * count for known, count in slow)))
+    kernel = max(kernel, sum(known.kernel * count for known, count in slow))
+    return Candidate(runs, xla, kernel, is_handed_over(body))
 
 
 def decide(candidates: Sequence[Candidate], others: float) -> list[str | None]:
     """Why each candidate stays in XLA; None for those that leave it. others: nanoseconds of the rest of the program."""
+    if len(candidates) == 1 and not others and candidates[0].is_handed_over:
+        candidates = [replace(candidates[0], xla=candidates[0].xla + HANDED_OVER)]
     total = others + sum(c.runs * c.xla for c in candidates)
     least = [min(GAIN, max(WORTHWHILE, SHARE * total))] * len(candidates)
     return [_reason(c, bar) for c, bar in zip(candidates, least, strict=True)]

@@ -18,6 +18,7 @@ INTEGER_DIVISION = 1.2
 
 _FUNCTIONS: dict[str, tuple[float, float]] = {
     "div": (0.05, 0.15),
+    "rem": (5.0, 10.0),
     "sqrt": (0.05, 0.15),
     "rsqrt": (0.06, 0.2),
     "cbrt": (0.2, 0.7),
@@ -36,6 +37,9 @@ _FUNCTIONS: dict[str, tuple[float, float]] = {
     "acos": (0.3, 0.9),
     "atan": (0.15, 0.8),
     "atan2": (0.25, 1.0),
+    "asinh": (0.4, 1.3),
+    "acosh": (0.4, 1.3),
+    "atanh": (0.35, 1.1),
     "erf": (0.28, 1.3),
     "erfc": (0.6, 1.9),
     "pow": (1.1, 3.2),

@@ -13,8 +13,8 @@ DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.float32), np.dtype(np.float64))
 
 # fmt: off
 _NAMES = [
-    "acos", "asin", "atan", "atan2", "cbrt", "cos", "cosh", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "log",
-    "log1p", "logistic", "pow", "rsqrt", "sin", "sinh", "tan", "tanh",
+    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "cos", "cosh", "erf", "erf_inv", "erfc", "exp",
+    "exp2", "expm1", "log", "log1p", "logistic", "pow", "rsqrt", "sin", "sinh", "tan", "tanh",
 ]
 # fmt: on
 

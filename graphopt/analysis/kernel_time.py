@@ -48,7 +48,7 @@ Cost = Callable[[Op, np.dtype[Any]], float]
 VECTOR = 64
 """Bytes of a vector."""
 
-MOVE = 0.01
+MOVE = 0.008
 """Nanoseconds of a byte that is loaded or stored, in a loop that is vectorized."""
 
 NEAR, AGAIN, MOVE_NEAR = 1 << 19, 8, 0.005

@@ -40,8 +40,8 @@ class Machine:
     memory_rate: float = 37.0
     page_rate: float = 5.0
     huge_rate: float = 12.0
-    call: float = 1_000.0
-    wake: float = 5_000.0
+    call: float = 500.0
+    wake: float = 10_000.0
 
     def moving(self, size: int, threads: float) -> float:
         """Nanoseconds that reading or writing so many bytes once takes, by so many threads."""

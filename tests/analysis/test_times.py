@@ -1,6 +1,7 @@
 """Predicted times: they grow with the work, and what is hard to know is taken to be slow in a kernel."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,8 +11,8 @@ import pytest
 
 import graphopt
 from graphopt.analysis.kernel_time import kernel_time, work_of
-from graphopt.analysis.machine import Machine, threads_for
-from graphopt.analysis.xla_time import fused_time
+from graphopt.analysis.machine import Machine, threads_for, wakes
+from graphopt.analysis.xla_time import fused_time, is_handed_over
 from graphopt.backends.numba.costs import FUNCTIONS, scalar_cost
 from graphopt.backends.numba.engine import NumbaEngine
 from graphopt.backends.numba.vecmath import SCALAR_MATH
@@ -88,3 +89,18 @@ def test_decisions() -> None:
     assert decide([nothing], 0.0) == ["60.0 µs in XLA, 59.0 µs in a kernel"]
     often = Candidate(runs=1000, xla=60_000, kernel=20_000)
     assert decide([often], 100 * GAIN) == [None]
+
+
+def test_handing_over_counts_where_a_region_is_the_whole_program() -> None:
+    """XLA runs a program of a thousand sums on another thread; of functions, or of kernels, it does not."""
+    sums, functions = (graphopt.trace(f)(jnp.ones(2000)) for f in (lambda x: x * 2 + 1, jnp.tanh))
+    assert is_handed_over(sums) and not is_handed_over(functions)
+    one = Candidate(runs=1, xla=6_000, kernel=3_000, is_handed_over=True)
+    assert decide([one], 0.0) == [None]
+    assert decide([one], 10.0)[0] is not None and decide([one, one], 0.0)[0] is not None
+    assert decide([replace(one, is_handed_over=False)], 0.0)[0] is not None
+
+
+def test_threads_are_woken_for_much() -> None:
+    assert not wakes(1_000.0) and wakes(1e6)
+    assert threads_for(30_000.0, MACHINE) == 1

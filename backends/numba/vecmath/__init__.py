@@ -45,6 +45,14 @@ from graphopt.backends.numba.vecmath.inverse import (
     atan_f64,
 )
 from graphopt.backends.numba.vecmath.inverse_error import erf_inv_f32, erf_inv_f64
+from graphopt.backends.numba.vecmath.inverse_hyperbolic import (
+    acosh_f32,
+    acosh_f64,
+    asinh_f32,
+    asinh_f64,
+    atanh_f32,
+    atanh_f64,
+)
 from graphopt.backends.numba.vecmath.logarithm import log1p_f32, log1p_f64, log_f32, log_f64
 from graphopt.backends.numba.vecmath.power import (
     HALVES,
@@ -66,9 +74,12 @@ SCALAR_MATH: Mapping[tuple[Op, np.dtype[Any]], Any] = {
     (op_of(primitive), dtype): function
     for primitive, *functions in (
         (primitives.acos_p, acos_f32, acos_f64),
+        (primitives.acosh_p, acosh_f32, acosh_f64),
         (primitives.asin_p, asin_f32, asin_f64),
+        (primitives.asinh_p, asinh_f32, asinh_f64),
         (primitives.atan2_p, atan2_f32, atan2_f64),
         (primitives.atan_p, atan_f32, atan_f64),
+        (primitives.atanh_p, atanh_f32, atanh_f64),
         (primitives.cbrt_p, cbrt_f32, cbrt_f64),
         (primitives.cos_p, cos_f32, cos_f64),
         (primitives.cosh_p, cosh_f32, cosh_f64),

@@ -97,15 +97,33 @@ def log_in(real: Real) -> Any:
 log_f32, log_f64 = log_in(F32), log_in(F64)
 
 
-def log1p_in(real: Real) -> Any:
-    """log1p in a format."""
-    one, zero, infinity, largest = real.floating(1), real.floating(0), real.floating(np.inf), real.bias - 1
-    integer = real.integer
+def log_of_sum_in(real: Real) -> Any:
+    """u, what rounding lost of it, n ↦ log(2**n (u + lost)); -inf where u is zero, NaN below."""
+    integer, largest = real.integer, real.bias - 1
     normalized = normalized_f32 if real is F32 else normalized_f64
     power_of_two = power_of_two_f32 if real is F32 else power_of_two_f64
     tail = tail_f32 if real is F32 else tail_f64
     outside = outside_f32 if real is F32 else outside_f64
     ln2_high, ln2_low = real.split(LN2)
+
+    @scalar
+    def log_of_sum(u: Any, lost: Any, n: Any) -> Any:
+        f, count, k = normalized(u)
+        f = f + lost * power_of_two(integer(-select(count > largest, integer(largest), count)))
+        halved, rest = tail(f)
+        k = k + n
+        return outside(u, fma(k, ln2_high, f - (halved - fma(k, ln2_low, rest))))
+
+    return log_of_sum
+
+
+log_of_sum_f32, log_of_sum_f64 = log_of_sum_in(F32), log_of_sum_in(F64)
+
+
+def log1p_in(real: Real) -> Any:
+    """log1p in a format."""
+    one, zero = real.floating(1), real.floating(0)
+    log_of_sum = log_of_sum_f32 if real is F32 else log_of_sum_f64
 
     @scalar
     def log1p(x: Any) -> Any:
@@ -115,12 +133,7 @@ def log1p_in(real: Real) -> Any:
         """
         u = one + x
         lost = select(x > one, one - (u - x), x - (u - one))
-        f, count, k = normalized(u)
-        f = f + lost * power_of_two(integer(-select(count > largest, integer(largest), count)))
-        halved, rest = tail(f)
-        found = fma(k, ln2_high, f - (halved - fma(k, ln2_low, rest)))
-        found = select(u < infinity, found, u)  # `lost` is NaN there
-        return select(x == zero, x, outside(u, found))  # -0 stays
+        return select(x == zero, x, log_of_sum(u, lost, zero))  # -0 stays
 
     return log1p
 

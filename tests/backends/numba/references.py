@@ -14,8 +14,11 @@ from mpmath import mpf
 DIGITS = 50
 UNARY: dict[str, Callable[[Any], Any]] = {
     "acos": mpmath.acos,
+    "acosh": mpmath.acosh,
     "asin": mpmath.asin,
+    "asinh": mpmath.asinh,
     "atan": mpmath.atan,
+    "atanh": mpmath.atanh,
     "cbrt": lambda x: mpmath.sign(x) * mpmath.cbrt(abs(x)),
     "cos": mpmath.cos,
     "cosh": lambda x: mpmath.cosh(held(x, 2000)),
@@ -93,7 +96,7 @@ THRESHOLDS = (
     *(87.33654, 88.0296, 88.72284, 89.41599, 90.0, 103.27893, 103.97208, 105.0, 126.0, 127.0, 128.0, 149.0, 150.0),
     *(708.3964, 709.0895, 709.78271, 710.4758, 711.0, 744.4400719, 745.1332191, 747.0),
     *(1022.0, 1023.0, 1024.0, 1074.0, 1075.0),
-    *(2.0**51, 2.0**77, 2.0**103, 2.0**-13, 2.0**-27, 2.0**24, 2.0**53),
+    *(2.0**51, 2.0**77, 2.0**103, 2.0**-13, 2.0**-27, 2.0**24, 2.0**53, 2.0**13, 2.0**27),
 )
 
 
