@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from jax.extend.core import primitives as p
 
+from graphopt.ir.node import Node
+from graphopt.ir.op import op_of
+from graphopt.ops.make import make
 from graphopt.passes.rules.conditions import one_unshared, unshared
+from graphopt.passes.rules.constants import value_of, with_constant
+from graphopt.passes.rules.moving import Uses
 from graphopt.rewrite.pattern import operation, variables
-from graphopt.rewrite.rule import AnyRule, Rule
+from graphopt.rewrite.rule import AnyRule, Rule, rewrites
 
 neg, absolute, square = map(operation, (p.neg_p, p.abs_p, p.square_p))
 sin, cos, tan = map(operation, (p.sin_p, p.cos_p, p.tan_p))
@@ -74,7 +79,47 @@ QUOTIENTS: tuple[AnyRule, ...] = (
     Rule("both incomplete gammas", igamma(x, y) + igammac(x, y), 1, safety={"f": "nonfinite"}, law="reduction"),
 )  # fmt: skip
 
-RULES: tuple[AnyRule, ...] = (*_symmetries(), *_inverses(), *QUOTIENTS)
+ADD, SUB, NEG, SELECT, ERF, ERFC = map(op_of, (p.add_p, p.sub_p, p.neg_p, p.select_n_p, p.erf_p, p.erfc_p))
+
+
+def _complement(node: Node) -> tuple[Node, Node] | None:
+    """x and f(y), where a node is erfc(x) and is computed from an error function of it: as such, as 1 + erf(-x),
+    1 - erf(x), or 2 - erfc(-x)."""
+    if node.op is ERFC:
+        return node.inputs[0], node
+    found = with_constant(node) if node.op is ADD else None
+    if node.op is SUB and value_of(node.inputs[0]) is not None:
+        found = node.inputs[1], value_of(node.inputs[0])
+    if found is None or found[0].op not in (ERF, ERFC) or found[1] != (1 if found[0].op is ERF else 2):
+        return None
+    function = found[0]
+    if node.op is ADD and function.op is ERFC:
+        return None
+    (x,) = function.inputs
+    return (x if node.op is SUB and function.op is ERF else make(NEG, x)), function
+
+
+@rewrites(p.select_n_p, safety={"f": "reassociate"}, local=True, law="reduction")
+def choice_between_error_functions(node: Node, uses: Uses) -> Node | None:
+    """select_n(p, erfc(x), 1 + erf(y)) → erfc(select_n(p, x, -y)), and so for 1 - erf(x) and 2 - erfc(-x)
+
+    As the normal distribution is written: one function in place of two or three. A sum with 1 or 2 has no more digits.
+    """
+    chooser, *cases = node.inputs
+    found = [_complement(case) for case in cases]
+    if len(cases) != 2 or chooser.aval.shape not in ((), node.aval.shape):
+        return None
+    (first, second) = found
+    if first is None or second is None:
+        return None
+    functions = [first[1], second[1]]
+    # Nothing else reads the functions, nor the sums that they are in.
+    if any(uses(f) != functions.count(f) for f in functions) or any(uses(c) != 1 for c in cases if c not in functions):
+        return None
+    return make(ERFC, make(SELECT, chooser, first[0], second[0]))
+
+
+RULES: tuple[AnyRule, ...] = (*_symmetries(), *_inverses(), *QUOTIENTS, choice_between_error_functions)
 
 _ODD = "f(-x) → -f(x) moves a negation and saves none"
 

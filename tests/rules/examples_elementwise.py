@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 from jax import lax
+from jax.scipy.stats import norm
 
 from .example import Example
 
@@ -37,6 +38,16 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "sum of cotangents": (
         Example(jax.grad(lambda x: (lax.sin(x) * x).sum()), (((5,), F),)),
         Example(jax.grad(lambda x: (x * lax.exp(x)).sum()), (((2, 3), B),)),
+    ),
+    "choice between error functions": (
+        Example(lambda p, x, y: lax.select_n(p, 1 + lax.erf(x), lax.erfc(y)), (((5,), "bool"), ((5,), F), ((5,), F))),
+        Example(lambda p, x: lax.select_n(p, lax.erfc(x), 2 - lax.erfc(x)), (((), "bool"), ((2, 3), F))),
+        Example(
+            lambda p, x, y: lax.select_n(p, 1 - lax.erf(x), 2 - lax.erfc(y)),
+            (((3,), "bool"), ((3,), D), ((3,), D)),
+            x64=True,
+        ),
+        Example(norm.cdf, (((7,), F),)),
     ),
     "negated constant": (
         Example(lambda x: x + lax.neg(lax.full((3,), 2.5, x.dtype)), (((3,), F),)),
@@ -210,6 +221,14 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
 }
 
 DECLINING: dict[str, tuple[Example, ...]] = {
+    "choice between error functions": (
+        Example(lambda p, x, y: lax.select_n(p, 1 + lax.erf(x), y), (((5,), "bool"), ((5,), F), ((5,), F))),
+        Example(lambda p, x, y: lax.select_n(p, 2 + lax.erf(x), lax.erfc(y)), (((5,), "bool"), ((5,), F), ((5,), F))),
+        Example(
+            lambda p, x, y: lax.select_n(p, 1 + lax.erf(x), lax.erfc(y)) * lax.erf(x),
+            (((5,), "bool"), ((5,), F), ((5,), F)),
+        ),
+    ),
     "quotient by a power of two": (
         Example(lambda x: x / 3, (((7,), F),)),
         Example(lambda x: x / _number(2.0**127, x), (((7,), F),)),  # whose reciprocal is denormal
