@@ -15,7 +15,7 @@ After:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,9 +29,10 @@ from graphopt.errors import GraphError
 from graphopt.ir.aval import dtype_name
 from graphopt.ir.graph import Graph, make_graph, nested_graphs
 from graphopt.ir.node import Node, param, project
-from graphopt.ir.op import CONSTANT, op_of
+from graphopt.ir.op import op_of
 from graphopt.ops.control import COND, SCAN, WHILE, make_scan
 from graphopt.ops.make import full, make, scalar
+from graphopt.passes.pieces import Pieces
 from graphopt.rewrite.driver import Firing
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import rebuild, with_bodies
@@ -60,18 +61,20 @@ class Chunk(Pass):
     large: bytes of an array from which on it is looked at. block: bytes of a block of it, of which the caches hold a
     few. rows: how many rows a block has at least where it meets an array that all blocks read, for products of matrices
     with few rows are slow. gain: the least share of the time of its contractions, with the memory that they read and
-    write, that is expected to be saved.
+    write, that is expected to be saved. piece: nanoseconds that it takes to bring together what one of several pieces
+    reads, into which a region is divided where a mask leaves other columns of each.
     """
 
     large: int = 8 << 20
     block: int = 4 << 20
     rows: int = 32
     gain: float = 0.2
+    piece: float = 30_000
     name = "chunk"
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """The graph with loops over blocks."""
-        memory = Memory(self.large, self.block, self.rows)
+        memory = Memory(self.large, self.block, self.rows, self.piece)
         if not any(memory.contractions(inner) for inner in nested_graphs(graph)):
             return graph
         if context.platforms != ("cpu",) or context.portable or context.differentiable:
@@ -185,17 +188,15 @@ class _Chunker:
         """`graph` with a region in a loop over blocks, and which node stands for each; None where that cannot be made,
         or would be one block."""
         count, left = self.memory.size(region)
-        if count >= region.extent:
+        made = self.without_masked(region, count, graph)
+        if made is None and count >= region.extent:
             self.context.note(f"not in blocks: {region.extent} elements are one block")
             return None
-        loop = _Loop(graph, region, count)
         try:
-            made = loop.results(left)
+            made = made or self.in_one_loop(region, count, left, graph)
         except GraphError as error:
             self.context.note(f"not in blocks: {error.args[0]}")
             return None
-        infos = self.context.sources.infos.get(graph, {})
-        self.context.sources.record(loop.body, {new: infos[old] for old, new in loop.block.items() if old in infos})
         mapping = {node: node for node in graph.nodes}
 
         def visit(node: Node, inputs: tuple[Node, ...]) -> Node:
@@ -203,6 +204,35 @@ class _Chunker:
             return mapping[node]
 
         return rebuild(graph, self.context.sources, visit), mapping
+
+    def in_one_loop(self, region: Region, count: int, left: int, graph: Graph) -> dict[Node, Node]:
+        """What takes the place of the region's results and sums: a loop over blocks of `count`."""
+        loop = _Loop(graph, region, count)
+        made = loop.results(left)
+        self.record(graph, loop.body, loop.block)
+        return made
+
+    def without_masked(self, region: Region, count: int, graph: Graph) -> dict[Node, Node] | None:
+        """What takes the place of them where a mask leaves something out; None where it does not."""
+        masked = self.memory.masked(region, graph.nodes)
+        if masked is None:
+            return None
+        pieces = Pieces(graph, region, masked, count)
+        try:
+            made = pieces.results()
+        except GraphError as error:
+            self.context.note(f"computed although a mask leaves it out: {error.args[0]}")
+            return None
+        for body, block in pieces.bodies.items():
+            self.record(graph, body, block)
+        kept = sum((p.stop - p.start) * (p.last - p.first) for p in masked.pieces) / (region.extent * masked.extent)
+        self.context.note(f"without what a mask leaves out, {1 - kept:.0%}, in {len(masked.pieces)} pieces")
+        return made
+
+    def record(self, graph: Graph, body: Graph, block: Mapping[Node, Node]) -> None:
+        """Notes the lines that a body's nodes come from."""
+        infos = self.context.sources.infos.get(graph, {})
+        self.context.sources.record(body, {new: infos[old] for old, new in block.items() if old in infos})
 
 
 class _Loop:
@@ -216,8 +246,7 @@ class _Loop:
         self.region = region
         self.count = count
         self.kept = (*region.results, *region.sums)
-        read = [n for n, _ in region.read(graph.nodes) if not _is_small_constant(n)]
-        self.outside = tuple(dict.fromkeys(read))
+        self.outside = tuple(region.read(graph.nodes))
         self.block: dict[Node, Node] = {}  # for each member what it is in the loop
 
     def results(self, left: int) -> dict[Node, Node]:
@@ -260,10 +289,6 @@ class _Loop:
             else combined(region, node, before, made[node])
             for node, before in zip(self.kept, carried, strict=True)
         ]
-
-
-def _is_small_constant(node: Node) -> bool:
-    return node.op is CONSTANT and node.aval.nbytes <= 4096
 
 
 def _described(node: Node) -> str:

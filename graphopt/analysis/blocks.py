@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -36,25 +36,32 @@ def block_of(
         if node not in region:
             continue
         inputs = tuple(
-            made[operand] if operand in region.axes else outside(operand, axis)
+            made[operand] if region.has(operand, axis) else outside(operand, axis)
             for operand, axis in zip(node.inputs, region.along(node), strict=True)
         )
         if node in region.sums:
-            made[node] = _same(node, inputs, node.aval)
+            made[node] = same(node, inputs, node.aval)
         else:
-            made[node] = _resized(node, inputs, region.axes[node], count, start)
+            made[node] = resized(node, inputs, {region.axes[node]: (count, start)})
     return made
 
 
-def _resized(node: Node, inputs: tuple[Node, ...], axis: int, count: int, start: Node) -> Node:
-    aval = with_extent(node.aval, axis, count)
+def resized(node: Node, inputs: tuple[Node, ...], parts: Mapping[int, tuple[int, Node | None]]) -> Node:
+    """The operation on parts of its operands: for axes of the result how many elements of it there are, from which on.
+
+    Raises GraphError where it cannot be made for these."""
+    aval = node.aval
+    for axis, (count, _) in parts.items():
+        aval = with_extent(aval, axis, count)
     name = _EXTENTS.get(node.op)
     if name is not None:
         sizes = list(node.attrs[name])
-        sizes[axis] = count
+        for axis, (count, _) in parts.items():
+            sizes[axis] = count
         node = make_node(node.op, node.inputs, node.attrs.replace(**{name: tuple(sizes)}), node.avals, node.context)
-    new = _same(node, inputs, aval)
-    if node.op is not IOTA or node.attrs["dimension"] != axis:
+    new = same(node, inputs, aval)
+    _, start = parts.get(node.attrs["dimension"], (0, None)) if node.op is IOTA else (0, None)
+    if start is None:
         return new
     if not jnp.issubdtype(aval.dtype, np.integer):
         raise GraphError(f"an iota of {aval.dtype} may round otherwise in blocks")
@@ -62,7 +69,7 @@ def _resized(node: Node, inputs: tuple[Node, ...], axis: int, count: int, start:
     return make(ADD, new, make(BROADCAST, first, shape=aval.shape, broadcast_dimensions=()))
 
 
-def _same(node: Node, inputs: tuple[Node, ...], aval: Aval) -> Node:
+def same(node: Node, inputs: tuple[Node, ...], aval: Aval) -> Node:
     """The operation on other operands, with a result of the type `aval`."""
     new = with_parameters(node.op, inputs, node.attrs)
     if new.avals != (aval,):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from graphopt.analysis.chunking import CONTRACTIONS, NEAR, Region, contracted_size
+from graphopt.analysis.masks import Masked, masked
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
 from graphopt.ir.op import PARAM
@@ -24,11 +25,13 @@ FLOP = 1 / 400
 @dataclass(frozen=True, slots=True)
 class Memory:
     """large: bytes of an array from which on it leaves the caches. block: bytes of one of which they hold a few.
-    rows: how many rows a block has at least where it meets an array that all blocks read."""
+    rows: how many rows a block has at least where it meets an array that all blocks read. piece: nanoseconds that each
+    of several pieces of a region takes besides: the columns that it reads are brought together."""
 
     large: int
     block: int
     rows: int
+    piece: float
 
     def contractions(self, graph: Graph) -> list[Node]:
         """The contractions with results that are large, also beside the largest one of the graph."""
@@ -47,6 +50,14 @@ class Memory:
             if region.extent % divisor == 0:
                 return divisor, 0
         return count, region.extent % count
+
+    def masked(self, region: Region, order: Sequence[Node]) -> Masked | None:
+        """What a mask leaves out of a region, where that pays."""
+
+        def cost(products: Sequence[Node], share: float, pieces: int) -> float:
+            return _flops(products) * FLOP * share + pieces * self.piece
+
+        return masked(region, order, 2 * self.rows, cost)
 
     def loop(self, region: Region, count: int) -> float:
         """Nanoseconds that a loop over blocks of `count` takes for memory: what every block reads as a whole, what is

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.axes import IOTA, Partial, along, partial
+from graphopt.analysis.intervals import KNOWN
 from graphopt.ir.graph import Graph, topological
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, STATE, op_of
@@ -25,10 +26,10 @@ from graphopt.ops.make import BROADCAST
 
 CONTRACTIONS = (DOT_GENERAL, CONVOLUTION)
 
-GENERATED = (IOTA, BROADCAST)
-"""Operations whose results are made where they are used, at no cost."""
-
 EQUALITIES = (op_of(p.eq_p), op_of(p.ne_p))
+
+SMALL = 4096
+"""Bytes of a constant that may stand wherever it is read."""
 
 WINDOW = 500
 """How many operations are looked at, after the last that joined, for one that could."""
@@ -41,13 +42,15 @@ NEAR = 4
 class Region:
     """extent: elements along the axis that is cut. axes: the axis of each member. sums: members that are summed over
     it. results: the members along the axis that are read outside, none of them large. again: large members that are
-    read outside, too, and so are computed again there."""
+    read outside, too, and so are computed again there. generated: what depends on no input, and is made where it is
+    used, at no cost."""
 
     extent: int
     axes: dict[Node, int] = field(default_factory=dict)
     sums: dict[Node, Partial] = field(default_factory=dict)
     results: list[Node] = field(default_factory=list)
     again: list[Node] = field(default_factory=list)
+    generated: frozenset[Node] = frozenset()
 
     def __contains__(self, node: Node) -> bool:
         return node in self.axes or node in self.sums
@@ -68,6 +71,10 @@ class Region:
         assert found is not None, "members can be cut along their axes"
         return found
 
+    def has(self, node: Node, axis: int | None) -> bool:
+        """Whether an operand that is read along an axis is a member. What is generated may be read otherwise, too."""
+        return axis is not None and self.axes.get(node) == axis
+
     def rows(self) -> float:
         """Of the matrix products in which blocks meet an array that all of them read, the fewest rows that an element
         along the axis is; infinite where there are none. Of those that are summed over the axis, the products."""
@@ -84,14 +91,12 @@ class Region:
                 found = min(found, node.aval.size / self.extent / max(1, free))
         return found
 
-    def read(self, order: Sequence[Node]) -> list[tuple[Node, int | None]]:
-        """What members read from outside, and along which axis, or as a whole."""
-        found: dict[tuple[Node, int | None], None] = {}
+    def read(self, order: Sequence[Node]) -> list[Node]:
+        """What members read from outside, and is not made where it is used."""
+        found: dict[Node, None] = {}
         for node in order:
             if node in self:
-                for operand, axis in zip(node.inputs, self.along(node), strict=True):
-                    if operand not in self.axes:
-                        found[operand, axis] = None
+                found.update((n, None) for n in node.inputs if n not in self.axes and n not in self.generated)
         return list(found)
 
 
@@ -99,6 +104,20 @@ def contracted_size(node: Node) -> int:
     """How many products are summed for an element of a contraction."""
     assert node.op.flops is not None
     return int(node.op.flops(node.attrs, [n.aval for n in node.inputs], node.avals) // (2 * max(1, node.aval.size)))
+
+
+def generated(graph: Graph) -> frozenset[Node]:
+    """What is made of places and constants alone, and cheaply: masks, and what is put in by them."""
+    found: set[Node] = set()
+    for node in graph.nodes:
+        if node.op is CONSTANT:
+            cheap = node.aval.is_plain and node.aval.nbytes <= SMALL
+        else:
+            cheap = node.op is IOTA or node.op in KNOWN
+            cheap = cheap and len(node.avals) == 1 and node.aval.is_plain and found.issuperset(node.inputs)
+        if cheap:
+            found.add(node)
+    return frozenset(found)
 
 
 def grow(graph: Graph, users: Mapping[Node, Sequence[Node]], seed: Node, axis: int) -> Region | None:
@@ -123,6 +142,7 @@ class _Growth:
         self.extent = seed.aval.shape[axis]
         self.enough = seed.aval.nbytes / NEAR
         self.outputs = set(graph.outputs)
+        self.generated = generated(graph)
         self.axes: dict[Node, int] = {}
         self.sums: dict[Node, Partial] = {}
         self.reached = {seed}
@@ -136,6 +156,10 @@ class _Growth:
             return False
         return node.aval.is_plain and node.aval.nbytes >= self.enough
 
+    def is_made(self, node: Node) -> bool:
+        """Whether an array costs nothing to make where it is used."""
+        return node in self.generated or node.op is BROADCAST
+
     def demanded(self, wanted: Sequence[tuple[Node, int | None]]) -> dict[Node, int] | None:
         """What has to join for operands to be had along these axes: large arrays, those that these are made of.
 
@@ -147,14 +171,14 @@ class _Growth:
             node, axis = stack.pop()
             known = self.axes.get(node, added.get(node))
             if known is not None or node in self.after or node in self.sums:
-                if known is None or known != axis:
+                if (known is None or known != axis) and node not in self.generated:
                     return None
                 continue
             if axis is None:
                 continue
             if node.aval.shape[axis] != self.extent:
                 return None
-            if self.is_large(node):
+            if self.is_large(node) or node in self.generated:
                 operands = along(node, axis)
                 if operands is None:
                     continue  # it is computed before, as a whole, and read in blocks
@@ -232,7 +256,8 @@ class _Growth:
             {n: axis for n, axis in self.axes.items() if n in needed},
             {n: self.sums[n] for n in sums},
             small,
-            [n for n in self.axes if self.is_large(n) and n.op not in GENERATED and n in needed and outside(n, needed)],
+            [n for n in self.axes if self.is_large(n) and n in needed and outside(n, needed) and not self.is_made(n)],
+            self.generated,
         )
 
 
@@ -241,13 +266,13 @@ def _is_closed(graph: Graph, region: Region) -> bool:
     after: set[Node] = set()
     for node in graph.nodes:
         if node not in region:
-            if any(n in region or n in after for n in node.inputs):
+            if node not in region.generated and any(n in region or n in after for n in node.inputs):
                 after.add(node)
             continue
         for operand, axis in zip(node.inputs, region.along(node), strict=True):
             if operand in after or operand in region.sums:
                 return False
-            if operand in region.axes and region.axes[operand] != axis:
+            if operand in region.axes and region.axes[operand] != axis and operand not in region.generated:
                 return False
     return True
 
