@@ -120,9 +120,13 @@ def generated(graph: Graph) -> frozenset[Node]:
     return frozenset(found)
 
 
-def grow(graph: Graph, users: Mapping[Node, Sequence[Node]], seed: Node, axis: int) -> Region | None:
-    """The region around a large array that is cut along an axis; None where it cannot be, or to no avail."""
-    growth = _Growth(graph, seed, axis)
+def grow(
+    graph: Graph, users: Mapping[Node, Sequence[Node]], made: frozenset[Node], seed: Node, axis: int
+) -> Region | None:
+    """The region around a large array that is cut along an axis; None where it cannot be, or to no avail.
+
+    made: what is generated in the graph."""
+    growth = _Growth(graph, made, seed, axis)
     start = last = graph.nodes.index(seed)
     for place, node in enumerate(graph.nodes[start + 1 :], start + 1):
         if growth.visit(node):
@@ -137,12 +141,12 @@ class _Growth:
     """A region that is becoming. reached: members that depend on the large array that it began with, the others being
     their operands. after: what depends on it, too, but cannot be a member."""
 
-    def __init__(self, graph: Graph, seed: Node, axis: int) -> None:
+    def __init__(self, graph: Graph, made: frozenset[Node], seed: Node, axis: int) -> None:
         self.graph = graph
         self.extent = seed.aval.shape[axis]
         self.enough = seed.aval.nbytes / NEAR
         self.outputs = set(graph.outputs)
-        self.generated = generated(graph)
+        self.generated = made
         self.axes: dict[Node, int] = {}
         self.sums: dict[Node, Partial] = {}
         self.reached = {seed}
@@ -279,6 +283,6 @@ def _is_closed(graph: Graph, region: Region) -> bool:
 
 def best_region(graph: Graph, seed: Node, cost: Callable[[Region], float]) -> Region | None:
     """Of the regions around a large array, each cut along another axis, the one that costs least."""
-    users = graph.users()
-    found = (grow(graph, users, seed, axis) for axis, size in enumerate(seed.aval.shape) if size > 1)
+    users, made = graph.users(), generated(graph)
+    found = (grow(graph, users, made, seed, axis) for axis, size in enumerate(seed.aval.shape) if size > 1)
     return min((region for region in found if region is not None), key=cost, default=None)

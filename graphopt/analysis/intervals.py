@@ -91,11 +91,12 @@ class Intervals:
         value = np.asarray(node.value).astype(np.float64)
         others = tuple(axis for axis in range(value.ndim) if axis not in (row, column))
         least, greatest = value.min(others, keepdims=True), value.max(others, keepdims=True)
-        for axis, blocks in ((row, self.rows), (column, self.columns)):
+        for axis, (starts, stops) in ((row, self.rows), (column, self.columns)):
             if axis is not None:
-                starts = blocks[0].ravel().astype(np.int64)
-                least = np.minimum.reduceat(least, starts, axis)
-                greatest = np.maximum.reduceat(greatest, starts, axis)
+                begin, end = int(starts.flat[0]), int(stops.flat[-1]) + 1
+                places = starts.ravel().astype(np.int64) - begin
+                least = np.minimum.reduceat(np.take(least, range(begin, end), axis), places, axis)
+                greatest = np.maximum.reduceat(np.take(greatest, range(begin, end), axis), places, axis)
         least, greatest = least.squeeze(others), greatest.squeeze(others)
         if row is None:
             least, greatest = least[None], greatest[None]
