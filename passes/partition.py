@@ -42,6 +42,10 @@ MOST = 16
 SHARED = 0.85
 """The parallel efficiency of a kernel that has enough of all cores."""
 
+CACHED = 4
+"""Into the cache that all cores share should so many kernels fit. (Two sorts of a million numbers each wait for memory:
+side by side they took longer than one after the other.)"""
+
 
 @dataclass(frozen=True)
 class Partition(Pass):
@@ -58,7 +62,7 @@ class Partition(Pass):
     engine: Engine = field(repr=False)
     machine: Machine = field(repr=False)
     gain: float = 40_000.0
-    share: float = 0.25
+    share: float = 0.3
     name = "partition"
 
     def run(self, graph: Graph, context: Context) -> Graph:
@@ -158,6 +162,11 @@ class _Partitioner:
         if "in_place" in node.attrs:
             return "it writes over its operand"
         threads = self.step.machine.threads
+        if (
+            sum(n.aval.nbytes for n in node.inputs) + sum(a.nbytes for a in node.avals)
+            > self.step.machine.shared // CACHED
+        ):
+            return "its operands and results would take turns with those of others in the caches"
         alone = self.step.engine.time(node.attrs["key"], replace(self.step.machine, threads=1))
         if alone > SHARED * threads * self.time(node):
             return f"all {threads} cores share it"

@@ -198,7 +198,7 @@ def test_in_the_body_of_a_loop() -> None:
 
 
 def test_what_is_shared_by_all_cores_stays() -> None:
-    _, after, context = partitioned(lambda x, y: (jnp.tan(x), lax.sort(y)), floats(200_000), floats(1000))
+    _, after, context = partitioned(lambda x, y: (jnp.tan(x), lax.sort(y)), floats(400_000), floats(1000))
     assert len(kernels(after)) == 2 and any("all 4 cores share it" in note for note in context.notes)
 
 
@@ -206,6 +206,11 @@ def test_what_writes_over_its_operand_stays() -> None:
     graph, after, context = partitioned(lambda x, y: (jnp.tanh(x @ x), lax.cumsum(y)), floats(64, 64), floats(901))
     assert any("in_place" in node.attrs for node in kernels(graph))
     assert len(kernels(after)) == 2 and any("writes over its operand" in note for note in context.notes)
+
+
+def test_what_is_large_stays() -> None:
+    _, after, context = partitioned(lambda x, y: (lax.sort(x), lax.sort(y)), floats(1_000_000), floats(1000))
+    assert len(kernels(after)) == 2 and any("take turns" in note for note in context.notes)
 
 
 def test_what_gains_little_stays() -> None:
