@@ -29,7 +29,7 @@ def pairs(function: Callable[..., Any], *args: Any) -> list[Any]:
 
 def test_what_another_operation_has_made() -> None:
     assert pairs(lambda x: jnp.square(x @ x.T) * 2 + 1, X) == [((0, 0),)]
-    assert pairs(lambda x: (y := x @ x.T) * 2 + lax.asinh(y), X) in ([((1, 0),)], [((0, 0),)])  # over asinh's result
+    assert pairs(lambda x: (y := x @ x.T) * 2 + lax.digamma(y), X) in ([((1, 0),)], [((0, 0),)])  # over digamma's result
 
 
 def test_arguments_and_what_is_needed_again_stay() -> None:
@@ -86,7 +86,7 @@ def test_xla_copies_what_it_finds_to_be_needed_again() -> None:
     """Two operands that are one in XLA, which merges what the graph keeps apart: it is read elsewhere too."""
 
     def function(x: Any) -> Any:
-        return lax.asinh(x) * 3 + lax.rev(lax.asinh(x.reshape(-1).reshape(x.shape)), (0,))
+        return lax.digamma(x) * 3 + lax.rev(lax.digamma(x.reshape(-1).reshape(x.shape)), (0,))
 
     jitted = graphopt.jit(function, backend="numba", passes=())
     (node,) = [n for n in jitted.explain(X).graph.nodes if n.op is KERNEL]
