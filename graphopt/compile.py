@@ -16,11 +16,12 @@ from graphopt.analysis.local import local_graphs
 from graphopt.analysis.machine import Machine, this_machine
 from graphopt.backends.agreement import disagreement
 from graphopt.backends.reference import apply_opened, drawn, evaluate
+from graphopt.backends.xla.memory import needed_bytes
 from graphopt.backends.xla.staging import jaxpr_of
 from graphopt.backends.xla.target import Target
 from graphopt.config import Options, settings
 from graphopt.debug import show
-from graphopt.errors import LockWarning, PassError
+from graphopt.errors import LockWarning, OptionError, PassError
 from graphopt.ir.graph import Graph
 from graphopt.ir.sources import Sources
 from graphopt.lock import Decision, hash_of
@@ -29,6 +30,7 @@ from graphopt.passes.fuse import Fuse
 from graphopt.passes.partition import Partition
 from graphopt.passes.pipelines import STANDARD
 from graphopt.passes.random_bits import RandomBits
+from graphopt.passes.rematerialize import Rematerialize
 from graphopt.passes.reuse import Reuse
 from graphopt.rewrite.passes import Context, Pass, PassRecord, run_pipeline
 from graphopt.rewrite.safety import SAFETIES
@@ -57,18 +59,41 @@ def optimize_graph(
     context = context_for(options, sources, target, timed)
     # What a faulty rule would have done can be done without; who looks for faults sets GRAPHOPT_CHECK, or verifies.
     context.strict = settings().check > 0
-    graph, records = run_pipeline(graph, passes_of(options), context)
-    graph, more = run_pipeline(graph, engine_passes(graph, options, context, target), context)
-    return graph, (*records, *more)
+    program, records = run_pipeline(graph, passes_of(options), context)
+    graph, limited = run_pipeline(program, memory_passes(program, sources, options, context, target), context)
+    graph, more = run_pipeline(graph, engine_passes(graph, options, context, target, program), context)
+    return graph, (*records, *limited, *more)
 
 
-def engine_passes(graph: Graph, options: Options, context: Context, target: Target) -> tuple[Pass, ...]:
-    """What follows the pipeline where another engine than XLA may take part: on CPUs, in this process."""
+def memory_passes(
+    program: Graph, sources: Sources, options: Options, context: Context, target: Target
+) -> tuple[Pass, ...]:
+    """What keeps a program within its memory limit. Raises OptionError where it cannot be compiled here to know."""
+    if options.memory_limit is None:
+        return ()
+    if context.portable or context.differentiable or jax.devices()[0].platform not in (*target.platforms, "gpu"):
+        raise OptionError("memory_limit is for programs that are compiled for one device of this process")
+
+    def measure(graph: Graph) -> int:
+        # What other engines compute is not in XLA's memory: the program is measured as it will run.
+        own = context_for(options, sources, target)
+        return needed_bytes(run_pipeline(graph, engine_passes(graph, options, own, target, program), own)[0])
+
+    return (Rematerialize(options.memory_limit, measure),)
+
+
+def engine_passes(
+    graph: Graph, options: Options, context: Context, target: Target, program: Graph | None = None
+) -> tuple[Pass, ...]:
+    """What follows the pipeline where another engine than XLA may take part: on CPUs, in this process.
+
+    program: the graph by which measured decisions know it, where values of it are computed again in `graph`.
+    """
     elsewhere = target.for_export or target.symbolic or target.platforms != ("cpu",)
     if options.backend == "xla" or elsewhere or context.differentiable:
         return ()
     inside = local_graphs(graph)
-    decision = decision_for(graph, options, context) if options.tuning else None
+    decision = decision_for(program or graph, options, context) if options.tuning else None
     base = options.backend if decision is None else decision.base
     machine = machine_for_decisions() if base == "auto" else None
     if decision is not None and not decision.kernels:
