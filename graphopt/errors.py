@@ -74,8 +74,8 @@ class MemoryLimitError(GraphoptError):
 
     def __init__(self, limit: int, least: int, values: str) -> None:
         super().__init__(
-            f"the memory limit of {limit:,} bytes cannot be met: the least that was found is {least:,} bytes ({values})."
-            f" Allow memory_limit={least}, donate arguments, or make these values smaller"
+            f"the memory limit of {limit:,} bytes cannot be met: the least that was found is {least:,} bytes "
+            f"({values}). Allow memory_limit={least}, or make these values smaller"
         )
         self.limit, self.least, self.values = limit, least, values
 

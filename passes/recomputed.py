@@ -140,7 +140,7 @@ class _Writer:
     ) -> list[Node]:
         """The operands of a step with what is fused into it behind barriers.
 
-        only_seen: of that only what was fused into an earlier step too. XLA would find that it is the same, and keep it.
+        only_seen: of that only what was fused into an earlier step too, which XLA would find to be the same, and keep.
         """
         known = self.made[until]
         done = self.after[self.maker[until]]
@@ -151,9 +151,9 @@ class _Writer:
         found = list(inputs)
         for k, operand in enumerate(step.node.inputs):
             # What is read as it lies in memory would be copied behind a barrier.
-            if is_copied(step.node, k) or not (operand in leaves or (not only_seen and seen(operand) in leaves)):
-                if not only_seen or self.is_shared(operand, leaves):
-                    found[k] = late.of(operand)
+            as_it_lies = (operand if only_seen else seen(operand)) in leaves and not is_copied(step.node, k)
+            if not as_it_lies and (not only_seen or self.is_shared(operand, leaves)):
+                found[k] = late.of(operand)
         depends = any(b.value in own for b in step.reads) or found != inputs
         return found if only_seen or depends or not done else self.one_late(step, inputs, known)
 

@@ -47,8 +47,8 @@ class Step:
     """One operation whose results take memory, with all that XLA fuses into it.
 
     node: the operation. reads, writes: buffers. inner: bytes that it needs while it runs (a loop's body). seconds:
-    about what it takes. may_repeat: whether it can be computed twice. recomputed: the number of the recomputation that the
-    step belongs to; 0 for those of the program itself.
+    about what it takes. may_repeat: whether it can be computed twice. recomputed: the number of the recomputation
+    that the step belongs to; 0 for those of the program itself.
     """
 
     node: Node
