@@ -115,7 +115,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize(
-    ("x", "until"), zip(VALUES, [*VALUES[1:], VALUES[0]], strict=True), ids=[str(x.dtype) for x in VALUES]
+    ("x", "until"), list(zip(VALUES, [*VALUES[1:], VALUES[0]], strict=True)), ids=[str(x.dtype) for x in VALUES]
 )
 def test_a_barrier_is_its_operand_bit_for_bit(x: Any, until: Any) -> None:
     assert bool(jax.jit(holds)(until))
