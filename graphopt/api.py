@@ -26,7 +26,7 @@ from graphopt import advice
 from graphopt.backends.xla.region import RegionCall
 from graphopt.backends.xla.target import Rewrite
 from graphopt.compile import rewrite_jaxpr
-from graphopt.config import Options
+from graphopt.config import Options, read_bytes
 from graphopt.errors import UntriedJaxWarning
 from graphopt.explain import Report, program_hash, region_of, report_of, target_of, traced_graph
 from graphopt.ir.graph import Graph
@@ -199,12 +199,23 @@ def _traceable(function: Callable[..., Any], options: Options) -> _Traceable:
     return found if found._function() is function else _Traceable(function, options)
 
 
-def _options(backend: str | None, numerics: str, passes: Iterable[Any] | None, jax_options: dict[str, Any]) -> Options:
+def _options(
+    backend: str | None,
+    numerics: str,
+    passes: Iterable[Any] | None,
+    memory_limit: int | str | None,
+    jax_options: dict[str, Any],
+) -> Options:
     if backend in PLATFORMS:
         jax_options["backend"] = backend
         backend = "auto"
     # None is what `jax.jit` has for its default, and what libraries that pass all keywords through give.
-    return Options(backend="auto" if backend is None else backend, numerics=numerics, passes=resolve(passes))
+    return Options(
+        backend="auto" if backend is None else backend,
+        numerics=numerics,
+        passes=resolve(passes),
+        memory_limit=read_bytes(memory_limit),
+    )
 
 
 def _guard(function: Callable[..., Any], target: Callable[P, R_co]) -> Callable[P, R_co]:
@@ -339,6 +350,7 @@ def jit(
     numerics: str = ...,
     passes: Iterable[Any] | None = ...,
     lock: str | os.PathLike[str] | None = ...,
+    memory_limit: int | str | None = ...,
     **jax_options: Any,
 ) -> Jitted[P, R_co]: ...
 
@@ -350,6 +362,7 @@ def jit(
     numerics: str = ...,
     passes: Iterable[Any] | None = ...,
     lock: str | os.PathLike[str] | None = ...,
+    memory_limit: int | str | None = ...,
     **jax_options: Any,
 ) -> Callable[[Callable[P, R_co]], Jitted[P, R_co]]: ...
 
@@ -362,6 +375,7 @@ def jit(
     numerics: str = "standard",
     passes: Iterable[Any] | None = None,
     lock: str | os.PathLike[str] | None = None,
+    memory_limit: int | str | None = None,
     **jax_options: Any,
 ) -> Any:
     """Compile `function` as `jax.jit` does, with its graph rewritten first.
@@ -373,13 +387,17 @@ def jit(
     passes: passes to run instead of the standard pipeline.
     lock: a lock file, which `f.tune(*args, lock=path)` writes: the engines are those that were measured to be fastest.
         Raises LockError where it cannot be read; warns where it says nothing of the program.
+    memory_limit: bytes, or text such as "500MB", that arguments, results and intermediate values may take together:
+        values are computed again rather than kept, for as little time as is found. The program is compiled several
+        times for that, on one device. Raises MemoryLimitError, with the least that was found, where it is not met.
+        Donated arguments are counted as if they were not; a derivative taken outside is two programs, each limited.
     jax_options: every other keyword of the installed `jax.jit`, with its meaning there (static_argnames,
         donate_argnums, in_shardings ...).
 
     Returns a function with the methods of what `jax.jit` returns. Without `function`, returns a decorator. Raises
     OptionError where an option is not known; errors of JAX keep their type and get a note that says what to do.
     """
-    options = _options(backend, numerics, passes, jax_options)
+    options = _options(backend, numerics, passes, memory_limit, jax_options)
     if lock is not None:
         options = replace(options, tuning=read_lock(lock))
     if function is _DECORATOR:

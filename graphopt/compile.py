@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +18,12 @@ from graphopt.analysis.local import local_graphs
 from graphopt.analysis.machine import Machine, this_machine
 from graphopt.backends.agreement import disagreement
 from graphopt.backends.reference import apply_opened, drawn, evaluate
+from graphopt.backends.xla.memory import needed_bytes
 from graphopt.backends.xla.staging import jaxpr_of
 from graphopt.backends.xla.target import Target
 from graphopt.config import Options, settings
 from graphopt.debug import show
-from graphopt.errors import LockWarning, PassError
+from graphopt.errors import LockWarning, OptionError, PassError
 from graphopt.ir.graph import Graph
 from graphopt.ir.sources import Sources
 from graphopt.lock import Decision, hash_of
@@ -32,6 +33,7 @@ from graphopt.passes.fuse import Fuse
 from graphopt.passes.partition import Partition
 from graphopt.passes.pipelines import STANDARD
 from graphopt.passes.random_bits import RandomBits
+from graphopt.passes.rematerialize import Rematerialize
 from graphopt.passes.reuse import Reuse
 from graphopt.rewrite.passes import Context, Pass, PassRecord, run_pipeline
 from graphopt.rewrite.safety import SAFETIES
@@ -61,13 +63,41 @@ def optimize_graph(
     # What a faulty rule would have done can be done without; who looks for faults sets GRAPHOPT_CHECK, or verifies.
     context.strict = settings().check > 0
     graph, records = run_pipeline(graph, passes_of(options), context)
-    if not may_have_kernels(options, context, target):
-        return graph, records
-    decision = decision_for(graph, options, context) if options.tuning else None
+    kernels = may_have_kernels(options, context, target)
+    decision = decision_for(graph, options, context) if kernels and options.tuning else None
     if decision is not None and decision.block is not None:
         graph, records = in_other_blocks(records, options, context, decision.block)
-    graph, more = run_pipeline(graph, engine_passes(graph, options, target, decision), context)
-    return graph, (*records, *more)
+
+    def last_passes(graph: Graph) -> tuple[Pass, ...]:
+        return engine_passes(graph, options, target, decision) if kernels else ()
+
+    graph, limited = run_pipeline(graph, memory_passes(sources, options, context, target, last_passes), context)
+    graph, more = run_pipeline(graph, last_passes(graph), context)
+    return graph, (*records, *limited, *more)
+
+
+def memory_passes(
+    sources: Sources,
+    options: Options,
+    context: Context,
+    target: Target,
+    last_passes: Callable[[Graph], tuple[Pass, ...]],
+) -> tuple[Pass, ...]:
+    """What keeps a program within its memory limit. last_passes: what follows.
+
+    Raises OptionError where it cannot be compiled here to know.
+    """
+    if options.memory_limit is None:
+        return ()
+    if context.portable or context.differentiable or jax.devices()[0].platform not in (*target.platforms, "gpu"):
+        raise OptionError("memory_limit is for programs that are compiled for one device of this process")
+
+    def measure(graph: Graph) -> int:
+        # What other engines compute is not in XLA's memory: the program is measured as it will run.
+        own = context_for(options, sources, target)
+        return needed_bytes(run_pipeline(graph, last_passes(graph), own)[0])
+
+    return (Rematerialize(options.memory_limit, measure),)
 
 
 def may_have_kernels(options: Options, context: Context, target: Target) -> bool:

@@ -6,6 +6,7 @@ Unknown names and values are rejected with the list of those that are known: a m
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -75,18 +76,39 @@ class Options:
     numerics: "exact", "standard" or "fast": which rewrites are allowed to change rounding.
     passes: None for the standard pipeline, or a tuple of passes (see `graphopt.passes`) to run instead.
     tuning: what was measured, from a lock file; it chooses engines where it knows the program.
+    memory_limit: bytes that a program may take, its arguments and results among them; None for any number.
     """
 
     backend: str = "auto"
     numerics: str = "standard"
     passes: tuple[Any, ...] | None = None
     tuning: tuple[Decision, ...] = ()
+    memory_limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise OptionError(_unknown("backend", self.backend, BACKENDS))
         if self.numerics not in NUMERICS:
             raise OptionError(_unknown("numerics", self.numerics, NUMERICS))
+
+
+_UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def read_bytes(limit: int | str | None) -> int | None:
+    """A number of bytes, from it or from text such as "500MB" (10^6 bytes each) or "1.5 GiB" (2^30).
+
+    Raises OptionError where it is neither, or not positive.
+    """
+    if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit > 0):
+        return limit
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", limit) if isinstance(limit, str) else None
+    if found is None or found[2] not in _UNITS or float(found[1]) == 0:
+        known = ", ".join(unit for unit in _UNITS if unit)
+        raise OptionError(
+            f"memory_limit must be bytes, as an int or as text like '500MB', not {limit!r}; units: {known}"
+        )
+    return int(float(found[1]) * _UNITS[found[2]])
 
 
 def _unknown(what: str, found: object, known: tuple[str, ...]) -> str:

@@ -66,6 +66,20 @@ class RuleError(PassError):
         self.rule, self.file, self.line, self.node = rule, file, line, node
 
 
+class MemoryLimitError(GraphoptError):
+    """A program needs more memory than its `memory_limit` allows, and no plan was found that needs so little.
+
+    limit: bytes allowed. least: the fewest bytes of all plans that were tried. values: what is in memory then.
+    """
+
+    def __init__(self, limit: int, least: int, values: str) -> None:
+        super().__init__(
+            f"the memory limit of {limit:,} bytes cannot be met: the least that was found is {least:,} bytes "
+            f"({values}). Allow memory_limit={least}, or make these values smaller"
+        )
+        self.limit, self.least, self.values = limit, least, values
+
+
 class RuleWarning(RuntimeWarning):
     """A rule failed and was switched off for one program, whose results are right without it."""
 

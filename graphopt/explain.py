@@ -293,7 +293,9 @@ def region_of(closed: ClosedJaxpr) -> tuple[Graph, Sources]:
 
 def program_hash(graph: Graph, sources: Sources, options: Options, target: Target) -> str:
     """By which a lock file knows a program."""
-    return hash_of(str(optimize_graph(graph, sources, replace(options, backend="xla", tuning=()), target)[0]))
+    return hash_of(
+        str(optimize_graph(graph, sources, replace(options, backend="xla", tuning=(), memory_limit=None), target)[0])
+    )
 
 
 def _tuned_for(closed: ClosedJaxpr, options: Options, target: Target) -> tuple[Options, Decision | None]:

@@ -29,6 +29,25 @@ def seen(x: Any) -> None:
     io_callback(lambda v: None, None, x, ordered=True)
 
 
+# ---- rematerialize -----------------------------------------------------------------------------------------------------
+
+
+def read_again_at_the_end(x: Any, w: Any) -> Any:
+    """What the first sort makes is read again at the end."""
+    first = lax.sort(x)
+    second = lax.sort(lax.dot(first, w))
+    third = lax.sort(lax.dot(second, w))
+    return lax.dot(lax.dot(third, second), first)
+
+
+SQUARE = np.ones((8, 8), np.float32)
+
+REMATERIALIZE: dict[str, Case] = {
+    "there-and-back": (read_again_at_the_end, (SQUARE, SQUARE)),
+    "nothing-to-gain": (lambda x: lax.sort(lax.sort(x)), (SQUARE,)),
+}
+
+
 # ---- inline ------------------------------------------------------------------------------------------------------------
 
 

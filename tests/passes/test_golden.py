@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from graphopt.analysis.liveness import peak_bytes
 from graphopt.config import Options
 from graphopt.ir.check import check
 from graphopt.ir.graph import Graph
@@ -18,14 +19,23 @@ from graphopt.passes.dead import Dead
 from graphopt.passes.fold import Fold
 from graphopt.passes.hoist import Hoist
 from graphopt.passes.inline import Inline
+from graphopt.passes.rematerialize import Rematerialize
 from graphopt.passes.reroll import Reroll
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.trace.jaxpr import trace_function
 
 from ..golden.printing import golden_text
-from ..golden.programs import CHUNK, CONTRACT, DEAD, FOLD, HOIST, INLINE, REROLL, Case
+from ..golden.programs import CHUNK, CONTRACT, DEAD, FOLD, HOIST, INLINE, REMATERIALIZE, REROLL, Case
 
 FOLDER = Path(__file__).parents[1] / "golden"
+
+
+@pytest.mark.parametrize("name", REMATERIALIZE)
+def test_rematerialize(name: str) -> None:
+    graph, sources = traced(REMATERIALIZE[name])
+    given = sum(aval.nbytes for aval in (*graph.in_avals, *graph.out_avals))
+    within = Rematerialize(given + 768, lambda found: given + peak_bytes(found))
+    compare("rematerialize", name, graph, sources, [(within, False)])
 
 
 @pytest.mark.parametrize("name", INLINE)

@@ -29,7 +29,10 @@ def pairs(function: Callable[..., Any], *args: Any) -> list[Any]:
 
 def test_what_another_operation_has_made() -> None:
     assert pairs(lambda x: jnp.square(x @ x.T) * 2 + 1, X) == [((0, 0),)]
-    assert pairs(lambda x: (y := x @ x.T) * 2 + lax.digamma(y), X) in ([((1, 0),)], [((0, 0),)])  # over digamma's result
+    assert pairs(lambda x: (y := x @ x.T) * 2 + lax.digamma(y), X) in (
+        [((1, 0),)],
+        [((0, 0),)],
+    )  # over digamma's result
 
 
 def test_arguments_and_what_is_needed_again_stay() -> None:

@@ -1,0 +1,156 @@
+"""Rematerialization: values that are long in memory before they are read again are computed again instead.
+
+Before, with a limit on memory:
+    %2: f32[512,1024] = tanh(%1)
+    ...
+    %8: f32[512,1024] = mul(%7, %2)
+After:
+    %2: f32[512,1024] = tanh(%1)
+    ...
+    %8: f32[512,1024] = barrier[id=1](%1, %7)       %1, but not before %7 is known
+    %9: f32[512,1024] = tanh(%8)
+    %10: f32[512,1024] = mul(%7, %9)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from graphopt.analysis.liveness import Step, live, steps_of
+from graphopt.analysis.recomputation import Plan, plan_for
+from graphopt.errors import MemoryLimitError
+from graphopt.ir.aval import dtype_name
+from graphopt.ir.graph import Graph
+from graphopt.ir.node import Node
+from graphopt.ir.op import PROJECT
+from graphopt.passes.recomputed import with_recomputation
+from graphopt.rewrite.passes import Context, Pass
+
+Measure = Callable[[Graph], int]
+"""Bytes that a program needs in all: arguments, results and intermediate values, as XLA says when it compiles it."""
+
+TRIALS = 10
+"""How many plans are compiled at most."""
+
+FIRST, NEXT = 1.25, 0.96
+"""The first plan's estimate over the share that is allowed, and each further one's over the one before."""
+
+
+@dataclass(frozen=True)
+class Rematerialize(Pass):
+    """Computes values again rather than to keep them, so that the program needs no more memory than a limit.
+
+    limit: bytes of arguments, results and intermediate values together. measure: what a program takes in truth.
+
+    Which values is chosen by an estimate of what is live (`graphopt.analysis.liveness`); what comes of it is measured,
+    and the estimate's limit is moved until the true one is met with little time added. Recomputed values are the same
+    computation on the same values.
+    """
+
+    limit: int
+    measure: Measure = field(repr=False)
+    name = "rematerialize"
+
+    def run(self, graph: Graph, context: Context) -> Graph:
+        """The graph within the limit. Raises MemoryLimitError, with the least that was found, where that is not met."""
+        needed = self.measure(graph)
+        if needed <= self.limit:
+            context.note(f"nothing is computed again: {needed:,} bytes are needed, {self.limit:,} allowed")
+            return graph
+        return _Search(self, graph, needed, context).found()
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A plan that was measured. needed: bytes in truth."""
+
+    plan: Plan
+    graph: Graph
+    needed: int
+
+
+class _Search:
+    """Looks for the plan that meets the limit and adds least time."""
+
+    def __init__(self, options: Rematerialize, graph: Graph, needed: int, context: Context) -> None:
+        self.options = options
+        self.graph = graph
+        self.needed = needed
+        self.context = context
+        self.steps = steps_of(graph)
+        self.estimated = self.steps.peak
+
+    def found(self) -> Graph:
+        """The graph of the first plan that meets the limit; raises MemoryLimitError where none does.
+
+        What XLA makes of a plan is near the estimate, not at it, so plans for less and less are tried.
+        """
+        trials: list[_Trial] = []
+        target = int(self.estimated * FIRST * self.share())
+        while len(trials) < TRIALS and target > 0:
+            plan = plan_for(self.steps, target)
+            if not any(plan.peak == trial.plan.peak for trial in trials):
+                trials.append(self.trial(plan))
+                if trials[-1].needed <= self.options.limit:
+                    self.note(trials[-1], len(trials))
+                    return trials[-1].graph
+            if plan.peak > target:
+                break  # less is not to be had
+            target = int(min(target, plan.peak) * NEXT)
+        raise self.refusal(trials)
+
+    def share(self) -> float:
+        """Of the intermediate values the share that the limit leaves."""
+        fixed = sum(p.aval.nbytes for p in self.graph.params) + sum(n.aval.nbytes for n in set(self.graph.results))
+        return min(1.0, max(0.0, self.options.limit - fixed) / max(1, self.needed - fixed))
+
+    def trial(self, plan: Plan) -> _Trial:
+        """A plan as a graph, measured."""
+        graph = with_recomputation(self.graph, self.steps, plan, self.context.sources)
+        return _Trial(plan, graph, self.options.measure(graph))
+
+    def note(self, best: _Trial, trials: int) -> None:
+        """Says what is computed again and what that costs."""
+        total = sum(step.seconds for step in self.steps.order)
+        self.context.note(
+            f"{self.needed:,} bytes became {best.needed:,} of {self.options.limit:,} allowed: {len(best.plan.chosen)} "
+            f"values are computed again, which takes about {best.plan.seconds / max(total, 1e-12):.0%} more time; "
+            f"{trials} plans were compiled"
+        )
+        for text in _described([(again.buffer.value, again.buffer.value.aval.nbytes) for again in best.plan.chosen]):
+            self.context.note(f"again: {text}")
+
+    def refusal(self, trials: Sequence[_Trial]) -> MemoryLimitError:
+        """The error that says what is possible, and which values stand in the way."""
+        least = min(trials, key=lambda trial: trial.needed, default=None)
+        needed = self.needed if least is None else min(self.needed, least.needed)
+        order = self.steps.by_memory if least is None else least.plan.order
+        return MemoryLimitError(self.options.limit, needed, _largest(order, self.graph))
+
+
+def _described(values: Sequence[tuple[Node, int]], most: int = 6) -> list[str]:
+    """Values in words, the same ones together, the largest first."""
+    counts: dict[tuple[str, int], int] = {}
+    for node, nbytes in values:
+        made = node.inputs[0] if node.op is PROJECT else node
+        text = f"{made.op.name} {dtype_name(node.aval.dtype)}{list(node.aval.shape)}"
+        counts[text, nbytes] = counts.get((text, nbytes), 0) + 1
+    found = sorted(counts.items(), key=lambda item: -item[0][1] * item[1])
+    lines = [f"{count} × {text}, {size:,} bytes each" for (text, size), count in found[:most]]
+    return [*lines, f"and {len(found) - most} kinds more"] if len(found) > most else lines
+
+
+def _largest(order: Sequence[Step], graph: Graph) -> str:
+    """What is in memory when most is: arguments, results, and the largest of the values between them."""
+    given = sum(p.aval.nbytes for p in graph.params)
+    results = sum(n.aval.nbytes for n in set(graph.results))
+    sizes = live(order)
+    words = [f"arguments {given:,} bytes", f"results {results:,} bytes"]
+    if sizes:
+        at = sizes.index(max(sizes))
+        last = {b: k for k, step in enumerate(order) for b in (*step.writes, *step.reads)}
+        made = {b: k for k, step in enumerate(order) for b in step.writes}
+        there = [(b.value, b.nbytes) for b, k in made.items() if k <= at <= last[b] and b.nbytes]
+        words += _described(there, 4)
+    return "; ".join(words)
