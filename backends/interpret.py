@@ -217,6 +217,10 @@ class _Run:
         return self.memory[load.buffer][place]
 
     def sort(self, sort: Sort) -> None:
+        if sort.lanes > 1:
+            rows = self.row(sort.keys, sort.at, sort.lanes * sort.count)
+            self.set_row(sort.keys, sort.at, np.sort(rows.reshape(sort.count, sort.lanes), axis=0).ravel())
+            return
         keys = self.row(sort.keys, sort.at, sort.count)
         order = np.argsort(keys, kind="stable")
         if sort.places is not None:
@@ -264,7 +268,14 @@ CONVERSIONS: Mapping[Op, Callable[[Array, np.dtype[Any]], Any]] = {
 }
 """Operations that a loop program may have without parameters: the result's dtype is the local's."""
 
-_NAMED: Mapping[str, Callable[..., Any]] = {"add": lax.add, "mul": lax.mul, "max": lax.max, "min": lax.min}
+_NAMED: Mapping[str, Callable[..., Any]] = {
+    "add": lax.add,
+    "mul": lax.mul,
+    "max": lax.max,
+    "min": lax.min,
+    "exp": lax.exp,
+    "log": lax.log,
+}
 """What reductions combine with, whose parameters differ between versions of JAX and are not in a loop program."""
 
 

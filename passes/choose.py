@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.machine import Machine
-from graphopt.analysis.reductions import CUMULATIVE
+from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE
 from graphopt.analysis.scattering import SCATTERS, is_in_parts
 from graphopt.analysis.sorting import SORT
 from graphopt.analysis.swallowed import swallowed_time
@@ -48,28 +48,29 @@ RATIO = 1.25
 WHILE_RUNS = 10
 """How often the body of a `while` is taken to run: nobody knows."""
 
-LONG = 256
-"""Elements along the axis of an operation from which on it may leave: shorter rows XLA fuses with what makes them."""
-
 
 @dataclass(frozen=True, slots=True)
 class Pathology:
     """An operation that XLA:CPU is slow at. xla, kernel: nanoseconds for an element, measured on two cores; of a window
     for each of its elements.
 
-    logarithmic: whether both are for an element and a doubling of the length.
+    logarithmic: whether both are for an element and a doubling of the length. doubling: what XLA takes for a doubling
+    of the length however few rows there are: one more loop, or some. shortest: the length from which on it may leave.
     """
 
     xla: float
     kernel: float
     logarithmic: bool = False
+    doubling: float = 0.0
+    shortest: int = 256
 
 
 PATHOLOGIES: Mapping[Op, Pathology] = {
-    SORT: Pathology(9.0, 1.5, logarithmic=True),
+    SORT: Pathology(9.0, 0.7, logarithmic=True, shortest=8),
     op_of(p.argmax_p): Pathology(2.0, 0.2),
     op_of(p.argmin_p): Pathology(2.0, 0.2),
     **dict.fromkeys(CUMULATIVE, Pathology(2.2, 0.7)),
+    CUMLOGSUMEXP: Pathology(50.0, 10.0, doubling=10_000.0, shortest=8),
     TOP_K: Pathology(1.2, 0.3),
     op_of(p.scatter_add_p): Pathology(0.65, 0.25),
     **dict.fromkeys(COMBINED, Pathology(0.35, 0.1)),
@@ -89,9 +90,17 @@ def elements(node: Node) -> float:
         windows = aval if node.op is SELECTED else node.aval
         return float(windows.size * math.prod(node.attrs["window_dimensions"]))
     length = aval.shape[_axis(node)]
-    if length < LONG:
+    if length < PATHOLOGIES[node.op].shortest:
         return 0.0
     return aval.size * (math.log2(length) if PATHOLOGIES[node.op].logarithmic else 1.0)
+
+
+def slow_time(node: Node) -> float:
+    """Nanoseconds that XLA takes for an operation that it is slow at."""
+    known, count = PATHOLOGIES[node.op], elements(node)
+    if not known.doubling or not count:
+        return known.xla * count
+    return known.xla * count + known.doubling * math.log2(node.inputs[0].aval.shape[_axis(node)])
 
 
 def _axis(node: Node) -> int:
@@ -99,7 +108,7 @@ def _axis(node: Node) -> int:
     attrs = node.attrs
     if node.op is TOP_K:
         return axis_of(node)
-    axis: int = attrs["dimension"] if node.op is SORT else attrs["axis"] if node.op in CUMULATIVE else attrs["axes"][0]
+    axis: int = attrs["dimension"] if node.op is SORT else attrs["axis"] if "axis" in attrs else attrs["axes"][0]
     return axis
 
 
@@ -130,7 +139,8 @@ def candidate(body: Graph, kernel: float, runs: int, machine: Machine, swallowed
     """A region by its body and the time of its kernel. swallowed: nanoseconds that XLA would take longer for what comes
     before it."""
     slow = [(PATHOLOGIES[node.op], elements(node)) for node in body.nodes if node.op in PATHOLOGIES]
-    xla = fused_time(body, machine) + swallowed + sum(known.xla * count for known, count in slow)
+    xla = fused_time(body, machine) + swallowed
+    xla += sum(slow_time(node) for node in body.nodes if node.op in PATHOLOGIES)
     kernel = max(kernel, sum(known.kernel * count for known, count in slow))
     return Candidate(runs, xla, kernel, is_handed_over(body))
 
@@ -188,7 +198,7 @@ def wants_another_engine(graph: Graph, machine: Machine) -> bool:
         for node in inner.nodes:
             if node.op in PATHOLOGIES:
                 known = PATHOLOGIES[node.op]
-                possible += times * (known.xla - known.kernel) * elements(node)
+                possible += times * (slow_time(node) - known.kernel * elements(node))
             elif is_known(node) and node.avals[0].is_static:
                 possible += times * (core_time(node) + 0.1 * node.avals[0].nbytes + swallowed_time((node,)))
             else:

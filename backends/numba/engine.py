@@ -27,7 +27,7 @@ from graphopt.analysis.nests import SMALL
 from graphopt.analysis.parts import accumulate, cut_together, reduce_in_parts
 from graphopt.analysis.products import DOT, expanded
 from graphopt.analysis.products import declined as declined_product
-from graphopt.analysis.reductions import CUMULATIVE, REDUCE, REDUCTIONS, axes_of, is_arg
+from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE, REDUCE, REDUCTIONS, axes_of, is_arg
 from graphopt.analysis.scattering import SCATTERS, scatter
 from graphopt.analysis.scattering import declined as declined_scatter
 from graphopt.analysis.sorting import SORT, sort
@@ -35,7 +35,7 @@ from graphopt.analysis.tiled import crossed_axes, write_in_blocks
 from graphopt.analysis.top_k import TOP_K, top_k
 from graphopt.analysis.top_k import declined as declined_top_k
 from graphopt.analysis.windows import GATHER, SELECTED, WINDOW, WINDOWS
-from graphopt.analysis.writing import TooLargeError
+from graphopt.analysis.writing import CHAINED, TooLargeError
 from graphopt.backends.numba.costs import scalar_cost
 from graphopt.backends.numba.emit import source_of
 from graphopt.backends.numba.frame import check_version
@@ -44,6 +44,7 @@ from graphopt.backends.numba.records import LARGE
 from graphopt.backends.numba.scalar import DTYPES, FUNCTIONS, SCALARS, reason
 from graphopt.errors import EngineError
 from graphopt.ir.attrs import EMPTY
+from graphopt.ir.aval import is_floating
 from graphopt.ir.graph import Graph
 from graphopt.ir.loop import LoopProgram
 from graphopt.ir.node import Node
@@ -85,7 +86,7 @@ _SUMS = (p.reduce_sum_p, p.reduce_prod_p, p.cumsum_p, p.cumprod_p, p.reduce_wind
 SUMS = set(map(op_of, _SUMS))
 """The reductions of complex numbers."""
 
-WHOLE = (SORT, TOP_K, *CUMULATIVE, *SCATTERS, *LOOPS)
+WHOLE = (SORT, TOP_K, *CUMULATIVE, CUMLOGSUMEXP, *SCATTERS, *LOOPS)
 """Operations that are the last of their kernel."""
 
 COMBINES = (REDUCE, WINDOW)
@@ -176,6 +177,8 @@ class NumbaEngine:
             return _declined_reduction(node)
         if node.op in (SELECTED, REDUCE, *WINDOWS):
             return _declined_fold(node)
+        if node.op is CUMLOGSUMEXP:
+            return f"{node.op.name} of {node.aval.dtype}" if not is_floating(node.aval.dtype) else None
         if node.op in CUMULATIVE:
             return f"{node.op.name} of complex numbers" if complexes and node.op not in SUMS else None
         return reason(node) if node.op in SCALARS or node.op.elementwise else node.op.name
@@ -190,6 +193,10 @@ class NumbaEngine:
             return iterations(node) * sum(self.cost(n) for sub in node.subgraphs for n in sub.graph.nodes)
         if node.op in INDEXED or node.op in SCATTERS:
             return LOOKUP
+        if node.op in CUMULATIVE:
+            return CHAINED
+        if node.op is CUMLOGSUMEXP:
+            return 4 * CHAINED
         if node.op in FUNCTIONS:
             return FUNCTION
         return DIVISION if node.op in DIVISIONS else ARITHMETIC

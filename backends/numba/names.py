@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.backends.numba import conversions, intrinsics, random, selecting, sorting
+from graphopt.backends.numba import conversions, intrinsics, networks, random, selecting, sorting
 from graphopt.backends.numba.bits import NEXT_AFTER, REDUCE_PRECISION
 from graphopt.backends.numba.complexes import COMPLEX_NAMES
 from graphopt.backends.numba.half import is_half, kept_as
@@ -56,6 +56,8 @@ NAMES: dict[str, Any] = {
     "sort_uint64": sorting.sort_uint64,
     "sort_places_uint32": sorting.sort_places_uint32,
     "sort_places_uint64": sorting.sort_places_uint64,
+    "sort_beside_uint32": networks.sort_beside_uint32,
+    "sort_beside_uint64": networks.sort_beside_uint64,
     "smallest_uint32": selecting.smallest_uint32,
     "smallest_uint64": selecting.smallest_uint64,
     **{f"read_{d.name}": intrinsics.element_reader(kept_as(d), constant=False) for d in DTYPES},

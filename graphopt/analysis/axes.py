@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
-from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, Reduction, axes_of, is_arg
+from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE, REDUCTIONS, Reduction, axes_of, is_arg
 from graphopt.ir.index import variable
 from graphopt.ir.node import Node
 from graphopt.ir.op import Op, op_of
 from graphopt.ops.contract import CONVOLUTION, DOT_GENERAL
 
-IOTA, RESHAPE, SORT, CUMLOGSUMEXP = (
-    op_of(primitive) for primitive in (p.iota_p, p.reshape_p, p.sort_p, p.cumlogsumexp_p)
-)
+IOTA, RESHAPE, SORT = (op_of(primitive) for primitive in (p.iota_p, p.reshape_p, p.sort_p))
 
 Along = tuple[int | None, ...]
 """For each operand the axis that is cut, or None where all of it is needed for each block."""

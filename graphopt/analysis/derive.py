@@ -36,7 +36,8 @@ from graphopt.analysis.access import MOVES, Given, Indices, Read, Within, always
 from graphopt.analysis.folds import Fold, fold_of
 from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.nests import SMALL, NestWriter
-from graphopt.analysis.reductions import MIN, OR, REDUCE, REDUCTIONS, Reduction, accumulated_as, axes_of, is_arg
+from graphopt.analysis.ordered import Accumulator, accumulator
+from graphopt.analysis.reductions import MIN, OR, REDUCE, REDUCTIONS, Reduction, axes_of, is_arg
 from graphopt.analysis.windows import SELECTED, WINDOWS, window_fold
 from graphopt.analysis.writing import CHAINED, Element, Part
 from graphopt.ir.attrs import EMPTY
@@ -214,16 +215,25 @@ class Derivation(NestWriter):
         return element
 
     def fold(self, reduction: Reduction, dtype: Any, parts: Sequence[Part], node: Node, again: bool = False) -> Value:
-        """An accumulator, in the dtype that `dtype` is accumulated as, and for each of `parts` loops.
+        """The elements of `parts` combined, in the dtype that `dtype` is accumulated as.
 
         again: whether an element needs what `node` has been reduced to before.
         """
-        wide = accumulated_as(dtype)
-        result = self.let(Literal(reduction.start(wide)), wide, None, "a")
+        kept = accumulator(reduction, dtype)
+
+        def taken(element: Element) -> Element:
+            return lambda r: kept.taken(self, element(r))
+
+        found = self.reduced([(extents, taken(element)) for extents, element in parts], kept, node, again)
+        return kept.given(self, found)
+
+    def reduced(self, parts: Sequence[Part], kept: Accumulator, node: Node, again: bool = False) -> Local:
+        """An accumulator of what is taken of elements, and for each of `parts` loops."""
+        result = self.let(kept.start, kept.dtype, None, "a")
         for extents, element in parts:
 
             def write(r: Indices, element: Element = element) -> None:
-                self.add(Accumulate(result, reduction.combine, self.converted(element(r), wide)))
+                self.add(Accumulate(result, kept.reduction.combine, element(r)))
                 self.spend(node)
 
             nest = self._nest(extents, write, self._loops_before(node, again))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.loops import LOOPS
-from graphopt.analysis.reductions import CUMULATIVE
+from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE
 from graphopt.analysis.scattering import SCATTERS
 from graphopt.analysis.sorting import SORT
 from graphopt.analysis.top_k import TOP_K
@@ -22,7 +22,7 @@ from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM
 
-ALONE = (SORT, TOP_K, *CUMULATIVE, *SCATTERS, *LOOPS)
+ALONE = (SORT, TOP_K, *CUMULATIVE, CUMLOGSUMEXP, *SCATTERS, *LOOPS)
 """Operations that are the last of their kernel and its only result."""
 
 LIMIT = 48

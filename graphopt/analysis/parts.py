@@ -8,11 +8,13 @@ from typing import Any
 
 from graphopt.analysis.access import Indices
 from graphopt.analysis.derive import Derivation, merged
+from graphopt.analysis.folds import Fold, Values
+from graphopt.analysis.ordered import accumulator
 from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, accumulated_as, axes_of, is_arg
-from graphopt.ir.attrs import EMPTY
+from graphopt.analysis.running import running
 from graphopt.ir.index import Index, delinear
 from graphopt.ir.index import number as number_index
-from graphopt.ir.loop import SERIAL, Apply, Buffer, Literal, Load, Local, Set, Store, Value
+from graphopt.ir.loop import SERIAL, Buffer, Load, Local, Set, Store, Value
 from graphopt.ir.node import Node
 
 PARTS = 64
@@ -161,7 +163,7 @@ def accumulate(derivation: Derivation, node: Node) -> None:
     axis, shape, backwards = node.attrs["axis"], node.aval.shape, node.attrs["reverse"]
     others = (*shape[:axis], *shape[axis + 1 :])
     rows, length = math.prod(others), shape[axis]
-    reduction, dtype = CUMULATIVE[node.op], accumulated_as(node.aval.dtype)
+    kept = running(node)
     (buffer,) = derivation.outputs
     stride = math.prod(shape[axis + 1 :])
 
@@ -169,55 +171,66 @@ def accumulate(derivation: Derivation, node: Node) -> None:
         at = delinear(row, others)
         return (*at[:axis], step * -1 + (length - 1) if backwards else step, *at[axis:])
 
-    def element(at: Indices) -> Value:
-        return derivation.converted(derivation.value(node.inputs[0], at), dtype)
+    def taken(row: Index, step: Index) -> Values:
+        return kept.taken(derivation, derivation.value(node.inputs[0], place(row, step)))
 
-    def run(row: Index, start: Index, count: int, total: Local) -> None:
+    def add(totals: list[Local], more: Values) -> None:
+        combined = kept.combine(derivation, list(totals), more)
+        for total, value in zip(totals, combined, strict=True):
+            derivation.add(Set(total, value))
+
+    def run(row: Index, start: Index, count: int, totals: list[Local]) -> None:
         def write(j: Index) -> None:
-            at = place(row, start + j)
-            combined = derivation.let(Apply(reduction.combine, EMPTY, (total, element(at))), dtype, node)
-            derivation.add(Set(total, combined))
+            add(totals, taken(row, start + j))
+            derivation.spend(node)
             outer, inner = row // stride, row % stride
-            result = derivation.converted(combined, node.aval.dtype)
-            derivation.add(Store(buffer, outer * (stride * length) + at[axis] * stride + inner, result))
+            result = derivation.converted(kept.given(derivation, list(totals)), node.aval.dtype)
+            at = place(row, start + j)[axis]
+            derivation.add(Store(buffer, outer * (stride * length) + at * stride + inner, result))
 
         derivation.loop(count, SERIAL, write)
 
-    def start_value() -> Local:
-        return derivation.let(Literal(reduction.start(dtype)), dtype, None, "a")
+    def start_values() -> list[Local]:
+        return [derivation.let(start, start.dtype, None, "a") for start in kept.starts]
 
     each, left = divmod(length, PARTS)
     if rows >= FEW or length < LONG:
-        derivation.phase(rows, lambda row: run(row, Index(), length, start_value()))
+        derivation.phase(rows, lambda row: run(row, Index(), length, start_values()))
         return
-    parts = derivation.new_scratch(dtype, rows * PARTS)
+    parts = [derivation.new_scratch(dtype, rows * PARTS) for dtype in kept.dtypes]
+
+    def of_part(row: Index, number: Index) -> Sequence[Value]:
+        if node.op in CUMULATIVE:  # one value, whose combinations may be done side by side
+            of_all = accumulator(CUMULATIVE[node.op], node.aval.dtype)
+            return [derivation.reduced([([each], lambda r: taken(row, number * each + r[0])[0])], of_all, node)]
+        fold = Fold(
+            kept.dtypes,
+            lambda writer: list(kept.starts),
+            (each,),
+            lambda writer, r: taken(row, number * each + r[0]),
+            kept.combine,
+        )
+        return derivation.folded(fold, node)
 
     def total_of_part(index: Index) -> None:
-        row, number = delinear(index, (rows, PARTS))
-
-        def of_part(r: Indices) -> Value:
-            return element(place(row, number * each + r[0]))
-
-        derivation.add(Store(parts, index, derivation.fold(reduction, dtype, [([each], of_part)], node)))
+        for buffer, value in zip(parts, of_part(*delinear(index, (rows, PARTS))), strict=True):
+            derivation.add(Store(buffer, index, value))
 
     def part(index: Index) -> None:
         row, number = delinear(index, (rows, PARTS))
-        total = start_value()
+        totals = start_values()
 
         def earlier(r: Index) -> None:
-            def add() -> None:
-                loaded = derivation.let(Load(parts, row * PARTS + r), dtype)
-                combined = derivation.let(Apply(reduction.combine, EMPTY, (total, loaded)), dtype)
-                derivation.add(Set(total, combined))
+            def combine() -> None:
+                add(totals, [derivation.let(Load(buffer, row * PARTS + r), buffer.dtype) for buffer in parts])
 
-            derivation.condition(((number - r, 1, PARTS),), add)
+            derivation.condition(((number - r, 1, PARTS),), combine)
 
         derivation.loop(PARTS, SERIAL, earlier)
-        run(row, number * each, each, total)
+        run(row, number * each, each, totals)
         if left:
-            derivation.condition(
-                ((number, PARTS - 1, PARTS),), lambda: run(row, number_index(PARTS * each), left, total)
-            )
+            last = ((number, PARTS - 1, PARTS),)
+            derivation.condition(last, lambda: run(row, number_index(PARTS * each), left, totals))
 
     derivation.phase(rows * PARTS, total_of_part)
     derivation.phase(rows * PARTS, part)

@@ -75,6 +75,9 @@ CUMULATIVE: Mapping[Op, Reduction] = {
 }
 """Cumulative operations: each element combines those up to its place."""
 
+CUMLOGSUMEXP = op_of(p.cumlogsumexp_p)
+"""One that keeps two values of those up to a place (`graphopt.analysis.running`)."""
+
 
 def accumulated_as(dtype: Any) -> np.dtype[Any]:
     """The dtype in which values of a dtype are combined: of those of 16 bits float32, rounded at the end."""

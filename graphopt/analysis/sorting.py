@@ -6,6 +6,7 @@ The order is that of `jax.lax.sort`: -0.0 and 0.0 are equal, NaNs are equal and 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from graphopt.ir.loop import (
     Value,
     When,
 )
+from graphopt.ir.loop import VECTOR as VECTORS
 from graphopt.ir.node import Node
 from graphopt.ir.op import op_of
 
@@ -51,6 +53,17 @@ CONVERT, BITCAST, SELECT, EQ, NE, LT, SHIFT = (
 )
 
 
+BESIDE, MOST = 16, 1 << 13
+"""Rows from which on they are sorted side by side, and elements of one up to which: comparisons grow faster than with
+the length."""
+
+VECTOR = 64
+"""Bytes of a vector."""
+
+SHARES = 16
+"""Into how many shares blocks of rows are divided, each with memory for the keys of one."""
+
+
 def sort(derivation: Derivation, node: Node) -> None:
     """The phase of a sort of any number of operands by the first `num_keys` of them."""
     _Sort(derivation, node).write()
@@ -65,9 +78,14 @@ class _Sort:
         self.count = self.shape[self.axis]
         self.others = (*self.shape[: self.axis], *self.shape[self.axis + 1 :])
         self.rows = math.prod(self.others)
+        alone = len(node.inputs) == 1 and self.rows >= BESIDE and 1 < self.count <= MOST
+        self.lanes = VECTOR // key_dtype(node.inputs[0]).itemsize if alone else 1
 
     def write(self) -> None:
-        """One phase over the rows."""
+        """One phase over the rows, or over blocks of as many as there are in a vector."""
+        if self.lanes > 1:
+            self.sort_beside()
+            return
         keys = self.node.inputs[: self.node.attrs["num_keys"]]
         buffers = {dtype: self.derivation.new_scratch(dtype, self.rows * self.count) for dtype in map(key_dtype, keys)}
         alone = len(self.node.inputs) == 1
@@ -100,6 +118,49 @@ class _Sort:
         d.loop(self.count, SERIAL, back)
         if is_floating(operand.aval.dtype):
             self.restore_zeros(row, out)
+
+    def sort_beside(self) -> None:
+        """Blocks of rows, in which an element of each is in one vector. Memory for keys is needed for few of them."""
+        d, operand = self.derivation, self.node.inputs[0]
+        (out,) = d.outputs
+        blocks = -(-self.rows // self.lanes)
+        shares = min(blocks, SHARES)
+        keys = d.new_scratch(key_dtype(operand), shares * self.count * self.lanes)
+
+        def block(number: Index, start: Index) -> None:
+            lane = variable(d.name("l"), 0, self.lanes - 1)
+            (name,) = lane.variables()
+            row = number * self.lanes + lane
+            within = ((row, 0, self.rows),) if self.rows % self.lanes else ()
+
+            def beside(write: Callable[[Index, Index], None]) -> None:
+                def step(j: Index) -> None:
+                    d.loop_over(name, self.lanes, VECTORS, lambda: write(j, start + j * self.lanes + lane), within)
+
+                d.loop(self.count, SERIAL, step)
+
+            def store(j: Index, at: Index) -> None:
+                d.add(Store(keys, at, to_key(d, d.value(operand, self.at(row, j)))))
+
+            def back(j: Index, at: Index) -> None:
+                loaded = d.let(Load(keys, at), keys.dtype, self.node)
+                d.add(Store(out, linear(self.at(row, j), self.shape), from_key(d, loaded, operand.aval.dtype)))
+
+            beside(store)
+            d.add(Sort(keys, None, start, self.count, self.lanes))
+            beside(back)
+            if is_floating(operand.aval.dtype):
+                d.loop_over(name, self.lanes, SERIAL, lambda: self.restore_zeros(row, out), within)
+
+        def share(number: Index) -> None:
+            def one(j: Index) -> None:
+                of_share = j * shares + number
+                start = number * (self.count * self.lanes)
+                d.condition(((of_share, 0, blocks),), lambda: block(of_share, start))
+
+            d.loop(-(-blocks // shares), SERIAL, one)
+
+        d.phase(shares, share)
 
     def restore_zeros(self, row: Index, out: Buffer) -> None:
         """-0.0 and 0.0 had one key, and so had denormals where they count as zero."""

@@ -16,7 +16,7 @@ from graphopt.analysis.access import MOVES
 from graphopt.analysis.machine import FRESH, Machine
 from graphopt.analysis.pieces import pieces_of
 from graphopt.analysis.products import DOT
-from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, axes_of, is_arg
+from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE, REDUCTIONS, axes_of, is_arg
 from graphopt.analysis.sorting import SORT
 from graphopt.ir.aval import is_floating
 from graphopt.ir.graph import Graph
@@ -223,7 +223,7 @@ def alone_time(node: Node, machine: Machine) -> float:
     """Nanoseconds that an operation takes that no kernel could do: roughly, for it is only to compare with."""
     if node.op in (PARAM, CONSTANT, PROJECT, RETYPE) or node.op.primitive is None or node.op in MOVES:
         return 0.0
-    if node.op in (SORT, *CUMULATIVE) or node.subgraphs:
+    if node.op in (SORT, *CUMULATIVE, CUMLOGSUMEXP) or node.subgraphs:
         return 0.0
     ins, outs = [n.aval for n in node.data_inputs], node.data_avals
     if not all(aval.is_static for aval in (*ins, *outs)):

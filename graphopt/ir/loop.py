@@ -258,17 +258,20 @@ class Sort:
     """Elements `at` to `at + count` of `keys`, unsigned integers, in ascending order.
 
     Those of `places`, int32, go with them, and equal keys keep their order. Without `places` keys are sorted alone.
+    lanes: so many rows of `count` elements are sorted side by side, element k of row l at `at + lanes * k + l`.
     """
 
     keys: Buffer
     places: Buffer | None
     at: Index
     count: int
+    lanes: int = 1
 
     def lines(self) -> Iterator[str]:
         """Text."""
         along = f", along with {self.places.name}" if self.places is not None else ""
-        yield f"sort {self.keys.name}[{self.at} ...+ {self.count}]{along}"
+        beside = f", {self.lanes} side by side" if self.lanes > 1 else ""
+        yield f"sort {self.keys.name}[{self.at} ...+ {self.count}]{along}{beside}"
 
 
 @dataclass(frozen=True, slots=True)

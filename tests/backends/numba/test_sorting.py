@@ -10,6 +10,7 @@ import pytest
 from jax import lax
 
 import graphopt
+from graphopt.backends.numba.networks import NEAR
 from graphopt.backends.numba.sorting import MEDIUM, SHORT
 
 LENGTHS = (1, 2, SHORT, SHORT + 1, 1009, MEDIUM + 1)
@@ -42,6 +43,19 @@ def agrees(function: Callable[..., Any], *args: Any) -> None:
 @pytest.mark.parametrize("length", LENGTHS)
 def test_lengths(length: int) -> None:
     agrees(lambda x: (jnp.sort(x), lax.sort([x, jnp.arange(length)], num_keys=1)), drawn("float32", (length,)))
+
+
+@pytest.mark.parametrize("length", [2, 3, 31, 64, 100, NEAR, NEAR + 1, 3 * NEAR - 1])
+def test_rows_side_by_side(length: int) -> None:
+    """So many that elements of some are in one vector; the last vector is not full."""
+    agrees(lambda x: jnp.sort(x, 1), drawn("float32", (37, length)))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "int32", "uint32", "float16", "float32"])
+def test_columns_side_by_side(dtype: str) -> None:
+    (kernel,) = graphopt.jit(lambda x: jnp.sort(x, 0), backend="numba").explain(drawn(dtype, (45, 50))).kernels
+    assert "side by side" in str(kernel.program)
+    agrees(lambda x: (jnp.sort(x, 0), lax.sort(x[:, :17] + x[:, 17:34], dimension=0)), drawn(dtype, (45, 50)))
 
 
 @pytest.mark.parametrize("dtype", ["bool", "int8", "int32", "uint8", "uint16", "uint32", "float32"])
