@@ -67,9 +67,9 @@ class Pathology:
 
 PATHOLOGIES: Mapping[Op, Pathology] = {
     SORT: Pathology(9.0, 0.7, logarithmic=True, shortest=8),
-    op_of(p.argmax_p): Pathology(2.0, 0.2),
-    op_of(p.argmin_p): Pathology(2.0, 0.2),
-    **dict.fromkeys(CUMULATIVE, Pathology(2.2, 0.7)),
+    op_of(p.argmax_p): Pathology(2.0, 0.2, doubling=4_000.0, shortest=16),
+    op_of(p.argmin_p): Pathology(2.0, 0.2, doubling=4_000.0, shortest=16),
+    **dict.fromkeys(CUMULATIVE, Pathology(2.2, 0.7, doubling=4_000.0, shortest=16)),
     CUMLOGSUMEXP: Pathology(50.0, 10.0, doubling=10_000.0, shortest=8),
     TOP_K: Pathology(1.2, 0.3),
     op_of(p.scatter_add_p): Pathology(0.65, 0.25),

@@ -21,7 +21,7 @@ from jax.extend.core import primitives
 
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.engine import Engine, Plan
-from graphopt.analysis.grouping import Group, groups_of, is_repeated, is_worth_a_kernel
+from graphopt.analysis.grouping import Group, groups_of, is_large_move, is_repeated, is_worth_a_kernel
 from graphopt.analysis.local import is_shard_map, local_graphs
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.pieces import pieces_of
@@ -75,7 +75,7 @@ class Fuse(Pass):
                 raise EngineError(reason)
             context.note(f"left to XLA: everything, for {reason}")
             return graph
-        fuser = _Fuser(self.engine, self.machine is not None, context)
+        fuser = _Fuser(self.engine, self.machine is not None, graph, context)
         if self.devices > 1:
             fuser.inside = local_graphs(graph)
             outside = f"left to XLA: what is partitioned over {self.devices} devices, being outside of shard_map"
@@ -93,10 +93,11 @@ class Fuse(Pass):
 
 
 class _Fuser:
-    def __init__(self, engine: Engine, is_free: bool, context: Context) -> None:
-        """is_free: whether what is expected to gain nothing stays in XLA."""
+    def __init__(self, engine: Engine, is_free: bool, whole: Graph, context: Context) -> None:
+        """is_free: whether what is expected to gain nothing stays in XLA. whole: the program's graph."""
         self.engine = engine
         self.is_free = is_free
+        self.whole = whole
         self.context = context
         self.done: dict[Graph, Graph] = {}
         self.plans: dict[Graph, Plan | None] = {}
@@ -188,12 +189,21 @@ class _Fuser:
         cut: set[Node] = set()
         pieces = pieces_of(graph, self.takes, self.engine.cost)
         for _ in range(ROUNDS):
-            groups = [g for g in groups_of(graph, self.takes, cut, pieces) if is_worth_a_kernel(g)]
+            groups = [g for g in groups_of(graph, self.takes, cut, pieces) if self.is_worth(g, graph)]
             more = {node for group in groups for node in self.to_cut(group, graph, pieces)} - cut
             if not more:
                 break
             cut |= more
         return [group for group in groups if self.plan(body_of(group, graph)[0]) is not None]
+
+    def is_worth(self, group: Group, graph: Graph) -> bool:
+        """Whether there may be a kernel of a group; of one that only moves data where its time is compared with XLA's.
+
+        What a loop's or a branch's graph gives XLA may write in place.
+        """
+        if is_worth_a_kernel(group):
+            return True
+        return self.is_free and graph is self.whole and is_large_move(group, graph)
 
     def to_cut(self, group: Group, graph: Graph, pieces: set[Node]) -> set[Node]:
         """Members of a wasteful group that had better be computed once, in a kernel before it."""

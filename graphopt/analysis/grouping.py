@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+from jax.extend.core import primitives as p
+
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.loops import LOOPS
 from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE
@@ -20,7 +22,7 @@ from graphopt.analysis.sorting import SORT
 from graphopt.analysis.top_k import TOP_K
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
-from graphopt.ir.op import CONSTANT, PARAM
+from graphopt.ir.op import CONSTANT, PARAM, op_of
 
 ALONE = (SORT, TOP_K, *CUMULATIVE, CUMLOGSUMEXP, *SCATTERS, *LOOPS)
 """Operations that are the last of their kernel and its only result."""
@@ -28,6 +30,11 @@ ALONE = (SORT, TOP_K, *CUMULATIVE, CUMLOGSUMEXP, *SCATTERS, *LOOPS)
 LIMIT = 48
 """Operations in one kernel: more take long to compile, and their values no longer fit into registers."""
 
+
+SAME_ORDER = {op_of(primitive) for primitive in (p.reshape_p, p.squeeze_p, p.copy_p)}
+
+MOVED = 1 << 18
+"""Bytes of what is only moved for which a kernel may be made."""
 
 FAR = 1000
 """Kernels and other operations up to which is looked for what leads from one kernel to another."""
@@ -154,3 +161,14 @@ def _may_join(group: Group, other: Group, users: dict[Node, list[Node]], groups:
 def is_worth_a_kernel(group: Group) -> bool:
     """Whether a group computes something: what moves data only is left where XLA may do it for nothing."""
     return any(node.op not in MOVES for node in group.members)
+
+
+def is_large_move(group: Group, graph: Graph) -> bool:
+    """Whether a group moves data of the arguments of `graph` to its large results, which XLA has to do as well.
+
+    Not where they have the order of the operand: with an argument that is given away that is nothing to do.
+    """
+    if all(node.op in SAME_ORDER for node in group.members) or not set(group.results) <= set(graph.outputs):
+        return False
+    operands = (n for member in group.members for n in member.inputs if n not in group.members)
+    return all(n.op in (PARAM, CONSTANT) for n in operands) and all(r.avals[0].nbytes >= MOVED for r in group.results)

@@ -55,6 +55,9 @@ NEAR, AGAIN, MOVE_NEAR = 1 << 19, 8, 0.005
 """Bytes of a buffer that stays in a core's caches, how often each of its elements is read for that, and what takes the
 place of MOVE then."""
 
+MOVE_AGAIN = 0.002
+"""And where the loop around the innermost one reads the same elements with each step: they stay in the first cache."""
+
 IN_REGISTERS = 0.5
 """What operations take in a loop that reads nothing else, of what they take where memory is waited for."""
 
@@ -67,14 +70,17 @@ GATHERED, MISSED = 0.6, 2.5
 DIVIDED = 1.0
 """Nanoseconds of a quotient or remainder in an index."""
 
-BRANCH = 0.7
-"""Nanoseconds of a condition."""
+BRANCH, FORESEEN = 0.7, 0.1
+"""Nanoseconds of a condition, and of one on loop variables alone: it holds for a stretch of steps."""
 
 CHAINED = 2.5
 """Nanoseconds of a greatest or least number of two, where each waits for the one before."""
 
 LOOP = 4.0
 """Nanoseconds of beginning and ending a loop."""
+
+SHORT_LOOP, SHORT = 1.5, 64
+"""And of an innermost one that is always as long, of up to so many steps: LLVM writes it out."""
 
 GUESSED = 10
 """How often what is repeated under a condition is taken to run: nobody knows."""
@@ -149,6 +155,7 @@ def phase_threads(program: LoopProgram, cost: Cost, machine: Machine) -> tuple[f
 def _phase(phase: Phase, cost: Cost) -> Work:
     walk = _Walk(cost)
     walk.block(phase.before, -(-phase.extent // max(phase.grain, 1)), "", 1)
+    walk.around.append(phase.name)
     walk.block(phase.body, phase.extent, phase.name, phase.extent)
     return Work(round(walk.flops), walk.core, 0)
 
@@ -159,6 +166,7 @@ class _Walk:
         self.flops = 0.0
         self.core = 0.0
         self.share = 1.0
+        self.around: list[str] = []  # the loop variables, from the outermost one to the innermost one
 
     def block(self, block: Block, times: float, variable: str, extent: int) -> None:
         """Adds what a block takes that is run so often. variable: of the innermost loop around it, of that extent."""
@@ -172,10 +180,13 @@ class _Walk:
 
     def statement(self, statement: Statement, times: float, variable: str, extent: int, vectors: bool) -> None:
         if isinstance(statement, For):
-            self.core += times * LOOP
+            self.core += times * (SHORT_LOOP if _is_written_out(statement) else LOOP)
+            self.around.append(statement.name)
             self.block(statement.body, times * statement.extent, statement.name, statement.extent)
+            self.around.pop()
         elif isinstance(statement, If):
-            self.core += times * BRANCH
+            foreseen = all(set(at.variables()) <= set(self.around) for at, _, _ in statement.within)
+            self.core += times * (FORESEEN if foreseen else BRANCH)
             for block in (statement.then, statement.otherwise):
                 self.block(block, times / 2, variable, extent)
         elif isinstance(statement, While):
@@ -221,7 +232,8 @@ class _Walk:
         dtype, size = buffer.dtype, buffer.size
         self.core += times * DIVIDED * at.divisions()
         step = abs(_stride(at, variable))
-        move = (MOVE_NEAR if _is_read_again(buffer, times) else MOVE) * dtype.itemsize
+        near = MOVE_AGAIN if len(self.around) > 1 and self.around[-2] not in at.variables() else MOVE_NEAR
+        move = (near if _is_read_again(buffer, times) else MOVE) * dtype.itemsize
         if step <= 1:
             self.core += times * move * _slowdown(dtype, extent, vectors)
         elif step * move < GATHERED and vectors and extent >= VECTOR // dtype.itemsize:
@@ -243,6 +255,11 @@ def _slowdown(dtype: np.dtype[Any], extent: int, vectors: bool) -> float:
     if not vectors:
         return SCALAR * 4 / max(dtype.itemsize, 4)
     return SCALAR * 4 / max(dtype.itemsize, 4) if extent < lanes else 1.0 + lanes / extent
+
+
+def _is_written_out(loop: For) -> bool:
+    """Whether a loop is short, always as long, and has none in it."""
+    return loop.extent <= SHORT and not loop.within and not any(isinstance(s, For) for s in loop.body.statements)
 
 
 def _is_half(exponent: Value) -> bool:

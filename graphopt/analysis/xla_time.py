@@ -13,6 +13,7 @@ import jax
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
+from graphopt.analysis.indexed import GATHER
 from graphopt.analysis.machine import FRESH, Machine
 from graphopt.analysis.pieces import pieces_of
 from graphopt.analysis.products import DOT
@@ -33,6 +34,25 @@ MOVED = 0.015
 
 TOUCHED = 0.4
 """Nanoseconds of a byte of what is written to pages that no one has touched and read again."""
+
+_MOVING = {
+    "slice": 0.012,
+    "rev": 0.016,
+    "concatenate": 0.012,
+    "pad": 0.045,
+    "transpose": 0.02,
+    "broadcast_in_dim": 0.006,
+}
+
+MOVING: Mapping[Op, float] = {op_of(getattr(p, f"{name}_p")): rate for name, rate in _MOVING.items()}
+"""Nanoseconds of a byte of an operand or a result where nothing is computed, with all threads: one by one pads and
+reversals take longer than copies."""
+
+COPIED = 0.006
+"""And of other operations that only move data."""
+
+GATHERED, ROW = 0.6, 8
+"""Nanoseconds of an element of rows that are gathered, of so many elements at least."""
 
 REDUCED = 0.02
 """Nanoseconds of a byte of what is reduced."""
@@ -143,6 +163,8 @@ def is_known(node: Node) -> bool:
     """Whether XLA's time for an operation can be predicted."""
     if node.op is DOT:
         return _is_slow_product(node)
+    if node.op is GATHER:
+        return len(node.aval.shape) - 1 in node.attrs["dimension_numbers"].offset_dims and node.aval.shape[-1] >= ROW
     return (node.op in COUNTED and not is_arg(node)) or node.op.elementwise
 
 
@@ -166,6 +188,8 @@ def core_time(node: Node) -> float:
     aval = node.avals[0]
     if node.op is DOT:
         return sum((TOUCHED if size >= FRESH else 2 * MOVED) * size for size in map(_written, node.inputs))
+    if node.op is GATHER:
+        return GATHERED * node.aval.size
     if node.op in REDUCTIONS:
         return REDUCED * node.inputs[0].aval.nbytes
     if not node.op.elementwise or node.op in MOVES or aval.dtype is None:
@@ -197,6 +221,8 @@ def fused_time(body: Graph, machine: Machine) -> float:
     streamed = streamed_time(body)
     core = max(core, streamed)
     threads = machine.threads if core > TURN else 1
+    if all(node.op in MOVES or node.op in (PARAM, CONSTANT) for node in body.nodes):
+        core, threads = max(MOVING.get(node.op, COPIED) for node in body.nodes) * sum(sizes), 1
     total = core / threads + loops * LOOP + (WAKE if threads > 1 else 0.0)
     total = max(total, machine.moving(sum(sizes), machine.threads))
     fresh = sum(n.aval.nbytes for n in body.outputs)
