@@ -143,7 +143,7 @@ class NumbaEngine:
         exact: whether the result must have the bits of XLA's, which a sum or a function of ours need not have.
         """
         subgraphs = node.subgraphs and node.op not in (*SCATTERS, *COMBINES, *LOOPS)
-        several = len(node.avals) != 1 and node.op not in (SORT, TOP_K, REDUCE, *LOOPS)
+        several = len(node.avals) != 1 and node.op not in (SORT, TOP_K, REDUCE, WINDOW, *LOOPS)
         if node.effects or node.context is not None or subgraphs or several or not node.avals:
             return f"{node.op.name}"
         avals = (*(n.aval for n in node.inputs), *node.avals)

@@ -85,12 +85,13 @@ def window_fold(node: Node, at: Indices) -> Fold:
             within,
         )
     if node.op is WINDOW:
-        (operand,), (start,) = node.inputs[:1], node.inputs[1:]
+        count = len(node.avals)
+        operands, starts = node.inputs[:count], node.inputs[count:]
         return Fold(
-            (operand.aval.dtype,),
-            lambda writer: [writer.value(start, ())],
+            tuple(operand.aval.dtype for operand in operands),
+            lambda writer: [writer.value(start, ()) for start in starts],
             extents,
-            lambda writer, r: values(writer, r, (operand,)),
+            lambda writer, r: values(writer, r, operands),
             combining_by(node.attrs["jaxpr"].graph),
             within,
         )

@@ -86,3 +86,21 @@ def test_the_loops_are_vectorized(name: str) -> None:
     assert plan is not None
     code = numba.cfunc(KERNEL_SIGNATURE, error_model="numpy")(function_of(plan_by_key(plan.key).source)).inspect_llvm()
     assert re.search(r"(maximum|fadd)[^\n]*<\d+ x float>", code)
+
+
+def test_windows_of_several_operands() -> None:
+    """The greatest element of a window, and which it is."""
+
+    def greater(kept: Any, more: Any) -> Any:
+        is_more = more[0] > kept[0]
+        return jnp.where(is_more, more[0], kept[0]), jnp.where(is_more, more[1], kept[1])
+
+    def function(x: Any, places: Any) -> Any:
+        return lax.reduce_window((x, places), (np.float32(-np.inf), np.int32(-1)), greater, (3, 2), (2, 1), "SAME")
+
+    x = np.random.default_rng(0).normal(size=(9, 40)).astype(np.float32)
+    places = np.arange(x.size, dtype=np.int32).reshape(x.shape)
+    jitted = graphopt.jit(function, backend="numba")
+    assert "reduce_window" in [n.op.name for kernel in jitted.explain(x, places).kernels for n in kernel.body.nodes]
+    for found, expected in zip(jitted(x, places), jax.jit(function)(x, places), strict=True):
+        np.testing.assert_array_equal(found, expected)
