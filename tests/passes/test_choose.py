@@ -25,6 +25,7 @@ KNOWN: dict[str, Callable[[Any], Any]] = {
     "cumprod": lambda x: lax.cumprod(x, 1),
     "cummax": lambda x: lax.cummax(x, 1),
     "cummin": lambda x: lax.cummin(x, 1),
+    "cumlogsumexp": lambda x: lax.cumlogsumexp(x, 1),
     "top_k": lambda x: lax.top_k(x, min(10, x.shape[1]))[0],
     "scatter-add": lambda x: jnp.zeros(500).at[jnp.int32(jnp.abs(x) * 100)].add(x),
     "reduce_window_sum": lambda x: lax.reduce_window(x, np.float32(0), lax.add, (3, 3), (1, 1), "SAME"),

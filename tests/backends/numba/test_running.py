@@ -9,7 +9,7 @@ from jax import lax
 
 import graphopt
 from graphopt.analysis import parts
-from graphopt.analysis.running import running
+from graphopt.analysis.running import running as kept_by
 from graphopt.trace.jaxpr import trace_function
 
 SPECIAL = (-np.inf, np.inf, np.nan, 0.0, -0.0, 1e4, -1e4, 3e-39)
@@ -69,8 +69,13 @@ def test_extrema(shape: tuple[int, ...], dtype: str) -> None:
     wide = x.astype(np.float32)
     zeros = np.where(drawn(shape, False) > 0, np.float32(0), np.float32(-0.0))
     for of, cumulative, reduced in ((np.maximum, lax.cummax, lax.reduce_max), (np.minimum, lax.cummin, lax.reduce_min)):
-        np.testing.assert_array_equal(in_kernel(lambda x, f=cumulative: f(x, axis=1), x), of.accumulate(wide, 1))
-        np.testing.assert_array_equal(in_kernel(lambda x, f=reduced: f(x, (1,)), x), of.reduce(wide, 1))
+        running, most = (
+            in_kernel(lambda x, f=cumulative: f(x, axis=1), x),
+            in_kernel(lambda x, f=reduced: f(x, (1,)), x),
+        )
+        assert running.dtype == most.dtype == x.dtype
+        np.testing.assert_array_equal(running.astype(np.float32), of.accumulate(wide, 1))
+        np.testing.assert_array_equal(most.astype(np.float32), of.reduce(wide, 1))
         negative = np.signbit(zeros).any(1) if of is np.minimum else np.signbit(zeros).all(1)
         np.testing.assert_array_equal(np.signbit(in_kernel(lambda x, f=reduced: f(x, (1,)), zeros)), negative)
 
@@ -78,4 +83,4 @@ def test_extrema(shape: tuple[int, ...], dtype: str) -> None:
 def test_extrema_are_of_integers() -> None:
     """What waits for the one before is one instruction."""
     (node,) = (n for n in trace_function(lax.cummax, drawn((4,), False))[0].nodes if n.op.name == "cummax")
-    assert running(node).dtypes == (np.dtype(np.int32),)
+    assert kept_by(node).dtypes == (np.dtype(np.int32),)
