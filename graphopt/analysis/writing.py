@@ -19,6 +19,7 @@ import numpy as np
 from graphopt.analysis.access import Indices, Within, always
 from graphopt.analysis.kernel_time import GUESSED, sorting_time
 from graphopt.analysis.order import sort_by_need
+from graphopt.analysis.reductions import CUMULATIVE, MAX, MIN, REDUCTIONS
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.index import Index, variable
 from graphopt.ir.loop import (
@@ -59,6 +60,9 @@ SHARED = 2
 
 STATEMENTS = 8
 """Values in a loop program for each node: shifts of shifts double them, and compiling one takes a millisecond."""
+
+ORDERED = 8
+"""As how many nodes one counts there whose numbers are compared as integers."""
 
 CACHED = 0.2
 """What loading an operand takes in a loop after one that has loaded it, of what it took there."""
@@ -113,6 +117,11 @@ class Nest:
     after: set[Nest] = field(default_factory=set)
 
 
+def _operations(node: Node) -> int:
+    reduction = REDUCTIONS.get(node.op, CUMULATIVE.get(node.op))
+    return ORDERED if reduction is not None and reduction.combine in (MAX, MIN) else 1
+
+
 class TooLargeError(Exception):
     """A body asks for the same elements at so many places that its loop program would be too large."""
 
@@ -151,7 +160,7 @@ class Writer:
         self._path: list[Scope] = []
         self._names = 0
         self.parts = 1  # that are written each as if it were alone
-        self._operations = sum(len(graph.nodes) for graph in nested_graphs(body))
+        self._operations = sum(map(_operations, (node for graph in nested_graphs(body) for node in graph.nodes)))
         # Nanoseconds of what stands before the phase that is being written, and of one of its iterations.
         self._before = self._iteration = 0.0
         self._loaded: set[Any] = set()  # what that phase has loaded, and where but for a number
