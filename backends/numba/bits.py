@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from graphopt.backends.numba.vecmath.intrinsics import scalar, select
+from graphopt.backends.numba.vecmath.intrinsics import scalar, select, uint16, uint32, uint64
 
 
 def _next_after_in(unsigned: Any) -> Any:
@@ -19,10 +17,9 @@ def _next_after_in(unsigned: Any) -> Any:
     a, b: the bits of x and y; nan: those of a NaN. Numbers are compared as numbers, where -0.0 is 0.0 and, with
     denormals flushed, so are they: of equal ones it is `y`.
     """
-    sign, one, zero = unsigned(1 << (8 * unsigned().itemsize - 1)), unsigned(1), unsigned(0)
+    sign, one, zero = unsigned(1 << (8 * unsigned.dtype.itemsize - 1)), unsigned(1), unsigned(0)
     size = unsigned(sign - one)
 
-    @scalar
     def next_after(x: Any, y: Any, a: Any, b: Any, nan: Any) -> Any:
         shrinks = ((a & size) > (b & size)) | (((a ^ b) & sign) != zero)
         step = select(shrinks, unsigned(a - one), unsigned(a + one))
@@ -42,7 +39,6 @@ def _reduce_precision_in(unsigned: Any) -> Any:
     """
     one, zero = unsigned(1), unsigned(0)
 
-    @scalar
     def reduce_precision(x: Any, a: Any, sign: Any, infinity: Any, dropped: Any, greatest: Any, least: Any) -> Any:
         unit = unsigned(one << dropped)
         bias = unsigned(unsigned(unit >> one) - one + unsigned(unsigned(a >> dropped) & one))
@@ -56,10 +52,14 @@ def _reduce_precision_in(unsigned: Any) -> Any:
     return reduce_precision
 
 
-WIDTHS = (np.uint16, np.uint32, np.uint64)
+WIDTHS = (uint16, uint32, uint64)
 
-NEXT_AFTER: Mapping[str, Any] = {f"next_after_{unsigned.__name__}": _next_after_in(unsigned) for unsigned in WIDTHS}
+NEXT_AFTER: Mapping[str, Any] = {
+    f"next_after_{unsigned.dtype.name}": scalar(_next_after_in(unsigned), lambda x, y, a, *rest: a)
+    for unsigned in WIDTHS
+}
 REDUCE_PRECISION: Mapping[str, Any] = {
-    f"reduce_precision_{unsigned.__name__}": _reduce_precision_in(unsigned) for unsigned in WIDTHS
+    f"reduce_precision_{unsigned.dtype.name}": scalar(_reduce_precision_in(unsigned), lambda x, a, *rest: a)
+    for unsigned in WIDTHS
 }
 """By what source calls them."""

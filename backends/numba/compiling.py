@@ -1,11 +1,27 @@
-"""From a Python function to an object file, by Numba."""
+"""From a Python function to an object file, by Numba.
+
+Numba translates, types and lowers the function; what else `numba.cfunc` does takes more time than that, and a kernel
+has no use for it: rewriting for arrays and parallel loops, inlining closures, wrappers for Python, three runs of LLVM's
+passes, memory for the code in an engine of Numba's. Here LLVM's passes run once, and the object file is what they give.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-import numba
+import llvmlite.binding as llvm
+from llvmlite import ir
 from numba import types
+from numba.core.codegen import CPUCodeLibrary
+from numba.core.compiler import CompilerBase, Flags, compile_extra
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager
+from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
+from numba.core.typed_passes import IRLegalization, NativeLowering, NoPythonBackend, NopythonTypeInference
+from numba.core.typed_passes import PreLowerStripPhis as StripPhis
+from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 
 KERNEL_SIGNATURE = types.uintp(types.uintp, types.intp, types.intp, types.intp)
 """The signature of a kernel: (table of buffers, phase, start, stop); returns 0."""
@@ -13,17 +29,114 @@ KERNEL_SIGNATURE = types.uintp(types.uintp, types.intp, types.intp, types.intp)
 CALLBACK_SIGNATURE = types.uintp(types.uintp)
 """The signature of what XLA calls: one word, which it returns too."""
 
+SYMBOL = "graphopt_kernel"
+
+_PASSES = (
+    *(TranslateByteCode, FixupArgs, IRProcessing, ReconstructSSA),
+    *(NopythonTypeInference, StripPhis, IRLegalization, NativeLowering, NoPythonBackend),
+)
+
+
+class _Pipeline(CompilerBase):  # type: ignore[misc]
+    """What of Numba's compiler a kernel needs."""
+
+    def define_pipelines(self) -> list[Any]:
+        manager = PassManager("kernel")
+        for each in _PASSES:
+            manager.add_pass(each, each.__name__)
+        manager.finalize()
+        return [manager]
+
+
+class _Library(CPUCodeLibrary):  # type: ignore[misc]
+    """What Numba lowers a function to: kept as it is, with the libraries that it calls."""
+
+    def __init__(self, codegen: Any, name: str) -> None:
+        super().__init__(codegen, name)
+        self.texts: list[str] = []
+        self.called: list[Any] = []
+
+    def add_ir_module(self, ir_module: Any) -> None:
+        self.texts.append(str(ir_module))
+
+    def add_linking_library(self, library: Any) -> None:
+        if library is not rtsys.library and library not in self.called:  # kernels have no objects of Numba's
+            self.called.append(library)
+
+
+@cache
+def _machine() -> Any:
+    """This processor, with all that it can do, as LLVM knows it."""
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    relocation = "static" if target.name.startswith("x86") else "default"
+    features = llvm.get_host_cpu_features().flatten()
+    return target.create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=features, opt=3, reloc=relocation, codemodel="jitdefault", jit=True
+    )
+
 
 def object_of(function: Any, signature: Any) -> tuple[str, bytes]:
     """The symbol of a function with a C interface, and the object file that it is in."""
-    compiled = numba.cfunc(signature, error_model="numpy")(function)
-    library = compiled._library
-    _, _, (code, _) = library.serialize_using_object_code()
-    return compiled._wrapper_name, code
+    return SYMBOL, _machine().emit_object(_module(function, signature))
 
 
-def text_of(kernel: Any) -> str:
-    """A kernel as LLVM's optimized text, each instruction with the line of the source that it comes from."""
-    compiled = numba.cfunc(KERNEL_SIGNATURE, error_model="numpy", debug=True)(kernel)
-    text: str = compiled.inspect_llvm()
-    return text
+def text_of(kernel: Any, debug: bool = False) -> str:
+    """A kernel as LLVM's optimized text.
+
+    debug: whether each instruction has the line of the source that it comes from.
+    """
+    return str(_module(kernel, KERNEL_SIGNATURE, debug))
+
+
+def _module(function: Any, signature: Any, debug: bool = False) -> Any:
+    """A function as LLVM's optimized module."""
+    context = cpu_target.target_context
+    with global_compiler_lock:
+        context.refresh()
+        library = _Library(context.codegen(), SYMBOL)
+        flags = Flags()
+        flags.error_model, flags.debuginfo = "numpy", debug
+        flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+        result = compile_extra(
+            cpu_target.typing_context,
+            context,
+            function,
+            signature.args,
+            signature.return_type,
+            flags,
+            {},
+            library=library,
+            pipeline_class=_Pipeline,
+        )
+        texts = [*library.texts, str(_entry(context, result.fndesc))]
+        first, *others = map(llvm.parse_assembly, texts)
+        for other in (*others, *(called._get_module_for_linking() for called in library.called)):
+            first.link_in(other, preserve=other not in others)
+    first.verify()
+    _optimize(first)
+    return first
+
+
+def _entry(context: Any, described: Any) -> Any:
+    """A module with a function of a C interface that calls Numba's, which raises nothing."""
+    module = context.create_module("entry")
+    convention = context.call_conv
+    called = ir.Function(
+        module, convention.get_function_type(described.restype, described.argtypes), described.llvm_func_name
+    )
+    kinds = [context.get_value_type(kind) for kind in described.argtypes]
+    entry = ir.Function(module, ir.FunctionType(context.get_value_type(described.restype), kinds), SYMBOL)
+    builder = ir.IRBuilder(entry.append_basic_block())
+    _, result = convention.call_function(builder, called, described.restype, described.argtypes, entry.args)
+    builder.ret(result)
+    return module
+
+
+def _optimize(module: Any) -> None:
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = options.slp_vectorization = True
+    builder = llvm.create_pass_builder(_machine(), options)
+    for function in module.functions:
+        if not function.is_declaration and function.name != SYMBOL:
+            function.linkage = "internal"
+    builder.getModulePassManager().run(module, builder)

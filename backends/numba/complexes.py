@@ -12,30 +12,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from llvmlite import ir
-from numba.core import types
 from numba.extending import intrinsic
 
-from graphopt.backends.numba.intrinsics import maximum, minimum
 from graphopt.backends.numba.vecmath.exponential import exp_f32, exp_f64, expm1_f32, expm1_f64
-from graphopt.backends.numba.vecmath.intrinsics import copysign, fabs, scalar, select, sqrt
+from graphopt.backends.numba.vecmath.intrinsics import copysign, fabs, maximum, minimum, pair, scalar, select, sqrt
 from graphopt.backends.numba.vecmath.inverse import atan2_f32, atan2_f64
 from graphopt.backends.numba.vecmath.logarithm import log1p_f32, log1p_f64, log_f32, log_f64
 from graphopt.backends.numba.vecmath.real import two_product, two_sum
 from graphopt.backends.numba.vecmath.trigonometric import cos_f32, cos_f64, sin_f32, sin_f64
-
-_PAIRS: dict[Any, Any] = {types.float32: types.complex64, types.float64: types.complex128}
-
-
-@intrinsic
-def pair(typing: Any, re: Any, im: Any) -> Any:
-    """The complex number of two parts."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        found = ir.Constant(context.get_value_type(signature.return_type), ir.Undefined)
-        return builder.insert_value(builder.insert_value(found, args[0], 0), args[1], 1)
-
-    return (_PAIRS[re](re, im), emit) if re == im and re in _PAIRS else None
 
 
 def _by_parts(flags: tuple[str, ...]) -> Any:
@@ -56,7 +40,6 @@ add_any_order: Any = _by_parts(("reassoc",))
 """A sum that may be taken in another order with others."""
 
 
-@scalar
 def multiply(x: Any, y: Any) -> Any:
     """The product, by its definition: no part of an infinity is looked for in a NaN."""
     return pair(x.real * y.real - x.imag * y.imag, x.real * y.imag + x.imag * y.real)
@@ -66,12 +49,10 @@ def _divide_in(real: Any) -> Any:
     """Smith's algorithm (R. L. Smith, "Algorithm 116", CACM 5, 1962), and what C99 has for zero and infinity."""
     zero, one, infinity = real(0), real(1), real(np.inf)
 
-    @scalar
     def unit(x: Any) -> Any:
         """1 or 0 for what is infinite and what is not, with the sign of x."""
         return copysign(select(fabs(x) == infinity, one, zero), x)
 
-    @scalar
     def divide(x: Any, y: Any) -> Any:
         a, b, c, d = x.real, x.imag, y.real, y.imag
         swapped = fabs(c) < fabs(d)
@@ -106,7 +87,6 @@ INFINITE_THOUGH_NAN = jax.__version_info__ >= (0, 12)
 def _absolute_in(real: Any) -> Any:
     one = real(1)
 
-    @scalar
     def absolute(x: Any) -> Any:
         a, b = fabs(x.real), fabs(x.imag)
         large, small = maximum(a, b), minimum(a, b)
@@ -120,7 +100,6 @@ def _absolute_in(real: Any) -> Any:
 def _size_in(real: Any, absolute: Any) -> Any:
     infinity = real(np.inf)
 
-    @scalar
     def size(x: Any) -> Any:
         return select((fabs(x.real) == infinity) | (fabs(x.imag) == infinity), infinity, absolute(x))
 
@@ -130,7 +109,6 @@ def _size_in(real: Any, absolute: Any) -> Any:
 def _sign_in(real: Any, absolute: Any) -> Any:
     zero = real(0)
 
-    @scalar
     def sign(x: Any) -> Any:
         size = absolute(x)
         return pair(select(size == zero, zero, x.real / size), select(size == zero, zero, x.imag / size))
@@ -141,7 +119,6 @@ def _sign_in(real: Any, absolute: Any) -> Any:
 def _exp_in(real: Any, exp: Any, sin: Any, cos: Any) -> Any:
     zero, half, infinity = real(0), real(0.5), real(np.inf)
 
-    @scalar
     def exponential(x: Any) -> Any:
         """Where exp of the real part overflows its root need not, and sine or cosine may be small."""
         size, root = exp(x.real), exp(x.real * half)
@@ -157,7 +134,6 @@ def _exp_in(real: Any, exp: Any, sin: Any, cos: Any) -> Any:
 def _log_in(real: Any, log: Any, log1p: Any, atan2: Any) -> Any:
     half, one = real(0.5), real(1)
 
-    @scalar
     def logarithm(x: Any) -> Any:
         """Near |x| = 1 the logarithm is that of 1 plus |x|² - 1, which is summed with what rounding loses of it."""
         a, b = fabs(x.real), fabs(x.imag)
@@ -181,7 +157,6 @@ def _sqrt_in(real: Any) -> Any:
     # sqrt((1 + sqrt 2) / 2) and half of its inverse: what is left where both parts are equal.
     equal_re, equal_im = real(((1 + 2**0.5) / 2) ** 0.5), real(0.5 / ((1 + 2**0.5) / 2) ** 0.5)
 
-    @scalar
     def hypotenuse(large: Any, small: Any) -> Any:
         ratio = small / large
         ratio = ratio * ratio
@@ -189,7 +164,6 @@ def _sqrt_in(real: Any) -> Any:
         found = select((root == one) & (ratio > zero), large + large * ratio * half, large * root)
         return select(large == small, large * root_2, found)
 
-    @scalar
     def square_root(x: Any) -> Any:
         """With u = sqrt((|x| + |re x|) / 2), which is scaled where it would overflow or vanish: u and im x / 2u."""
         a, b = fabs(x.real), fabs(x.imag)
@@ -215,13 +189,11 @@ def _sqrt_in(real: Any) -> Any:
 def _trigonometric_in(real: Any, sin: Any, cos: Any, expm1: Any) -> tuple[Any, Any]:
     zero, half, two = real(0), real(0.5), real(2)
 
-    @scalar
     def sine(x: Any) -> Any:
         up, down = expm1(x.imag), expm1(-x.imag)
         re = sin(x.real) * ((up + down + two) * half)
         return pair(select(x.real == zero, zero, re), cos(x.real) * ((up - down) * half))
 
-    @scalar
     def cosine(x: Any) -> Any:
         up, down = expm1(x.imag), expm1(-x.imag)
         im = -sin(x.real) * ((up - down) * half)
@@ -234,8 +206,7 @@ def _functions(name: str, real: Any, vector: Sequence[Any]) -> dict[str, Any]:
     exp, log, log1p, atan2, sin, cos, expm1 = vector
     absolute = _absolute_in(real)
     sine, cosine = _trigonometric_in(real, sin, cos, expm1)
-    return {
-        f"abs_{name}": _size_in(real, absolute) if INFINITE_THOUGH_NAN else absolute,
+    functions = {
         f"sign_{name}": _sign_in(real, absolute),
         f"div_{name}": _divide_in(real),
         f"exp_{name}": _exp_in(real, exp, sin, cos),
@@ -244,11 +215,13 @@ def _functions(name: str, real: Any, vector: Sequence[Any]) -> dict[str, Any]:
         f"sin_{name}": sine,
         f"cos_{name}": cosine,
     }
+    size = scalar(_size_in(real, absolute) if INFINITE_THOUGH_NAN else absolute, lambda x: np.dtype(real))
+    return {f"abs_{name}": size} | {called: scalar(function) for called, function in functions.items()}
 
 
 COMPLEX_NAMES: Mapping[str, Any] = {
-    "pair": pair,
-    "complex_multiply": multiply,
+    "pair": scalar(pair, lambda re, im: np.dtype(f"c{2 * re.itemsize}")),
+    "complex_multiply": scalar(multiply),
     "complex_add_any_order": add_any_order,
     **_functions("complex64", np.float32, (exp_f32, log_f32, log1p_f32, atan2_f32, sin_f32, cos_f32, expm1_f32)),
     **_functions("complex128", np.float64, (exp_f64, log_f64, log1p_f64, atan2_f64, sin_f64, cos_f64, expm1_f64)),

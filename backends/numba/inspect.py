@@ -57,7 +57,7 @@ def _lanes(source: str) -> dict[int, int]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Numba says that it finds no file with this source
-        text = text_of(function_of(source))
+        text = text_of(function_of(source), debug=True)
     places = dict(re.findall(r"^(!\d+) = (?:distinct )?!DILocation\(line: (\d+)", text, re.MULTILINE))
     widest: dict[int, int] = {}
     for instruction in text.splitlines():

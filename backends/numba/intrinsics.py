@@ -21,23 +21,19 @@ ALIGNMENT = 64
 """Bytes of the widest vector."""
 
 
-def _llvm(name: str, operands: int = 1) -> Any:
-    """The LLVM intrinsic of this name, on as many operands of one type."""
+def _llvm(name: str) -> Any:
+    """The LLVM intrinsic of this name, on one operand."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = args[0].type
-        function = builder.module.declare_intrinsic(name, [kind], ir.FunctionType(kind, [kind] * operands))
+        function = builder.module.declare_intrinsic(name, [kind], ir.FunctionType(kind, [kind]))
         return builder.call(function, args)
 
-    if operands == 1:
-        return intrinsic(lambda typing, x: (x(x), generate))
-    return intrinsic(lambda typing, x, y: (x(x, x), generate))
+    return intrinsic(lambda typing, x: (x(x), generate))
 
 
 ceil = _llvm("llvm.ceil")
 round_away = _llvm("llvm.round")
-maximum = _llvm("llvm.maximum", 2)  # a NaN if one operand is, and 0.0 above -0.0
-minimum = _llvm("llvm.minimum", 2)
 population_count = _llvm("llvm.ctpop")
 
 

@@ -13,19 +13,20 @@ from graphopt.backends.numba.half import is_half, kept_as
 from graphopt.backends.numba.scalar import DTYPES, half_power_name, name_of
 from graphopt.backends.numba.vecmath import HALF_POWERS, MATH
 from graphopt.backends.numba.vecmath import intrinsics as floating
+from graphopt.backends.numba.vecmath.intrinsics import scalar
 
 NAMES: dict[str, Any] = {
     "np": np,
-    "floor": floating.floor,
+    "floor": scalar(floating.floor),
     "ceil": intrinsics.ceil,
-    "round_even": floating.rint,
+    "round_even": scalar(floating.rint),
     "round_away": intrinsics.round_away,
     "negate": intrinsics.negate,
-    "sqrt": floating.sqrt,
-    "fabs": floating.fabs,
-    "copysign": floating.copysign,
-    "maximum": intrinsics.maximum,
-    "minimum": intrinsics.minimum,
+    "sqrt": scalar(floating.sqrt),
+    "fabs": scalar(floating.fabs),
+    "copysign": scalar(floating.copysign),
+    "maximum": scalar(floating.maximum),
+    "minimum": scalar(floating.minimum),
     "population_count": intrinsics.population_count,
     "count_leading_zeros": intrinsics.count_leading_zeros,
     "add_any_order": intrinsics.add_any_order,
@@ -50,8 +51,8 @@ NAMES: dict[str, Any] = {
     "narrow_float16": conversions.narrow_float16,
     "widen_bfloat16": conversions.widen_bfloat16,
     "narrow_bfloat16": conversions.narrow_bfloat16,
-    **{name_of(op, dtype): function for (op, dtype), function in MATH.items()},
-    **{half_power_name(exponent, dtype): function for (exponent, dtype), function in HALF_POWERS.items()},
+    **{name_of(op, dtype): scalar(function) for (op, dtype), function in MATH.items()},
+    **{half_power_name(exponent, dtype): scalar(function) for (exponent, dtype), function in HALF_POWERS.items()},
     "sort_uint32": sorting.sort_uint32,
     "sort_uint64": sorting.sort_uint64,
     "sort_places_uint32": sorting.sort_places_uint32,

@@ -1,4 +1,4 @@
-"""Scalar functions in float32 and float64 that LLVM vectorizes when a Numba loop calls them.
+"""Scalar functions in float32 and float64 that LLVM vectorizes where a loop has their instructions.
 
 They have no branches and no calls: what depends on the argument is selected among values that have all been computed.
 None reads a table; a few constants are selected by size.
@@ -11,7 +11,8 @@ logistic, sin and sinh; in float64 on some thousand numbers against mpmath, and 
 NaN, infinities and signed zeros come out as JAX has them, denormals as IEEE 754 has them. Where the processor is told
 to flush denormals to zero, as XLA does on its threads, they count as zero, and normal results are the same.
 
-Compiled on first use, for the type they are named for: `exp_f32(x)` takes and returns a float32.
+They are Python functions of numbers that are computed later (`intrinsics.Number`), for the type they are named for:
+`exp_f32(x)` takes and returns a float32. What Numba is given of them is made by `intrinsics.scalar`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any
 
 from graphopt.backends.numba.vecmath import coefficients
 from graphopt.backends.numba.vecmath.exponential import reduced_f32, reduced_f64
-from graphopt.backends.numba.vecmath.intrinsics import copysign, fabs, fma, horner, scalar, select
+from graphopt.backends.numba.vecmath.intrinsics import copysign, fabs, fma, horner, select
 from graphopt.backends.numba.vecmath.real import (
     F32,
     F64,
@@ -35,7 +35,6 @@ def complement_in(real: Real) -> Any:
     reduced = reduced_f32 if real is F32 else reduced_f64
     scaled = scaled_f32 if real is F32 else scaled_f64
 
-    @scalar
     def complement(a: Any) -> Any:
         a = select(a > vanished, vanished, a)
         t = (a - centre) / (a + centre)
@@ -63,7 +62,6 @@ def excess_in(real: Real) -> Any:
     """x ↦ erf(x) / x - 1 for |x| <= 1."""
     polynomial = coefficients.ERF_F32 if real is F32 else coefficients.ERF_F64
 
-    @scalar
     def excess(x: Any) -> Any:
         return horner(x * x, polynomial)
 
@@ -81,7 +79,6 @@ def erf_in(real: Real) -> Any:
     reduced = reduced_f32 if real is F32 else reduced_f64
     power_of_two = power_of_two_f32 if real is F32 else power_of_two_f64
 
-    @scalar
     def erf(x: Any) -> Any:
         """erf(x), beyond one as 1 - exp(-v) with v = -log(erfc(x)).
 
@@ -107,7 +104,6 @@ def erfc_in(real: Real) -> Any:
     excess = excess_f32 if real is F32 else excess_f64
     complement = complement_f32 if real is F32 else complement_f64
 
-    @scalar
     def erfc(x: Any) -> Any:
         """erfc(x) = (1 - x) - x p(x²) up to |x| = 3/4; 2 - erfc(-x) for negative x beyond.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphopt.backends.numba.vecmath import coefficients
-from graphopt.backends.numba.vecmath.intrinsics import copysign, fabs, fma, horner, scalar, select
+from graphopt.backends.numba.vecmath.intrinsics import copysign, fabs, fma, horner, select
 from graphopt.backends.numba.vecmath.real import (
     F32,
     F64,
@@ -37,7 +37,6 @@ def reduced_in(real: Real) -> Any:
     ln2_high, ln2_low = real.split(LN2)
     log2e = real.nearest(1 / LN2)
 
-    @scalar
     def reduced(x: Any) -> Any:
         n, count = nearest_integer(x * log2e)
         exact = fma(-n, ln2_high, x)
@@ -54,7 +53,6 @@ def clamped_in(real: Real) -> Any:
     """x ↦ x held where exp has neither overflowed for long nor vanished; NaN stays NaN."""
     low, high = real.floating(-105 if real is F32 else -747), real.floating(90 if real is F32 else 711)
 
-    @scalar
     def clamped(x: Any) -> Any:
         x = select(x < low, low, x)
         return select(x > high, high, x)
@@ -72,7 +70,6 @@ def exp_in(real: Real) -> Any:
     reduced = reduced_f32 if real is F32 else reduced_f64
     scaled = scaled_f32 if real is F32 else scaled_f64
 
-    @scalar
     def exp(x: Any) -> Any:
         """e**x.
 
@@ -94,7 +91,6 @@ def half_exp_in(real: Real) -> Any:
     reduced = reduced_f32 if real is F32 else reduced_f64
     scaled = scaled_f32 if real is F32 else scaled_f64
 
-    @scalar
     def half_exp(x: Any) -> Any:
         r, _, q, n = reduced(clamped(x))
         return scaled(one + fma(r * r, q, r), integer(n - 1))
@@ -114,7 +110,6 @@ def exp2_in(real: Real) -> Any:
     scaled = scaled_f32 if real is F32 else scaled_f64
     ln2 = real.nearest(LN2)
 
-    @scalar
     def exp2(x: Any) -> Any:
         """2**x, as exp of (x - n) ln 2 with n the nearest integer; exact where x is whole.
 
@@ -139,7 +134,6 @@ def expm1_in(real: Real) -> Any:
     reduced = reduced_f32 if real is F32 else reduced_f64
     power_of_two = power_of_two_f32 if real is F32 else power_of_two_f64
 
-    @scalar
     def expm1(x: Any) -> Any:
         """e**x - 1 = 2 (s r² q + (s r + (s - 1/2))), where s = 2**(n - 1), which overflows later than 2**n.
 
@@ -164,7 +158,6 @@ def logistic_in(real: Real) -> Any:
     zero, one = real.floating(0), real.floating(1)
     exp = exp_f32 if real is F32 else exp_f64
 
-    @scalar
     def logistic(x: Any) -> Any:
         """1 / (1 + e**-x), for negative x as e**x / (1 + e**x), which does not overflow.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from graphopt.backends.numba.vecmath import coefficients
 from graphopt.backends.numba.vecmath.exponential import half_exp_f32, half_exp_f64, reduced_f32, reduced_f64
-from graphopt.backends.numba.vecmath.intrinsics import copysign, fabs, fma, horner, scalar, select
+from graphopt.backends.numba.vecmath.intrinsics import copysign, fabs, fma, horner, select
 from graphopt.backends.numba.vecmath.real import F32, F64, Real, power_of_two_f32, power_of_two_f64
 
 
@@ -22,7 +22,6 @@ def tanh_in(real: Real) -> Any:
     reduced = reduced_f32 if real is F32 else reduced_f64
     power_of_two = power_of_two_f32 if real is F32 else power_of_two_f64
 
-    @scalar
     def tanh(x: Any) -> Any:
         """tanh(x), from 5/8 on as 1 - 2 / (e**2x + 1).
 
@@ -48,7 +47,6 @@ def sinh_in(real: Real) -> Any:
     polynomial = coefficients.SINH_F32 if real is F32 else coefficients.SINH_F64
     half_exp = half_exp_f32 if real is F32 else half_exp_f64
 
-    @scalar
     def sinh(x: Any) -> Any:
         """sinh(x), from 1 on as h - 1/(4h) with h = e**x / 2.
 
@@ -71,7 +69,6 @@ def cosh_in(real: Real) -> Any:
     quarter = real.floating(0.25)
     half_exp = half_exp_f32 if real is F32 else half_exp_f64
 
-    @scalar
     def cosh(x: Any) -> Any:
         """cosh(x) = h + 1/(4h) with h = e**|x| / 2.
 

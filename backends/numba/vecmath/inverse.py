@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.backends.numba.vecmath import coefficients
-from graphopt.backends.numba.vecmath.intrinsics import copysign, fabs, fma, horner, scalar, select, sqrt
+from graphopt.backends.numba.vecmath.intrinsics import copysign, fabs, fma, horner, select, sqrt
 from graphopt.backends.numba.vecmath.real import F32, F64, PI, Real, fast_two_sum
 
 
@@ -21,7 +21,6 @@ def arcsine_in(real: Real) -> Any:
     one, half = real.floating(1), real.floating(0.5)
     polynomial = coefficients.ASIN_F32 if real is F32 else coefficients.ASIN_F64
 
-    @scalar
     def arcsine(size: Any) -> Any:
         near = size <= half
         z = select(near, size * size, (one - size) * half)
@@ -40,7 +39,6 @@ def asin_in(real: Real) -> Any:
     arcsine = arcsine_f32 if real is F32 else arcsine_f64
     high, low = real.split(PI / 2)
 
-    @scalar
     def asin(x: Any) -> Any:
         """asin(x); NaN beyond one.
 
@@ -63,7 +61,6 @@ def acos_in(real: Real) -> Any:
     arcsine = arcsine_f32 if real is F32 else arcsine_f64
     high, low = real.split(PI / 2)
 
-    @scalar
     def acos(x: Any) -> Any:
         """acos(x); NaN beyond one.
 
@@ -88,7 +85,6 @@ def atan_in(real: Real) -> Any:
     polynomial = coefficients.ATAN_F32 if real is F32 else coefficients.ATAN_F64
     high, low = real.split(PI / 2)
 
-    @scalar
     def atan(x: Any) -> Any:
         """atan(x).
 
@@ -114,7 +110,6 @@ def atan2_in(real: Real) -> Any:
     half_high, half_low = real.split(PI / 2)
     high, low = real.split(PI)
 
-    @scalar
     def atan2(y: Any, x: Any) -> Any:
         """The angle of the point (x, y): the atan of the smaller by the larger size, then turned by the octant.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.backends.numba.vecmath.intrinsics import fabs, horner, scalar, select, sqrt
+from graphopt.backends.numba.vecmath.intrinsics import fabs, horner, select, sqrt
 from graphopt.backends.numba.vecmath.logarithm import log1p_f32, log1p_f64
 
 # fmt: off
@@ -50,7 +50,6 @@ NEAR_F32, FAR_F32 = (tuple(map(np.float32, coefficients)) for coefficients in (_
 ONE, FIVE, START, FAR_START, INFINITY = map(np.float32, (1, 5, 2.5, 3, np.inf))
 
 
-@scalar
 def erf_inv_f32(x: Any) -> Any:
     """The y with erf(y) = x; infinite at 1 and -1, and NaN beyond.
 
@@ -61,7 +60,6 @@ def erf_inv_f32(x: Any) -> Any:
     return select(fabs(x) == ONE, x * INFINITY, found)
 
 
-@scalar
 def erf_inv_f64(x: Any) -> Any:
     """The y with erf(y) = x; infinite at 1 and -1, and NaN beyond.
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.backends.numba.vecmath import coefficients
-from graphopt.backends.numba.vecmath.intrinsics import fma, from_bits, horner, scalar, select, to_bits
+from graphopt.backends.numba.vecmath.intrinsics import fma, from_bits, horner, int32, select, to_bits
 from graphopt.backends.numba.vecmath.real import F32, F64, LN2, Real, fast_two_sum, power_of_two_f32, power_of_two_f64
 
 
@@ -24,15 +24,13 @@ def normalized_in(real: Real) -> Any:
     one = floating(1)
     root_half = real.bits(np.sqrt(floating(0.5)))
 
-    @scalar
     def normalized(x: Any) -> Any:
         denormal = x < smallest
         bits = to_bits(select(denormal, x * lift, x))
         k = integer(integer(bits - root_half) >> mantissa)
         f = from_bits(integer(bits - integer(k << mantissa))) - one
         k = select(denormal, integer(k - lifted), k)
-        count: Any = np.int32(k)
-        return f, k, floating(count)  # from 32 bits: few processors convert 64 at a time
+        return f, k, floating(int32(k))  # from 32 bits: few processors convert 64 at a time
 
     return normalized
 
@@ -45,7 +43,6 @@ def tail_in(real: Real) -> Any:
     half, two = real.floating(0.5), real.floating(2)
     polynomial = coefficients.LOG_F32 if real is F32 else coefficients.LOG_F64
 
-    @scalar
     def tail(f: Any) -> Any:
         s = f / (two + f)
         z = s * s
@@ -62,7 +59,6 @@ def outside_in(real: Real) -> Any:
     """x, its logarithm if it is finite and positive ↦ its logarithm."""
     zero, infinity, nan = real.floating(0), real.floating(np.inf), real.floating(np.nan)
 
-    @scalar
     def outside(x: Any, found: Any) -> Any:
         found = select(x > zero, found, nan)
         found = select(x == zero, -infinity, found)
@@ -81,7 +77,6 @@ def log_in(real: Real) -> Any:
     outside = outside_f32 if real is F32 else outside_f64
     ln2_high, ln2_low = real.split(LN2)
 
-    @scalar
     def log(x: Any) -> Any:
         """log(x); -inf at zero, NaN below.
 
@@ -107,7 +102,6 @@ def log1p_in(real: Real) -> Any:
     outside = outside_f32 if real is F32 else outside_f64
     ln2_high, ln2_low = real.split(LN2)
 
-    @scalar
     def log1p(x: Any) -> Any:
         """log(1 + x): what the addition loses goes into f, which is exact with it where k is zero.
 
@@ -135,7 +129,6 @@ def log2_in(real: Real) -> Any:
     outside = outside_f32 if real is F32 else outside_f64
     log2e_high, log2e_low = real.split(1 / LN2)
 
-    @scalar
     def log2(x: Any) -> Any:
         """log(x) / log(2), where log(1 + f) is a sum of two numbers, and so is 1 / log(2).
 

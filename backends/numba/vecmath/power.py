@@ -10,11 +10,13 @@ from graphopt.backends.numba.vecmath import coefficients
 from graphopt.backends.numba.vecmath.intrinsics import (
     copysign,
     fabs,
+    float32,
+    float64,
     floor,
     fma,
     from_bits,
     horner,
-    scalar,
+    int32,
     select,
     sqrt,
     to_bits,
@@ -45,7 +47,6 @@ def special_in(real: Real) -> Any:
     zero, one, half = floating(0), floating(1), floating(0.5)
     infinity, nan = floating(np.inf), floating(np.nan)
 
-    @scalar
     def special(x: Any, y: Any, found: Any) -> Any:
         size = fabs(x)
         down = y < zero
@@ -67,7 +68,6 @@ def special_in(real: Real) -> Any:
 special_f32, special_f64 = special_in(F32), special_in(F64)
 
 
-@scalar
 def pow_f32(x: Any, y: Any) -> Any:
     """x**y as IEEE 754 has it, by 2**(y log2 |x|) in float64.
 
@@ -75,18 +75,17 @@ def pow_f32(x: Any, y: Any) -> Any:
     Worst error measured: 0.51 ulp.
     """
     exact, _, exponent = normalized_f32(fabs(x))
-    f, k = np.float64(exact), np.float64(exponent)
+    f, k = float64(exact), float64(exponent)
     s = f / (2.0 + f)
-    power = np.float64(y) * fma(TWO_BY_LN2_HIGH, s * horner(s * s, POW_LOG_F32), k)
+    power = float64(y) * fma(TWO_BY_LN2_HIGH, s * horner(s * s, POW_LOG_F32), k)
     power = select(power < -200.0, -200.0, power)
     power = select(power > 200.0, 200.0, power)
     n, count = nearest_integer_f64(power)
     r = power - n
     found = fma(r, horner(r, POW_EXP_F32), 1.0) * power_of_two_f64(count)
-    return special_f32(x, y, np.float32(found))
+    return special_f32(x, y, float32(found))
 
 
-@scalar
 def pow_f64(x: Any, y: Any) -> Any:
     """x**y as IEEE 754 has it, by 2**(y log2 |x|), with the logarithm as the sum of two numbers.
 
@@ -129,7 +128,6 @@ def half_power_in(real: Real, whole: int, down: bool) -> Any:
     zero, one, infinity = floating(0), floating(1), floating(np.inf)
     exponent = floating(whole + 0.5)
 
-    @scalar
     def half_power(x: Any) -> Any:
         """By products, a root and a quotient, none of which leaves the range before the result does.
 
@@ -160,7 +158,6 @@ def halley_in(real: Real) -> Any:
     """t, x ↦ t nearer to the cube root of x: three times as many digits are right."""
     two = real.floating(2)
 
-    @scalar
     def halley(t: Any, x: Any) -> Any:
         square = t * t
         return fma(-t, fma(square, t, -x) / fma(two * square, t, x), t)
@@ -178,10 +175,9 @@ def started_in(real: Real) -> Any:
     # The upper 32 bits of a float64 suffice: few processors convert 64 at a time.
     omitted, start = (0, 709958130) if real is F32 else (32, 715094163)
 
-    @scalar
     def started(x: Any) -> Any:
-        top: Any = np.int32(to_bits(x) >> omitted)
-        guess: Any = np.int32(np.float32(top) * third)
+        top = int32(to_bits(x) >> omitted)
+        guess = int32(float32(top) * third)
         return from_bits(integer(integer(guess + start) << omitted))
 
     return started
@@ -201,7 +197,6 @@ def cbrt_in(real: Real) -> Any:
     root_up, root_down = floating(2.0**shift), floating(2.0**-shift)
     started, halley = (started_f32, halley_f32) if is_single else (started_f64, halley_f64)
 
-    @scalar
     def cbrt(x: Any) -> Any:
         """The cube root, by two or three of Halley's steps, the last of which rounds once.
 
@@ -225,7 +220,6 @@ def rsqrt_in(real: Real) -> Any:
     """The reciprocal square root in a format."""
     one = real.floating(1)
 
-    @scalar
     def rsqrt(x: Any) -> Any:
         """1 / √x, by the square root and the division of the processor, each of which rounds once.
 

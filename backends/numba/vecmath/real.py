@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.backends.numba.vecmath.intrinsics import fma, from_bits, scalar, to_bits
+from graphopt.backends.numba.vecmath.intrinsics import Kind, float32, float64, fma, from_bits, int32, int64, to_bits
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Real:
     mantissa: stored bits of the significand; bias: what is added to an exponent.
     """
 
-    floating: Any
-    integer: Any
+    floating: Kind
+    integer: Kind
     mantissa: int
     bias: int
 
@@ -31,7 +31,7 @@ class Real:
 
     def bits(self, value: Any) -> int:
         """The bits of a number of this format, as a signed integer."""
-        return int(np.asarray(value).view(self.integer))
+        return int(np.asarray(value).view(self.integer.dtype))
 
     def nearest(self, value: Fraction) -> Any:
         """The nearest number of this format: a double that is halfway between two float32 is not rounded twice."""
@@ -40,15 +40,14 @@ class Real:
         return min(around, key=lambda candidate: abs(Fraction(float(candidate)) - value))
 
 
-F32 = Real(np.float32, np.int32, 23, 127)
-F64 = Real(np.float64, np.int64, 52, 1023)
+F32 = Real(float32, int32, 23, 127)
+F64 = Real(float64, int64, 52, 1023)
 
 # 250 bits of each, so that three numbers of 53 bits can be cut from them.
 LN2 = Fraction("0.693147180559945309417232121458176568075500134360255254120680009493393621969694715605863326996")
 PI = Fraction("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803482534")
 
 
-@scalar
 def two_sum(a: Any, b: Any) -> Any:
     """The sum and what rounding lost of it, exactly (Knuth)."""
     total = a + b
@@ -56,14 +55,12 @@ def two_sum(a: Any, b: Any) -> Any:
     return total, (a - (total - part)) + (b - part)
 
 
-@scalar
 def fast_two_sum(a: Any, b: Any) -> Any:
     """The same where |a| >= |b| or a is zero (Dekker)."""
     total = a + b
     return total, b - (total - a)
 
 
-@scalar
 def two_product(a: Any, b: Any) -> Any:
     """The product and what rounding lost of it, exactly."""
     product = a * b
@@ -74,7 +71,6 @@ def power_of_two_in(real: Real) -> Any:
     """n ↦ 2**n for n from 1 - bias to bias; 0 for -bias."""
     integer, mantissa, bias = real.integer, real.mantissa, real.bias
 
-    @scalar
     def power_of_two(n: Any) -> Any:
         return from_bits(integer((n + bias) << mantissa))
 
@@ -88,7 +84,6 @@ def scaled_in(real: Real) -> Any:
     """(p, n) ↦ p * 2**n, rounded once even where the result is denormal, for |n| up to twice the bias less two."""
     integer, power_of_two = real.integer, power_of_two_in(real)
 
-    @scalar
     def scaled(p: Any, n: Any) -> Any:
         half = integer(n >> 1)
         return p * power_of_two(half) * power_of_two(integer(n - half))
@@ -108,7 +103,6 @@ def nearest_integer_in(real: Real) -> Any:
     magic = real.floating(1.5 * 2.0**real.mantissa)
     bits = real.bits(magic)
 
-    @scalar
     def nearest_integer(x: Any) -> Any:
         shifted = x + magic
         return shifted - magic, integer(to_bits(shifted) - bits)

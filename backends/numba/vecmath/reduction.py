@@ -8,14 +8,11 @@ into pieces whose products with x are exact, as one number (float32, computed in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
-from numba.core import types
-from numba.extending import intrinsic
-
-from graphopt.backends.numba.vecmath.intrinsics import fabs, fma, rint, scalar, select, to_bits
+from graphopt.backends.numba.vecmath.intrinsics import Number, fabs, fma, int64, rint, select, to_bits
 from graphopt.backends.numba.vecmath.real import (
     F64,
     PI,
@@ -69,7 +66,6 @@ HALF_PI = float(PI / 2)
 HALF_PI_HIGH, HALF_PI_LOW = (float(part) for part in F64.split(PI / 2))
 
 
-@scalar
 def reduced_f32(x: Any) -> Any:
     """A float32 as float64 ↦ r, n. Nearest to a multiple of π/2 comes 2**-29; r is good to 2**-55 absolutely."""
     size = fabs(x)
@@ -93,36 +89,26 @@ WORDS = tuple(
 WORD_SCALE = 2.0**-WORD
 
 
-def _window(typing_context: Any, words: Any, start: Any) -> Any:
+def window(words: Sequence[float], start: Number) -> list[Number]:
     """Five words from the one numbered `start`, by selects: a load from a table would keep the loop from vectorizing.
 
     Shifts the words by 16 if that bit of `start` is set, then by 8, and so on; what is too far to be used is left away.
     """
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        packed, place = arguments
-        kept = [builder.extract_value(packed, k) for k in range(words.count)]
-        for shift in (16, 8, 4, 2, 1):
-            is_set = builder.icmp_unsigned("!=", builder.and_(place, place.type(shift)), place.type(0))
-            shifted = [*kept[shift:], *[kept[-1]] * shift]
-            kept = [builder.select(is_set, far, near) for near, far in zip(kept, shifted, strict=True)]
-            kept = kept[: USED + shift - 1]
-        return context.make_tuple(builder, signature.return_type, kept)
-
-    return types.UniTuple(words.dtype, USED)(words, start), emit
+    kept: list[Any] = list(words)
+    for shift in (16, 8, 4, 2, 1):
+        is_set = (start & shift) != 0
+        shifted = [*kept[shift:], *[kept[-1]] * shift]
+        kept = [select(is_set, far, near) for near, far in zip(kept, shifted, strict=True)][: USED + shift - 1]
+    return kept
 
 
-window: Any = intrinsic(_window)
-
-
-@scalar
 def reduced_f64(x: Any) -> Any:
     """A float64 ↦ r as the sum of two numbers, n. Nearest to a multiple of π/2 comes 2**-61."""
-    exponent = np.int64(np.int64(to_bits(x) >> 52) & 0x7FF) - (1023 + 52)
-    start = np.int64(np.int64(select(exponent < 0, np.int64(0), np.int64(exponent)) * 1237) >> 16)  # / 53
+    exponent = int64(int64(to_bits(x) >> 52) & 0x7FF) - (1023 + 52)
+    start = int64(int64(select(exponent < 0, int64(0), int64(exponent)) * 1237) >> 16)  # / 53
     first, second, third, fourth, fifth = window(WORDS, start)
     # Up to 2**106 turns, then 2**53, 1, 2**-53 and 2**-106; what rounding lost of each is up to 2**-53 of it.
-    x = x * power_of_two_f64(np.int64(-53 * start))
+    x = x * power_of_two_f64(int64(-53 * start))
     a, a_lost = two_product(x, first)
     x = x * WORD_SCALE
     b, b_lost = two_product(x, second)

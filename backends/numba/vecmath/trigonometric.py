@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.backends.numba.vecmath import coefficients
-from graphopt.backends.numba.vecmath.intrinsics import fabs, fma, horner, scalar, select
+from graphopt.backends.numba.vecmath.intrinsics import fabs, float32, float64, fma, horner, select
 from graphopt.backends.numba.vecmath.real import fast_two_sum
 from graphopt.backends.numba.vecmath.reduction import reduced_f32, reduced_f64
 
@@ -23,10 +23,9 @@ ONE, HALF, SMALL_F32 = np.float32(1), np.float32(0.5), np.float32(2.0**-13)
 SMALL_F64 = 2.0**-27  # up to here x itself is the sine and the tangent; -0 and denormals are among them
 
 
-@scalar
 def quadrant_f32(r: Any, n: Any) -> Any:
     """r as float64, n ↦ sin(r + n π/2)."""
-    r = np.float32(r)
+    r = float32(r)
     z = r * r
     sine = fma(r * z, horner(z, SIN_F32), r)
     cosine = fma(z * z, horner(z, COS_F32), fma(-HALF, z, ONE))
@@ -34,41 +33,37 @@ def quadrant_f32(r: Any, n: Any) -> Any:
     return select((n & 2) == 0, found, -found)
 
 
-@scalar
 def sin_f32(x: Any) -> Any:
     """sin(x), for every x.
 
     Worst error measured: 1.58 ulp.
     """
-    r, n = reduced_f32(np.float64(x))
+    r, n = reduced_f32(float64(x))
     return select(fabs(x) < SMALL_F32, x, quadrant_f32(r, n))
 
 
-@scalar
 def cos_f32(x: Any) -> Any:
     """cos(x) = sin(x + π/2), for every x.
 
     Worst error measured: 1.57 ulp.
     """
-    r, n = reduced_f32(np.float64(x))
+    r, n = reduced_f32(float64(x))
     return quadrant_f32(r, n + 1)
 
 
-@scalar
 def tan_f32(x: Any) -> Any:
     """tan(x), for every x, in float64: -1 / tan(r) in odd quadrants.
 
     Worst error measured: 0.53 ulp.
     """
-    r, n = reduced_f32(np.float64(x))
+    r, n = reduced_f32(float64(x))
     z = r * r
     tangent = fma(r * z, horner(z, TAN_F32), r)
     even = (n & 1) == 0
     found = select(even, tangent, -1.0) / select(even, 1.0, tangent)
-    return select(fabs(x) < SMALL_F32, x, np.float32(found))
+    return select(fabs(x) < SMALL_F32, x, float32(found))
 
 
-@scalar
 def quadrant_f64(r: Any, rest: Any, n: Any) -> Any:
     """r as the sum of two, n ↦ sin(r + n π/2)."""
     z = r * r
@@ -80,7 +75,6 @@ def quadrant_f64(r: Any, rest: Any, n: Any) -> Any:
     return select((n & 2) == 0, found, -found)
 
 
-@scalar
 def sin_f64(x: Any) -> Any:
     """sin(x), for every x.
 
@@ -90,7 +84,6 @@ def sin_f64(x: Any) -> Any:
     return select(fabs(x) < SMALL_F64, x, quadrant_f64(r, rest, n))
 
 
-@scalar
 def cos_f64(x: Any) -> Any:
     """cos(x) = sin(x + π/2), for every x.
 
@@ -100,7 +93,6 @@ def cos_f64(x: Any) -> Any:
     return quadrant_f64(r, rest, n + 1)
 
 
-@scalar
 def tan_f64(x: Any) -> Any:
     """tan(x), for every x.
 

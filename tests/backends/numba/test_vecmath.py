@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 
 from graphopt.backends.numba import vecmath
 from graphopt.backends.numba.vecmath import HALF_POWERS, SCALAR_MATH, logarithm
-from graphopt.backends.numba.vecmath.intrinsics import to_bits
+from graphopt.backends.numba.vecmath.intrinsics import scalar, to_bits
 from graphopt.backends.numba.vecmath.real import power_of_two_f64
 
 from . import minimax, references
@@ -54,7 +54,7 @@ pointer: Any = intrinsic(_pointer)
 @functools.cache
 def loop(name: str, dtype: np.dtype[Any]) -> Any:
     """A compiled loop over elements at addresses, as the backend writes its kernels."""
-    function, size, kind = FUNCTIONS[name, dtype], dtype.itemsize, dtype.type
+    function, size, kind = scalar(FUNCTIONS[name, dtype]), dtype.itemsize, dtype.type
 
     def unary(x: int, o: int, start: int, stop: int) -> None:
         n = stop - start
@@ -150,6 +150,10 @@ def test_accuracy_next_to_all_multiples_of_half_pi(name: str, dtype: np.dtype[An
     measure(name, (references.next_to_quadrants(dtype),))
 
 
+bits_of: Any = scalar(to_bits, lambda of: np.dtype(np.int64))
+power_of_two: Any = scalar(power_of_two_f64, lambda of: np.dtype(np.float64))
+
+
 @numba.njit(error_model="numpy")
 def worst_float32(found: Any, value: Any) -> Any:
     """The largest error of float32 results against float64 ones, and where; an overflow counts as 2**128."""
@@ -160,8 +164,8 @@ def worst_float32(found: Any, value: Any) -> Any:
             error = 0.0 if f != f and v != v else np.inf
         else:
             f, v = min(max(f, -(2.0**128)), 2.0**128), min(max(v, -(2.0**128)), 2.0**128)
-            exponent = ((to_bits(v) >> 52) & 0x7FF) - 1023
-            error = abs(f - v) * power_of_two_f64(np.int64(23 - min(max(exponent, -126), 127)))
+            exponent = ((bits_of(v) >> 52) & 0x7FF) - 1023
+            error = abs(f - v) * power_of_two(np.int64(23 - min(max(exponent, -126), 127)))
         if error > largest:
             largest, place = error, i
     return largest, place

@@ -4,10 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import numba
-
 import graphopt
-from graphopt.backends.numba.compiling import KERNEL_SIGNATURE
+from graphopt.backends.numba.compiling import text_of
 from graphopt.backends.numba.engine import plan_by_key
 from graphopt.backends.numba.names import function_of
 from graphopt.ir.graph import nested_graphs
@@ -23,8 +21,7 @@ def kernels_of(function: Callable[..., Any], *args: Any) -> list[Any]:
 def instructions(node: Any) -> str:
     """The LLVM code of a kernel, optimized."""
     source = plan_by_key(node.attrs["key"]).source
-    code: str = numba.cfunc(KERNEL_SIGNATURE, error_model="numpy")(function_of(source)).inspect_llvm()
-    return code
+    return text_of(function_of(source))
 
 
 def accumulates_in_vectors(code: str, operation: str = r"f(?:add|mul)(?: \w+)*", kind: str = "float") -> bool:
