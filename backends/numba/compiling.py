@@ -7,12 +7,14 @@ passes, memory for the code in an engine of Numba's. Here LLVM's passes run once
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.codegen import CPUCodeLibrary
 from numba.core.compiler import CompilerBase, Flags, compile_extra
 from numba.core.compiler_lock import global_compiler_lock
@@ -21,7 +23,9 @@ from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 from numba.core.typed_passes import IRLegalization, NativeLowering, NoPythonBackend, NopythonTypeInference
 from numba.core.typed_passes import PreLowerStripPhis as StripPhis
-from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
+from numba.core.untyped_passes import DeadBranchPrune, FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
+
+from graphopt.backends.numba.vecmath.intrinsics import intrinsic_like
 
 KERNEL_SIGNATURE = types.uintp(types.uintp, types.intp, types.intp, types.intp)
 """The signature of a kernel: (table of buffers, phase, start, stop); returns 0."""
@@ -32,7 +36,7 @@ CALLBACK_SIGNATURE = types.uintp(types.uintp)
 SYMBOL = "graphopt_kernel"
 
 _PASSES = (
-    *(TranslateByteCode, FixupArgs, IRProcessing, ReconstructSSA),
+    *(TranslateByteCode, FixupArgs, IRProcessing, DeadBranchPrune, ReconstructSSA),
     *(NopythonTypeInference, StripPhis, IRLegalization, NativeLowering, NoPythonBackend),
 )
 
@@ -63,10 +67,70 @@ class _Library(CPUCodeLibrary):  # type: ignore[misc]
         if library is not rtsys.library and library not in self.called:  # kernels have no objects of Numba's
             self.called.append(library)
 
+    def _ensure_finalized(self) -> None:
+        """There is nothing to do before others are linked with it."""
+
+    def _get_module_for_linking(self) -> Any:
+        first, *others = map(llvm.parse_assembly, self.texts)
+        for other in (*others, *(library._get_module_for_linking() for library in self.called)):
+            first.link_in(other, preserve=True)
+        for function in first.functions:
+            if not function.is_declaration:
+                function.linkage = "linkonce_odr"
+        return first
+
+
+def _lowered(function: Any, operands: tuple[Any, ...], result: Any, debug: bool = False) -> tuple[_Library, Any]:
+    """What Numba lowers a function of these types to, and what it says of it.
+
+    result: its type; None where that is to be found.
+    """
+    context = cpu_target.target_context
+    context.refresh()
+    library = _Library(context.codegen(), function.__name__)
+    flags = Flags()
+    flags.error_model, flags.debuginfo = "numpy", debug
+    flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+    typing = cpu_target.typing_context
+    compiled = compile_extra(
+        typing, context, function, operands, result, flags, {}, library=library, pipeline_class=_Pipeline
+    )
+    return library, compiled.fndesc
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """A function that kernels and other inner functions call: compiled together with who calls it."""
+    known: dict[tuple[Any, ...], tuple[_Library, Any]] = {}
+
+    def typed(typing: Any, *operands: Any) -> Any:
+        kinds = tuple(map(types.unliteral, operands))
+        if kinds not in known:
+            known[kinds] = _lowered(function, kinds, None)
+        library, described = known[kinds]
+
+        def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            context.active_code_library.add_linking_library(library)
+            return _call(context, builder, described, values)
+
+        return described.restype(*kinds), emit
+
+    return intrinsic_like(function, typed)
+
+
+def _call(context: Any, builder: Any, described: Any, values: Any) -> Any:
+    """A call of what Numba has lowered, which raises nothing."""
+    convention = context.call_conv
+    kind = convention.get_function_type(described.restype, described.argtypes)
+    function = cgutils.get_or_insert_function(builder.module, kind, described.llvm_func_name)
+    _, found = convention.call_function(builder, function, described.restype, described.argtypes, values)
+    return found
+
 
 @cache
 def _machine() -> Any:
     """This processor, with all that it can do, as LLVM knows it."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     relocation = "static" if target.name.startswith("x86") else "default"
     features = llvm.get_host_cpu_features().flatten()
@@ -90,45 +154,22 @@ def text_of(kernel: Any, debug: bool = False) -> str:
 
 def _module(function: Any, signature: Any, debug: bool = False) -> Any:
     """A function as LLVM's optimized module."""
-    context = cpu_target.target_context
     with global_compiler_lock:
-        context.refresh()
-        library = _Library(context.codegen(), SYMBOL)
-        flags = Flags()
-        flags.error_model, flags.debuginfo = "numpy", debug
-        flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
-        result = compile_extra(
-            cpu_target.typing_context,
-            context,
-            function,
-            signature.args,
-            signature.return_type,
-            flags,
-            {},
-            library=library,
-            pipeline_class=_Pipeline,
-        )
-        texts = [*library.texts, str(_entry(context, result.fndesc))]
-        first, *others = map(llvm.parse_assembly, texts)
-        for other in (*others, *(called._get_module_for_linking() for called in library.called)):
-            first.link_in(other, preserve=other not in others)
-    first.verify()
-    _optimize(first)
-    return first
+        library, described = _lowered(function, signature.args, signature.return_type, debug)
+        module = library._get_module_for_linking()
+        module.link_in(llvm.parse_assembly(str(_entry(cpu_target.target_context, described))))
+    module.verify()
+    _optimize(module)
+    return module
 
 
 def _entry(context: Any, described: Any) -> Any:
-    """A module with a function of a C interface that calls Numba's, which raises nothing."""
+    """A module with a function of a C interface that calls Numba's."""
     module = context.create_module("entry")
-    convention = context.call_conv
-    called = ir.Function(
-        module, convention.get_function_type(described.restype, described.argtypes), described.llvm_func_name
-    )
     kinds = [context.get_value_type(kind) for kind in described.argtypes]
     entry = ir.Function(module, ir.FunctionType(context.get_value_type(described.restype), kinds), SYMBOL)
     builder = ir.IRBuilder(entry.append_basic_block())
-    _, result = convention.call_function(builder, called, described.restype, described.argtypes, entry.args)
-    builder.ret(result)
+    builder.ret(_call(context, builder, described, entry.args))
     return module
 
 
@@ -138,5 +179,5 @@ def _optimize(module: Any) -> None:
     builder = llvm.create_pass_builder(_machine(), options)
     for function in module.functions:
         if not function.is_declaration and function.name != SYMBOL:
-            function.linkage = "internal"
+            function.linkage = "internal"  # so that nothing is left of what has been inlined
     builder.getModulePassManager().run(module, builder)

@@ -14,6 +14,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from graphopt.backends.numba.compiling import inner
 from graphopt.backends.numba.frame import API, CONTEXT, ERROR_DESTROY, THREADPOOL_NUM_THREADS, THREADPOOL_SCHEDULE
 from graphopt.backends.numba.memory import (
     call,
@@ -34,23 +35,22 @@ NEXT, DONE, REFERENCES, CHUNKS, KERNEL, BUFFERS, FIRST, WORDS, SIZE = (8 * i for
 
 task_address = symbol(TASK)
 
-jit = numba.njit(error_model="numpy", nogil=True)
 
 
-@jit
+@inner
 def _number(words: Any, phase: int, which: int) -> Any:
     """Extent or grain of a phase."""
     return np.intp(load(words, 8 * (OF_PHASE * phase + which)))
 
 
-@jit
+@inner
 def _chunks(words: Any, phase: int) -> Any:
     """Into how many chunks a phase is cut."""
     grain = _number(words, phase, GRAIN)
     return (_number(words, phase, EXTENT) + grain - 1) // grain
 
 
-@jit
+@inner
 def _work(state: Any) -> None:
     """Takes chunks until none is left."""
     chunks, first, words = load_atomic(state, CHUNKS), load_atomic(state, FIRST), load(state, WORDS)
@@ -69,7 +69,7 @@ def _work(state: Any) -> None:
         fetch_add(state, DONE, 1)
 
 
-@jit
+@inner
 def _release(state: Any) -> None:
     if fetch_add(state, REFERENCES, -1) == 1:
         free(state)
@@ -82,7 +82,7 @@ def task(state: Any) -> Any:
     return numba.uintp(0)
 
 
-@jit
+@inner
 def _destroyed(api: Any, error: Any) -> bool:
     """Whether a call of XLA's interface returned an error, which is given back."""
     if error == 0:
@@ -96,7 +96,7 @@ def _destroyed(api: Any, error: Any) -> bool:
     return True
 
 
-@jit
+@inner
 def _threads(api: Any, context: Any) -> int:
     """How many threads XLA's pool has; 1 where there is none."""
     args = numba.uintp(malloc(40))
@@ -111,7 +111,7 @@ def _threads(api: Any, context: Any) -> int:
     return 1 if failed else threads
 
 
-@jit
+@inner
 def parallel_for(frame: Any, kernel: Any, buffers: Any, first: int, count: int, words: Any) -> None:
     """All iterations of `count` phases: here alone where they are one chunk, else with the pool's help.
 

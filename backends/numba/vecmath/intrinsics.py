@@ -225,6 +225,11 @@ def scalar(function: Callable[..., Number], result: Callable[..., Dtype] = lambd
 
         return from_dtype(result(*dtypes))(*operands), emit
 
+    return intrinsic_like(function, typed)
+
+
+def intrinsic_like(function: Callable[..., Any], typed: Any) -> Any:
+    """An intrinsic by how it is typed, with the parameters of a function, which Numba counts."""
     first = inspect.Parameter("typing", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     typed.__signature__ = inspect.Signature([first, *inspect.signature(function).parameters.values()])
     typed.__name__ = function.__name__
