@@ -1,9 +1,9 @@
 """Engine choice: which regions another engine than XLA is expected to run so much faster that it pays.
 
 In doubt it is XLA. Times of both are predicted (`graphopt.analysis.xla_time`, `graphopt.analysis.kernel_time`); what
-XLA's code for CPUs is known to take many times too long for is in a table. A kernel takes a tenth of a second to
-compile, so a region leaves XLA where a run gains GAIN; or where it gains WORTHWHILE and that is SHARE of the program's
-time: who calls a program that is little else than this gets all of it, again and again.
+XLA's code for CPUs is known to take many times too long for is in a table. A kernel takes COMPILING to compile, once on
+a machine, and runs must make up for it: AT_ONCE of them in any program; PATIENTLY many where the gain is SHARE of the
+program's time, for who calls a program that is little else than this gets all of it, again and again.
 
 Before:
     %1: i32[1000] = argmax[axes=(1,), index_dtype=int32](%0)
@@ -32,12 +32,15 @@ from graphopt.ir.node import Node
 from graphopt.ir.op import Op, op_of
 from graphopt.ops.control import SCAN, WHILE, Scan
 
-GAIN = 1_000_000.0
-"""Nanoseconds that a run must be expected to gain for a region to leave XLA, whatever else the program does."""
+COMPILING = 100e6
+"""Nanoseconds that compiling a kernel takes; later processes find it compiled."""
 
-WORTHWHILE = 5_000.0
-"""Nanoseconds that a run must be expected to gain where the region is much of the program: some ten thousand runs make
-up for compiling it, and later processes find it compiled."""
+AT_ONCE, PATIENTLY = 100, 20_000
+"""Runs that may be needed to make up for compiling: of any region, and of one that is much of its program."""
+
+GAIN, WORTHWHILE = COMPILING / AT_ONCE, COMPILING / PATIENTLY
+"""Nanoseconds that a run must be expected to gain for a region to leave XLA: 1 ms, and 5 µs where it is much of the
+program."""
 
 SHARE = 0.2
 """Of the whole program's time: what such a region must be expected to gain."""

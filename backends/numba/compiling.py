@@ -7,7 +7,9 @@ passes, memory for the code in an engine of Numba's. Here LLVM's passes run once
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -152,9 +154,21 @@ def text_of(kernel: Any, debug: bool = False) -> str:
     return str(_module(kernel, KERNEL_SIGNATURE, debug))
 
 
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Numba makes many small objects, and each full collection goes through all of JAX's too: a tenth of a second."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _module(function: Any, signature: Any, debug: bool = False) -> Any:
     """A function as LLVM's optimized module."""
-    with global_compiler_lock:
+    with global_compiler_lock, _without_collections():
         library, described = _lowered(function, signature.args, signature.return_type, debug)
         module = library._get_module_for_linking()
         module.link_in(llvm.parse_assembly(str(_entry(cpu_target.target_context, described))))

@@ -12,6 +12,7 @@ import ctypes
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -107,15 +108,26 @@ def kernel_key(source: str, launch: Launch) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little") | 1
 
 
+compile_seconds: list[float] = []
+"""How long each kernel took that this process has compiled, by the clock on the wall."""
+
+
 def add_kernel(key: int, compile: Callable[[], tuple[str, bytes]], launch: Launch) -> None:
     """Makes a kernel known as `key`, where it is not: from code that is kept, or that `compile` makes.
 
     Compiling takes about a tenth of a second.
     """
+
+    def timed() -> tuple[str, bytes]:
+        start = time.perf_counter()
+        compiled = compile()
+        compile_seconds.append(time.perf_counter() - start)
+        return compiled
+
     with _compiling:
         if key in _table:
             return
-        address = loaded(f"{key:014x}", compile)
+        address = loaded(f"{key:014x}", timed)
         phases = [int(number) for phase in launch.phases for number in phase]
         counts = [launch.inputs, len(launch.results), len(launch.scratch), len(launch.phases)]
         words = [address, *counts, *launch.results, *launch.scratch, *phases]

@@ -36,7 +36,6 @@ NEXT, DONE, REFERENCES, CHUNKS, KERNEL, BUFFERS, FIRST, WORDS, SIZE = (8 * i for
 task_address = symbol(TASK)
 
 
-
 @inner
 def _number(words: Any, phase: int, which: int) -> Any:
     """Extent or grain of a phase."""

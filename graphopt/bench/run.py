@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from graphopt import store
+from graphopt.backends.numba.objects import compile_seconds
 from graphopt.bench import figures, shares
 from graphopt.bench.programs import Program
 from graphopt.bench.rows import Row
@@ -104,6 +105,7 @@ def measure(
             return False
         if name == "programs":
             console.print(shares.over(programs))
+            console.print(shares.compiling(compile_seconds))
     return True
 
 

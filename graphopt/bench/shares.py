@@ -1,7 +1,8 @@
-"""How much of programs runs in kernels, of what is not matrix products and convolutions."""
+"""How much of programs runs in kernels, of what is not matrix products and convolutions; how long those compile."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 from jax.extend.core import primitives as p
@@ -43,3 +44,11 @@ def over(programs: Sequence[Program]) -> str:
         f"Of what is not matrix products and convolutions, {100 * flops / max(all_flops, 1):.0f}% of the operations "
         f"and {100 * moved / max(all_moved, 1):.0f}% of the bytes ran in kernels."
     )
+
+
+def compiling(seconds: Sequence[float]) -> str:
+    """How long kernels took to compile, in words."""
+    if not seconds:
+        return "No kernel was compiled."
+    middle, longest = 1e3 * statistics.median(seconds), 1e3 * max(seconds)
+    return f"Compiling a kernel took {middle:.0f} ms (median of {len(seconds)}; the longest {longest:.0f} ms)."
