@@ -135,9 +135,25 @@ def candidate(body: Graph, kernel: float, runs: int, machine: Machine, swallowed
 
 def decide(candidates: Sequence[Candidate], others: float) -> list[str | None]:
     """Why each candidate stays in XLA; None for those that leave it. others: nanoseconds of the rest of the program."""
+    least = _least(candidates, others)
+    return [_reason(c, least) for c in candidates]
+
+
+def hopeless(candidates: Sequence[Candidate], others: float) -> list[str | None]:
+    """Why each candidate would stay in XLA even if its kernel took no time; None for those to plan kernels for."""
+    least = _least(candidates, others)
+    return [
+        f"{_time(c.runs * c.xla)} of a run in XLA, of which {_time(least)} would have to be gained"
+        if c.runs * c.xla < least
+        else None
+        for c in candidates
+    ]
+
+
+def _least(candidates: Sequence[Candidate], others: float) -> float:
+    """Nanoseconds of a run that a candidate must gain."""
     total = others + sum(c.runs * c.xla for c in candidates)
-    least = [min(GAIN, max(WORTHWHILE, SHARE * total))] * len(candidates)
-    return [_reason(c, bar) for c, bar in zip(candidates, least, strict=True)]
+    return min(GAIN, max(WORTHWHILE, SHARE * total))
 
 
 def _reason(c: Candidate, least: float) -> str | None:

@@ -15,6 +15,7 @@ After:
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jax.extend.core import primitives
@@ -36,7 +37,7 @@ from graphopt.lock import hash_of
 from graphopt.ops.control import COND, SCAN, WHILE
 from graphopt.ops.kernel import KERNEL, kernel
 from graphopt.ops.local import RETYPE, as_given
-from graphopt.passes.choose import candidate, decide, runs_of, takes, time_of_others
+from graphopt.passes.choose import candidate, decide, hopeless, runs_of, takes, time_of_others
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import with_bodies
 
@@ -102,6 +103,7 @@ class _Fuser:
         self.plans: dict[Graph, Plan | None] = {}
         self.chosen: dict[Graph, list[Group]] | None = None
         self.inside: set[Graph] | None = None  # the graphs that may have kernels; None where all may
+        self.left: set[tuple[Graph, Node]] = set()
         self.declined: Counter[str] = Counter()
         self.kernels = self.fused = 0
         self.exact = context.options.numerics == "exact"
@@ -131,6 +133,7 @@ class _Fuser:
     def choose(self, graph: Graph, machine: Machine) -> None:
         """Leaves to XLA what is not expected to gain by another engine, in sub-graphs too."""
         runs = {inner: times for inner, times in runs_of(graph).items() if times}
+        others = self.leave(runs, machine)
         found = [(inner, group) for inner in runs for group in self.groups(inner)]
         candidates = []
         for inner, group in found:
@@ -139,16 +142,44 @@ class _Fuser:
             assert plan is not None, "groups without a plan are none"
             swallowed = swallowed_time(group.members)
             candidates.append(candidate(body, plan.time, runs[inner], machine, swallowed))
-        taken = {(inner, node) for inner, group in found for node in group.members}
-        reasons = decide(candidates, time_of_others(taken, runs, machine))
         chosen: dict[Graph, list[Group]] = {inner: [] for inner in runs}
         self.chosen = chosen
-        for (inner, group), reason in zip(found, reasons, strict=True):
+        for (inner, group), reason in zip(found, decide(candidates, others), strict=True):
             if reason is None:
                 chosen[inner].append(group)
             else:
-                names = Counter(node.op.name for node in inner.nodes if node in group.members)
-                self.declined[f"{', '.join(names)}: {reason}"] += 1
+                self.decline(group, inner, reason)
+
+    def leave(self, runs: Mapping[Graph, int], machine: Machine) -> float:
+        """Leaves to XLA what would gain too little if its kernel took no time at all: to plan one takes time too.
+
+        runs: of each graph. Returns the nanoseconds of all that is left, in one run of the program.
+        """
+        found = [
+            (inner, group)
+            for inner in runs
+            if self.may(inner)
+            for group in groups_of(inner, self.takes, (), pieces_of(inner, self.takes, self.engine.cost))
+            if is_worth_a_kernel(group)
+        ]
+        candidates = [
+            candidate(body_of(group, inner)[0], 0.0, runs[inner], machine, swallowed_time(group.members))
+            for inner, group in found
+        ]
+        others = time_of_others({(inner, n) for inner, group in found for n in group.members}, runs, machine)
+        reasons = hopeless(candidates, others)
+        kept = {(inner, n) for (inner, g), reason in zip(found, reasons, strict=True) if not reason for n in g.members}
+        for (inner, group), known, reason in zip(found, candidates, reasons, strict=True):
+            if reason is not None:
+                self.left |= {(inner, n) for n in group.members} - kept
+                self.decline(group, inner, reason)
+                others += known.runs * known.xla
+        return others
+
+    def decline(self, group: Group, graph: Graph, reason: str) -> None:
+        """Notes why a group of a graph stays in XLA."""
+        names = Counter(node.op.name for node in graph.nodes if node in group.members)
+        self.declined[f"{', '.join(names)}: {reason}"] += 1
 
     def keep(self, graph: Graph, only: frozenset[str]) -> None:
         """Leaves to XLA all regions but those with these hashes."""
@@ -186,9 +217,13 @@ class _Fuser:
         if not self.may(graph):
             return []
         cut: set[Node] = set()
-        pieces = pieces_of(graph, self.takes, self.engine.cost)
+
+        def takes(node: Node) -> bool:
+            return self.takes(node) and (graph, node) not in self.left
+
+        pieces = pieces_of(graph, takes, self.engine.cost)
         for _ in range(ROUNDS):
-            groups = [g for g in groups_of(graph, self.takes, cut, pieces) if is_worth_a_kernel(g)]
+            groups = [g for g in groups_of(graph, takes, cut, pieces) if is_worth_a_kernel(g)]
             more = {node for group in groups for node in self.to_cut(group, graph, pieces)} - cut
             if not more:
                 break
