@@ -66,6 +66,7 @@ def test_the_smallest(function: Any) -> None:
     dtype = np.uint32 if function is smallest_uint32 else np.uint64
     random = np.random.default_rng(SEED)
     most = np.iinfo(dtype).max
+    smallest = numba.njit(lambda keys, start, n, places, to, k: function(keys, start, n, places, to, k))
     for n in LENGTHS:
         wild = random.integers(0, most, n, dtype, endpoint=True)
         lanes = np.where(np.arange(n) % LANES == 3, np.arange(n), n + np.arange(n)).astype(dtype)
@@ -73,7 +74,7 @@ def test_the_smallest(function: Any) -> None:
         for keys in (wild, np.sort(wild), np.sort(wild)[::-1].copy(), wild % 5, lanes, zeros, full):
             for k in {1, min(n, 3), min(n, LANES), min(n, COUNTED + 1), min(n, BLOCK * 4), n}:
                 places = np.full(k + 2, -7, np.int32)
-                function(numba.uintp(keys.ctypes.data), 0, n, numba.uintp(places.ctypes.data), 1, k)
+                smallest(numba.uintp(keys.ctypes.data), 0, n, numba.uintp(places.ctypes.data), 1, k)
                 np.testing.assert_array_equal(places, [-7, *np.argsort(keys, kind="stable")[:k], -7])
 
 

@@ -1,0 +1,112 @@
+"""How kernels become object files: what Numba is asked for, and how long that takes."""
+
+import ctypes
+import gc
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import llvmlite.binding as llvm
+import numba
+import numpy as np
+import pytest
+from llvmlite import ir
+
+import graphopt
+from graphopt import store
+from graphopt.backends.numba import objects
+from graphopt.backends.numba.code import load
+from graphopt.backends.numba.compiling import CALLBACK_SIGNATURE, inner, object_of, text_of
+from graphopt.backends.numba.engine import plan_by_key
+from graphopt.backends.numba.names import function_of
+from graphopt.backends.numba.vecmath.intrinsics import Number, float32, int32, scalar, select
+
+from .vectors import kernels_of
+
+PROGRAMS: list[Callable[[Any], Any]] = [
+    lambda x: jnp.tanh(x) * 3 + 7,
+    lambda x: jnp.exp(x - x.max(1, keepdims=True)),
+    lambda x: jnp.sin(x) + jnp.log(jnp.abs(x) + 0.7),
+    lambda x: (x[:, 1:] - x[:, :-1]).sum(0),
+    lambda x: jnp.sort(x * 1.7, axis=1),
+]
+
+
+def test_how_long_kernels_take(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    """The times are for people to read: no bound on them holds on a busy machine."""
+    x = np.random.default_rng(0).normal(size=(53, 67)).astype(np.float32)
+    before = len(objects.compile_seconds)
+    with store.kept_in(tmp_path):
+        for function in PROGRAMS:
+            np.testing.assert_allclose(graphopt.jit(function, backend="numba")(x), jax.jit(function)(x), rtol=1e-4)
+    seconds = objects.compile_seconds[before:]
+    assert len(seconds) <= len(PROGRAMS)
+    if seconds:  # none where this process knows the kernels from another test
+        record_property("kernel_seconds", seconds)
+        print(f"{len(seconds)} kernels, median {1e3 * statistics.median(seconds):.0f} ms, {max(seconds):.2f} s at most")
+
+
+def test_a_kernel_needs_nothing_of_numba() -> None:
+    (node,) = kernels_of(lambda x: jnp.sin(x).sum(0), np.ones((30, 40), np.float32))
+    text = text_of(function_of(plan_by_key(node.attrs["key"]).source))
+    needed = [function.name for function in llvm.parse_assembly(text).functions if function.is_declaration]
+    assert all(name.startswith("llvm.") for name in needed), needed
+
+
+def test_inner_functions_are_compiled_with_who_calls_them() -> None:
+    @inner
+    def twice(x: Any) -> Any:
+        return x + x
+
+    @inner
+    def least(x: Any, y: Any) -> Any:
+        if x < y:
+            return twice(x)
+        return twice(y)
+
+    def outer(x: Any) -> Any:
+        total = numba.uintp(0)
+        for i in range(10):
+            total += least(x, numba.uintp(i))
+        return total
+
+    function = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_size_t)(load(*object_of(outer, CALLBACK_SIGNATURE)))
+    assert [function(x) for x in (0, 4, 100)] == [0, 2 * (0 + 1 + 2 + 3 + 6 * 4), 90]
+
+
+def test_collections_go_on_after_compiling() -> None:
+    assert gc.isenabled()
+
+    def refused(buffers: Any, phase: int, start: int, stop: int) -> Any:
+        return undefined_name  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(numba.core.errors.NumbaError):
+        text_of(refused)
+    assert gc.isenabled()
+
+
+def test_numbers_of_other_kinds_are_refused() -> None:
+    module = ir.Module()
+    kinds = ir.FunctionType(ir.VoidType(), [ir.FloatType(), ir.IntType(32)])
+    builder = ir.IRBuilder(ir.Function(module, kinds, "f").append_basic_block())
+    x, n = (
+        Number(builder, value, kind.dtype) for value, kind in zip(builder.function.args, (float32, int32), strict=True)
+    )
+    for wrong in (lambda: x + n, lambda: x * 2.0, lambda: n + 1.5, lambda: x < 1, lambda: select(x < x, x, n)):
+        with pytest.raises(TypeError, match="is needed"):
+            wrong()
+    with pytest.raises(TypeError, match="select"):
+        bool(x < x)
+    assert (np.float32(2) - x).dtype == np.float32
+    assert (n >> 1).dtype == np.int32
+    assert float32(n).dtype == np.float32
+
+
+def test_a_function_of_numbers_is_one_intrinsic() -> None:
+    of = scalar(lambda x, y: select(x < y, y - x, x - y))
+    distance = numba.njit(lambda x, y: of(x, y))
+    assert distance(np.float32(2), np.float32(5)) == 3
+    assert distance(np.int64(7), np.int64(5)) == 2
