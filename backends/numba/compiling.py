@@ -101,7 +101,10 @@ def _lowered(function: Any, operands: tuple[Any, ...], result: Any, debug: bool 
 
 
 def inner(function: Callable[..., Any]) -> Any:
-    """A function that kernels and other inner functions call: compiled together with who calls it."""
+    """A function that others call: lowered alone, and compiled together with who calls it.
+
+    Not for long loops: those of sorts and of top_k are twice as fast where Numba has compiled each function by itself.
+    """
     known: dict[tuple[Any, ...], tuple[_Library, Any]] = {}
 
     def typed(typing: Any, *operands: Any) -> Any:
