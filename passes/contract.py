@@ -318,10 +318,6 @@ def _multiplied(a: Factor, b: Factor, keep: int, network: Network) -> Factor:
     common = [label for label in a.labels if label in b.labels]
     batch = [label for label in common if keep >> label & 1]
     summed = [label for label in common if not keep >> label & 1]
-    if len(common) == len(a.labels) == len(b.labels) and summed != [label for label in b.labels if label in summed]:
-        # For a sum along two axes that lie the other way round in b, as in trace(A @ B), XLA would transpose b first.
-        each = _multiplied(a, b, keep | _mask(tuple(summed[:-1])), network)
-        return Factor(_summed(each.node, [each.labels.index(label) for label in summed[:-1]]), labels)
     numbers = tuple(
         tuple(tuple(factor.labels.index(label) for label in group) for factor in (a, b)) for group in (summed, batch)
     )
