@@ -16,6 +16,7 @@ from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.lock import Decision, hash_of
 from graphopt.ops.kernel import KERNEL
 from graphopt.passes.chunk import Chunk
+from graphopt.passes.fuse import Fuse
 
 LARGEST = 8
 """How many kernels are looked at, the largest first."""
@@ -59,6 +60,8 @@ class Regions:
             options = replace(self.options, backend=backend, passes=passes, tuning=())
             graph, records = optimize_graph(self.region, self.sources, options, self.target)
             self.has_blocks |= any(record.name == Chunk.name and record.firings for record in records)
+            # Later passes put kernels side by side in one: what is chosen is what there was before.
+            graph = next((record.after for record in records if record.name == Fuse.name), graph)
             nodes = [n for inner in nested_graphs(graph) for n in inner.nodes if n.op is KERNEL]
             found = {n.attrs["body"].graph for n in nodes}
             ordered = sorted(

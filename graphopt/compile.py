@@ -137,7 +137,7 @@ def engine_passes(graph: Graph, options: Options, target: Target, decision: Deci
     kernels: tuple[Pass, ...] = (
         Fuse(lowering.ENGINE, machine, only, target.num_devices, schedules),
         Reuse(lowering.ENGINE, schedules),
-        Partition(lowering.ENGINE, machine_for_decisions()),
+        Partition(lowering.ENGINE, machine_for_decisions(), schedules=schedules),
     )
     if inside:
         from graphopt.passes.local import Local

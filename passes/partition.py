@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from graphopt.analysis.engine import Engine, Plan
+from graphopt.analysis.engine import PREDICTED, Engine, Plan, Schedule
 from graphopt.analysis.grouping import LIMIT
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.parallel import Task, TaskGraph
@@ -32,7 +32,7 @@ from graphopt.ir.graph import Graph, depth_first, make_graph
 from graphopt.ir.node import Node, param, project
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT
 from graphopt.ops.kernel import KERNEL, kernel
-from graphopt.passes.fuse import RUNS_ITS_GRAPHS
+from graphopt.passes.fuse import RUNS_ITS_GRAPHS, schedule_of
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import with_bodies
 
@@ -56,13 +56,15 @@ class Partition(Pass):
     several (`graphopt.analysis.parallel.TaskGraph.parts`). Results stay the same bits.
 
     machine: whose cores. gain: nanoseconds of a run to be gained at least. share: of the time that they take one by
-    one, to be gained at least, for times are predicted.
+    one, to be gained at least, for times are predicted. schedules: by their hashes the regions whose loops were
+    measured; they stay by themselves.
     """
 
     engine: Engine = field(repr=False)
     machine: Machine = field(repr=False)
     gain: float = 40_000.0
     share: float = 0.3
+    schedules: Mapping[str, Schedule] = field(default_factory=dict, repr=False)
     name = "partition"
 
     def run(self, graph: Graph, context: Context) -> Graph:
@@ -130,9 +132,13 @@ class _Partitioner:
             before = max((levels[n] for n in node.inputs), default=0)
             is_kernel = node.op is KERNEL
             levels[node] = before + is_kernel
-            if is_kernel and node.attrs["engine"] == self.step.engine.name:
+            if is_kernel and node.attrs["engine"] == self.step.engine.name and self.is_free(node):
                 found[before].append(node)
         return [part for nodes in found.values() if len(nodes) > 1 for part in self.parted(nodes)]
+
+    def is_free(self, node: Node) -> bool:
+        """Whether it was not measured how a kernel is to be written."""
+        return schedule_of(_body(node), self.step.schedules) == PREDICTED
 
     def parted(self, nodes: Sequence[Node]) -> list[list[Node]]:
         """Those of independent kernels that may become one, in parts that are not too large for a kernel."""

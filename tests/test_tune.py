@@ -109,6 +109,25 @@ def test_a_way_that_there_is_not_is_the_predicted_one(tmp_path: Path) -> None:
     assert kernel.source == jitted.explain(X).kernels[0].source
 
 
+def test_kernels_that_become_one_are_chosen_by_themselves(tmp_path: Path) -> None:
+    """A kernel whose loops were measured is not put side by side with others."""
+    rows = [np.random.default_rng(k).normal(size=20_000 - 500 * k).astype(np.float32) for k in range(4)]
+    jitted = graphopt.jit(lambda *rows: [jnp.sort(row) for row in rows])
+    regions = Regions(jitted.trace(*rows).jaxpr, graphopt.config.Options())
+    kernels = tuple(regions.of("auto"))
+    together = len(jitted.explain(*rows).kernels)
+    assert len(kernels) == 4 and together <= 4
+    for schedules, apart in (((), 0), (((kernels[0], "", 4.0),), 1), (tuple((k, "", 4.0) for k in kernels), 4)):
+        write_lock(tmp_path / "lock", [Decision(regions.program, "auto", kernels, schedules=schedules)])
+        locked = graphopt.jit(jitted.__wrapped__, lock=tmp_path / "lock")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = locked(*rows)
+        assert len(locked.explain(*rows).kernels) >= max(apart, together)
+        for row, sorted_row in zip(rows, found, strict=True):
+            np.testing.assert_array_equal(sorted_row, np.sort(row))
+
+
 def attention(q: jax.Array) -> jax.Array:
     return jax.nn.softmax(q @ q.T, axis=-1) @ q
 

@@ -229,9 +229,13 @@ class NumbaEngine:
         return best.program, best.work
 
     def ways(self, body: Graph, any_order: bool) -> tuple[str, ...]:
-        """The ways in which the loops of a body can be written, the one first that is expected to be fastest."""
+        """The ways in which the loops of a body can be written, the one first that is expected to be fastest.
+
+        None where it has parts that do not need each other: each of them has its own.
+        """
         found: dict[str, float] = {}
-        for name, _ in ways(expanded(body)[0], any_order, True):
+        summed, _ = expanded(body)
+        for name, _ in ways(summed, any_order, True) if len(parts_apart(summed)) == 1 else ():
             try:
                 found[name] = self.derivation(body, any_order, (), Schedule(name)).time
             except TooLargeError:
