@@ -16,7 +16,6 @@ from numba import from_dtype, types
 from numba.extending import intrinsic
 
 from graphopt.backends.numba import sorting
-from graphopt.backends.numba.compiling import inner
 from graphopt.backends.numba.intrinsics import element_reader, element_writer
 from graphopt.backends.numba.memory import free, malloc
 
@@ -28,6 +27,8 @@ LANES = 32
 
 COUNTED = 64
 """Up to this many lanes their least keys are compared each with each; more are sorted."""
+
+jit = numba.njit(error_model="numpy", nogil=True)
 
 read_place, write_place = element_reader("i4", constant=False), element_writer("i4")
 
@@ -67,7 +68,7 @@ def _selector(width: int, sort: Any) -> Any:
     at_most = _comparer(width)
     greatest = unsigned(np.iinfo(unsigned).max)
 
-    @inner
+    @jit
     def least_of_lanes(keys: Any, start: int, n: int, leasts: Any, lanes: int) -> None:
         for lane in range(lanes):
             write(leasts, lane, read(keys, start + lane))
@@ -75,7 +76,7 @@ def _selector(width: int, sort: Any) -> Any:
             for lane in range(lanes):
                 write(leasts, lane, min(read(leasts, lane), read(keys, start + row * lanes + lane)))
 
-    @inner
+    @jit
     def bound_of(leasts: Any, counts: Any, lanes: int, k: int) -> Any:
         """The k-th smallest of some keys, no more than COUNTED; counts: memory for as many."""
         for i in range(lanes):
@@ -90,7 +91,7 @@ def _selector(width: int, sort: Any) -> Any:
                 bound = min(bound, read(leasts, i))
         return bound
 
-    @inner
+    @jit
     def gather(keys: Any, start: int, n: int, best: Any, places: Any, room: int, bound: Any, k: int) -> Any:
         """Gathers the keys up to `bound`, in memory for `room` of them; those of them that may be among the k smallest
         are left."""
@@ -118,7 +119,7 @@ def _selector(width: int, sort: Any) -> Any:
             i += BLOCK
         return found
 
-    @inner
+    @jit
     def smallest(keys: Any, start: int, n: int, places: Any, to: int, k: int) -> None:
         lanes = LANES
         while lanes < 2 * k:

@@ -11,7 +11,6 @@ from typing import Any
 import numba
 import numpy as np
 
-from graphopt.backends.numba.compiling import inner
 from graphopt.backends.numba.intrinsics import element_reader, element_writer
 from graphopt.backends.numba.memory import free, malloc
 
@@ -20,6 +19,8 @@ SHORT = 48
 
 MEDIUM = 1 << 13
 """From this length on a digit has 11 bits; below, 8, whose counters are few."""
+
+jit = numba.njit(error_model="numpy", nogil=True)
 
 read_word, write_word = element_reader("i8", constant=False), element_writer("i8")
 read_place, write_place = element_reader("i4", constant=False), element_writer("i4")
@@ -31,7 +32,7 @@ def _sorter(width: int, with_places: bool) -> Any:
     unsigned = np.uint32 if width == 4 else np.uint64
     bits = 8 * width
 
-    @inner
+    @jit
     def insert(keys: Any, places: Any, start: int, n: int) -> None:
         for i in range(start + 1, start + n):
             key = read(keys, i)
@@ -47,7 +48,7 @@ def _sorter(width: int, with_places: bool) -> Any:
             if with_places:
                 write_place(places, j, place)
 
-    @inner
+    @jit
     def count(keys: Any, start: int, n: int, counters: Any, digit: int, passes: int) -> None:
         """How many keys have each value of each digit."""
         mask = unsigned((1 << digit) - 1)
@@ -59,7 +60,7 @@ def _sorter(width: int, with_places: bool) -> Any:
                 slot = (number << digit) + np.intp((key >> unsigned(number * digit)) & mask)
                 write_word(counters, slot, read_word(counters, slot) + 1)
 
-    @inner
+    @jit
     def distribute(
         keys: Any,
         places: Any,
@@ -87,7 +88,7 @@ def _sorter(width: int, with_places: bool) -> Any:
             if with_places:
                 write_place(to_places, to + target, read_place(places, at + i))
 
-    @inner
+    @jit
     def shares(counters: Any, n: int, values: int) -> bool:
         """Whether all keys have the same value of a digit."""
         most = 0
@@ -95,7 +96,7 @@ def _sorter(width: int, with_places: bool) -> Any:
             most = max(most, read_word(counters, value))
         return most == n
 
-    @inner
+    @jit
     def sort(keys: Any, places: Any, start: int, n: int) -> None:
         if n <= SHORT:
             insert(keys, places, start, n)
