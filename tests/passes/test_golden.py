@@ -82,6 +82,7 @@ def test_reroll(name: str) -> None:
 def test_no_file_is_left_over() -> None:
     cases = {"inline": INLINE, "fold": FOLD, "dead": DEAD, "hoist": HOIST, "contract": CONTRACT, "chunk": CHUNK}
     cases["reroll"] = REROLL
+    cases["rematerialize"] = REMATERIALIZE
     expected = {path(step, name) for step, names in cases.items() for name in names}
     assert set(FOLDER.glob("*-*.txt")) == expected
 
