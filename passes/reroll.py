@@ -27,7 +27,7 @@ from jax.extend.core import primitives as p
 from graphopt.analysis.growth import Source, source_of, whole
 from graphopt.analysis.refs import uses_refs
 from graphopt.analysis.repetition import Earlier, Fixed, Numbering, Stretch, Varying, stretches
-from graphopt.analysis.residuals import recompute_cheap
+from graphopt.analysis.residuals import computed_again, recompute_cheap
 from graphopt.analysis.rolling import LEAST_SECONDS, Machine, compile_seconds, machine_of, price
 from graphopt.ir.graph import Graph, make_graph
 from graphopt.ir.node import Node, project
@@ -42,6 +42,9 @@ CONCATENATE = op_of(p.concatenate_p)
 
 SMALL = 4096
 """Bytes of a value for each step that are stacked, not chosen."""
+
+FEW = 2
+"""Of so many steps a cheap value is computed again outside of a loop."""
 
 
 @dataclass(frozen=True)
@@ -333,14 +336,22 @@ class _Rewriting:
     def value(self, node: Node) -> Node:
         found = self.mapping.get(node)
         if found is None:
-            found = self.mapping[node] = self.loops[self.owner[node]].value(node)
+            loop = self.loops[self.owner[node]]
+            if loop.has(node):
+                found = loop.value(node)
+            else:
+                found = node.with_inputs(tuple([n if n.op is CONSTANT else self.value(n) for n in node.inputs]))
+            self.mapping[node] = found
         return found
 
     def written(self, stretch: Stretch) -> list[int]:
-        """The rows of which the loop writes all steps' values."""
+        """The rows of which the loop writes all steps' values: not those of which a step or two are read that are as
+        well computed again from others."""
         last = stretch.count - 1
-        singles = {row for row, steps in self.singles[stretch].items() if steps - {last}}
-        return sorted(self.stacked[stretch] | singles)
+        singles = {row: steps - {last} for row, steps in self.singles[stretch].items() if steps - {last}}
+        few = {row for row, steps in singles.items() if len(steps) <= FEW} - self.stacked[stretch]
+        kept = self.stacked[stretch] | singles.keys()
+        return sorted(kept - computed_again(stretch, sorted(few), kept))
 
     def roll(self, stretch: Stretch) -> None:
         last = stretch.count - 1

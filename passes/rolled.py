@@ -60,6 +60,11 @@ class Loop:
     lasts: dict[int, Node]
     before: dict[int, Node]
 
+    def has(self, node: Node) -> bool:
+        """Whether a value that the stretch computes is there outside of the loop."""
+        row, step = self.stretch.columns[node]
+        return row in self.stacks or (step == self.stretch.count - 1 and row in self.lasts)
+
     def value(self, node: Node) -> Node:
         """A value that the stretch computes, outside of the loop."""
         row, step = self.stretch.columns[node]

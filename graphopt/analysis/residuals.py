@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.growth import source_of
-from graphopt.analysis.repetition import Operand, Same, Stretch, Varying, from_outside, place_of
+from graphopt.analysis.repetition import Earlier, Operand, Same, Stretch, Varying, from_outside, place_of
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, op_of
 
@@ -36,6 +36,38 @@ def recompute_cheap(stretch: Stretch, others: Sequence[Stretch]) -> None:
                     again[operand.nodes] = _again(stretch, operand.nodes, others, known)
                 new[index] = again[operand.nodes] or operand
         stretch.operands[row] = tuple(new)
+
+
+def computed_again(stretch: Stretch, rows: Collection[int], kept: Collection[int]) -> set[int]:
+    """Of these rows those of which a value is cheap to compute from the others of `kept` in the same step, and from
+    what lies outside."""
+    found: set[int] = set()
+    needed: set[int] = set()
+    for row in rows:
+        bases = None if row in needed else _bases(stretch, row, set(kept) - found - {row})
+        if bases is not None:
+            found.add(row)
+            needed |= bases
+    return found
+
+
+def _bases(stretch: Stretch, row: int, kept: Collection[int]) -> set[int] | None:
+    """The kept rows from which a row is computed by few cheap operations; None where it is not."""
+    bases: set[int] = set()
+    formula, todo = {row}, [row]
+    while todo:
+        current = todo.pop()
+        if len(formula) > MOST_OPERATIONS or not _is_cheap(stretch.rows[current]):
+            return None
+        for operand in stretch.operands[current]:
+            if isinstance(operand, Earlier):
+                return None
+            if isinstance(operand, Same) and operand.row in kept:
+                bases.add(operand.row)
+            elif isinstance(operand, Same) and operand.row not in formula:
+                formula.add(operand.row)
+                todo.append(operand.row)
+    return bases
 
 
 def _again(
