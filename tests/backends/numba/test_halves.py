@@ -90,13 +90,17 @@ def test_conversions_from_and_to_every_dtype(dtype: str) -> None:
 @each_half
 def test_functions_are_rounded_from_float32(dtype: str) -> None:
     x = np.random.default_rng(0).uniform(0.05, 0.95, 999).astype(dtype)
-    y = x[::-1].copy()
+    operands = x, x[::-1].copy(), 1 / x
     names = sorted(op.name for op in FUNCTIONS)
-    two = {"pow": lax.pow, "atan2": lax.atan2}
-    function = lambda x, y: [two[n](x, y) if n in two else getattr(lax, n)(x) for n in names]
-    compiled, _ = in_one_kernel(function, x, y)
-    wide = jax.jit(function)(x.astype(np.float32), y.astype(np.float32))
-    for name, found, exact in zip(names, compiled(x, y), wide, strict=True):
+    others: dict[str, Any] = {
+        "pow": lambda x, y, z: lax.pow(x, y),
+        "atan2": lambda x, y, z: lax.atan2(x, y),
+        "acosh": lambda x, y, z: lax.acosh(z),
+    }
+    function = lambda *xs: [others[n](*xs) if n in others else getattr(lax, n)(xs[0]) for n in names]
+    compiled, _ = in_one_kernel(function, *operands)
+    wide = jax.jit(function)(*[operand.astype(np.float32) for operand in operands])
+    for name, found, exact in zip(names, compiled(*operands), wide, strict=True):
         error = np.abs(np.asarray(found, np.float32) - exact)
         assert (error <= 0.51 * float(jnp.finfo(dtype).eps) * np.abs(exact)).all(), name
 
