@@ -43,7 +43,7 @@ FREE, MOST_ROUNDS = 0.05, 5
 LIMIT = 6.0
 """Seconds of rounds, beyond which there are fewer of them than asked for."""
 
-WIDTH, PATIENCE = 0.04, 3.0
+WIDTH, PATIENCE = 0.04, 1.0
 """The 95% interval that further rounds are for, as a share of the median, and for how many seconds they go on."""
 
 SPINNING = 0.03
