@@ -45,7 +45,7 @@ program."""
 SHARE = 0.2
 """Of the whole program's time: what such a region must be expected to gain."""
 
-RATIO = 1.25
+RATIO = 1.35
 """How many times the kernel's XLA's time must be expected to be. Both are predicted, so that this is a margin."""
 
 WHILE_RUNS = 10

@@ -44,10 +44,13 @@ class Machine:
     wake: float = 10_000.0
 
     def moving(self, size: int, threads: float) -> float:
-        """Nanoseconds that reading or writing so many bytes once takes, by so many threads."""
+        """Nanoseconds that reading or writing so many bytes once takes, by so many threads.
+
+        What does not fit into a cache finds nothing there of the run before: the lines needed first went first.
+        """
         if size <= self.near * threads:
             return size / (self.near_rate * threads)
-        return min(size, self.shared) / self.shared_rate + max(0, size - self.shared) / self.memory_rate
+        return size / (self.shared_rate if size <= self.shared else self.memory_rate)
 
 
 FRESH = 32 << 20
