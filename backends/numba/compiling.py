@@ -7,9 +7,7 @@ passes, memory for the code in an engine of Numba's. Here LLVM's passes run once
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -28,6 +26,7 @@ from numba.core.typed_passes import PreLowerStripPhis as StripPhis
 from numba.core.untyped_passes import DeadBranchPrune, FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 
 from graphopt.backends.numba.vecmath.intrinsics import intrinsic_like
+from graphopt.rewrite.passes import without_collections
 
 KERNEL_SIGNATURE = types.uintp(types.uintp, types.intp, types.intp, types.intp)
 """The signature of a kernel: (table of buffers, phase, start, stop); returns 0."""
@@ -157,21 +156,9 @@ def text_of(kernel: Any, debug: bool = False) -> str:
     return str(_module(kernel, KERNEL_SIGNATURE, debug))
 
 
-@contextlib.contextmanager
-def _without_collections() -> Iterator[None]:
-    """Numba makes many small objects, and each full collection goes through all of JAX's too: a tenth of a second."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def _module(function: Any, signature: Any, debug: bool = False) -> Any:
     """A function as LLVM's optimized module."""
-    with global_compiler_lock, _without_collections():
+    with global_compiler_lock, without_collections():  # a full one takes a tenth of a second
         library, described = _lowered(function, signature.args, signature.return_type, debug)
         module = library._get_module_for_linking()
         module.link_in(llvm.parse_assembly(str(_entry(cpu_target.target_context, described))))

@@ -231,7 +231,7 @@ class NumbaEngine:
     def ways(self, body: Graph, any_order: bool) -> tuple[str, ...]:
         """The ways in which the loops of a body can be written, the one first that is expected to be fastest.
 
-        None where it has parts that do not need each other: each of them has its own.
+        Empty where it has parts that do not need each other: each of them has its own.
         """
         found: dict[str, float] = {}
         summed, _ = expanded(body)

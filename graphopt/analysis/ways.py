@@ -17,10 +17,10 @@ from graphopt.analysis.columns import (
 )
 from graphopt.analysis.cumulative import accumulate_columns, is_beside
 from graphopt.analysis.derive import Derivation, write_outputs
+from graphopt.analysis.grouping import ALONE
 from graphopt.analysis.in_place import is_update_in_place, write_update
 from graphopt.analysis.loops import LOOPS, write_loop
 from graphopt.analysis.parts import accumulate, cut_together, reduce_in_parts
-from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE
 from graphopt.analysis.scattering import SCATTERS, scatter
 from graphopt.analysis.sorting import SORT, sort
 from graphopt.analysis.tiled import crossed_axes, sides, write_in_blocks
@@ -31,9 +31,6 @@ from graphopt.ir.node import Node
 
 Write = Callable[[Derivation], None]
 
-WHOLE = (SORT, TOP_K, *CUMULATIVE, CUMLOGSUMEXP, *SCATTERS, *LOOPS)
-"""Operations that are the last of their kernel."""
-
 
 def ways(body: Graph, any_order: bool = True, every: bool = False) -> Iterator[tuple[str, Write]]:
     """The ways in which the loop program of a body may be written, each with its name.
@@ -41,7 +38,7 @@ def ways(body: Graph, any_order: bool = True, every: bool = False) -> Iterator[t
     any_order: whether sums and products may be reordered. every: also those that are only measured.
     """
     rank = len(body.outputs[0].aval.shape)
-    whole = next((n for n in body.nodes if n.op in WHOLE), None)
+    whole = next((n for n in body.nodes if n.op in ALONE), None)
 
     def prepare(derivation: Derivation, done: Collection[Node] = ()) -> None:
         for node in body.nodes:

@@ -95,8 +95,8 @@ def run_pipeline(graph: Graph, passes: Sequence[Pass], context: Context) -> tupl
 
 @contextmanager
 def without_collections() -> Iterator[None]:
-    """Without the collector of cyclic garbage: passes make many objects and few cycles, and each run of it goes through
-    all that the process holds."""
+    """Without the collector of cyclic garbage: passes, and compilers of kernels, make many objects and few cycles, and
+    each run of it goes through all that the process holds."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -17,6 +17,7 @@ from graphopt.ops.make import BROADCAST, CONVERT, full, make
 from graphopt.passes.rules.contraction import axes_of
 from graphopt.passes.rules.moving import (
     IOTA,
+    OF_EACH_ROW,
     RESHAPE,
     Uses,
     applied,
@@ -218,15 +219,8 @@ def sum_of_one_chosen(node: Node, uses: Uses) -> Node | None:
     if list(mask.axes) != left or x.aval.shape != shape or shape[axis] < LEAST_CHOSEN:
         return None
     rows = reshaped(transposed(x, [*left, axis]), (node.aval.size, shape[axis]))
-    numbers = GatherDimensionNumbers(
-        offset_dims=(),
-        collapsed_slice_dims=(1,),
-        start_index_map=(1,),
-        operand_batching_dims=(0,),
-        start_indices_batching_dims=(0,),
-    )
     places = reshaped(mask.other, (node.aval.size,))
-    return reshaped(_gathered(rows, places, numbers, (1, 1)), node.aval.shape)
+    return reshaped(_gathered(rows, places, OF_EACH_ROW, (1, 1)), node.aval.shape)
 
 
 def _gathered(x: Node, places: Node, numbers: GatherDimensionNumbers, sizes: tuple[int, ...]) -> Node:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from jax.extend.core import primitives as p
+from jax.lax import GatherDimensionNumbers
 
 from graphopt.ir.attrs import Attrs
 from graphopt.ir.node import Node, constant, is_comparable
@@ -18,6 +19,15 @@ denormals are flushed, by their place in the array."""
 
 TRANSPOSE, RESHAPE, SQUEEZE, REV = map(op_of, (p.transpose_p, p.reshape_p, p.squeeze_p, p.rev_p))
 SLICE, CONCATENATE, PAD, IOTA = map(op_of, (p.slice_p, p.concatenate_p, p.pad_p, p.iota_p))
+
+OF_EACH_ROW = GatherDimensionNumbers(
+    offset_dims=(),
+    collapsed_slice_dims=(1,),
+    start_index_map=(1,),
+    operand_batching_dims=(0,),
+    start_indices_batching_dims=(0,),
+)
+"""How elements of each row of a matrix are gathered, by their places in it."""
 
 Shape = tuple[int, ...]
 Uses = Callable[[Node], int]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from jax.extend.core import primitives as p
-from jax.lax import GatherDimensionNumbers, GatherScatterMode, ScatterDimensionNumbers
+from jax.lax import GatherScatterMode, ScatterDimensionNumbers
 
 from graphopt.ir.attrs import Attrs
 from graphopt.ir.node import Node, project
@@ -15,6 +15,7 @@ from graphopt.ir.op import PROJECT, op_of
 from graphopt.ops.make import BROADCAST, CONVERT, full, make, scalar
 from graphopt.passes.rules.moving import (
     IOTA,
+    OF_EACH_ROW,
     REV,
     Uses,
     applied,
@@ -139,16 +140,9 @@ def _at_places(x: Node, axis: int, places: Node) -> Node:
         found = make(SUB, _spread(last, places.aval.shape), places) if backwards else places
         return make(CONVERT, found, new_dtype=x.aval.dtype, weak_type=x.aval.weak_type)
     rows = _as_rows(x, axis)
-    numbers = GatherDimensionNumbers(
-        offset_dims=(),
-        collapsed_slice_dims=(1,),
-        start_index_map=(1,),
-        operand_batching_dims=(0,),
-        start_indices_batching_dims=(0,),
-    )
     attrs = Attrs(
         {
-            "dimension_numbers": numbers,
+            "dimension_numbers": OF_EACH_ROW,
             "slice_sizes": (1, 1),
             "indices_are_sorted": False,
             "unique_indices": True,
