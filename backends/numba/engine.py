@@ -25,7 +25,7 @@ from graphopt.analysis.products import declined as declined_product
 from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE, REDUCE, REDUCTIONS, axes_of, is_arg
 from graphopt.analysis.scattering import SCATTERS
 from graphopt.analysis.scattering import declined as declined_scatter
-from graphopt.analysis.sorting import SORT
+from graphopt.analysis.sorting import SORT, declined_sort
 from graphopt.analysis.top_k import TOP_K
 from graphopt.analysis.top_k import declined as declined_top_k
 from graphopt.analysis.ways import ways
@@ -159,9 +159,9 @@ class NumbaEngine:
             return _declined_combination(node) or declined_scatter(node)
         if node.op is TOP_K:
             return declined_top_k(node)
-        if node.op is SORT and any(n.aval.dtype.kind == "c" for n in node.inputs[: node.attrs["num_keys"]]):
-            return "sort by complex keys"
-        if node.op is IOTA or node.op is SORT:
+        if node.op is SORT:
+            return declined_sort(node)
+        if node.op is IOTA:
             return None
         if node.op is DOT:
             return declined_product(node)

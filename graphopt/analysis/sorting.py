@@ -64,6 +64,20 @@ SHARES = 16
 """Into how many shares blocks of rows are divided, each with memory for the keys of one."""
 
 
+def declined_sort(node: Node) -> str | None:
+    """Why no kernel is made of a sort; None where one is.
+
+    Kernels sort stably. An unstable sort may give what belongs to equal keys in any order, but one program is to have
+    one result: it stays with the engine whose order its author has seen.
+    """
+    keys = node.attrs["num_keys"]
+    if any(n.aval.dtype.kind == "c" for n in node.inputs[:keys]):
+        return "sort by complex keys"
+    if not node.attrs["is_stable"] and keys < len(node.inputs):
+        return "an unstable sort of more than its keys, in which the order of equal keys is XLA's"
+    return None
+
+
 def sort(derivation: Derivation, node: Node) -> None:
     """The phase of a sort of any number of operands by the first `num_keys` of them."""
     _Sort(derivation, node).write()

@@ -80,3 +80,19 @@ def test_special_values_keep_their_order() -> None:
     x = np.tile(SPECIAL, 100)
     agrees(lambda x: (jnp.sort(x), jnp.argsort(x), jnp.sort(-x)), x)
     agrees(jax.vmap(jnp.sort), x.reshape(100, -1))
+
+
+def test_ties_of_an_unstable_sort_are_in_the_order_of_xla() -> None:
+    """A kernel is stable; what no rule says stays as it is, so that a program has one result."""
+    keys, places = drawn("bool", (300,)), np.arange(300)
+    jitted = graphopt.jit(lambda *operands: lax.sort(operands, num_keys=1, is_stable=False), backend="numba")
+    report = jitted.explain(keys, places)
+    assert not report.kernels
+    assert any("unstable sort" in note for note in report.notes)
+    np.testing.assert_array_equal(
+        jitted(keys, places), jax.jit(lambda *operands: lax.sort(operands, num_keys=1, is_stable=False))(keys, places)
+    )
+
+
+def test_an_unstable_sort_of_keys_alone() -> None:
+    agrees(lambda x: lax.sort(x, is_stable=False), drawn("int8", (1009,)))
