@@ -96,7 +96,7 @@ def handler_object(major: int, minor: int) -> tuple[str, bytes]:
         """Asks for huge pages under large new memory: touching it first is what most of its first writing takes."""
         if size >= numba.uintp(LARGE):
             start = (memory + numba.uintp(PAGE - 1)) & ~numba.uintp(PAGE - 1)
-            madvise(start, (size - (start - memory)) & ~numba.uintp(PAGE - 1), MADV_HUGEPAGE)
+            madvise(start, size - (start - memory), MADV_HUGEPAGE)
 
     @inner
     def run(frame: Any, record: Any) -> None:
