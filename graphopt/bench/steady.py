@@ -59,20 +59,23 @@ class Disagreement(ValueError):
     """The results of graphopt and of jax.jit are not the same."""
 
 
-def measure(program: Program, repeats: int) -> Row:
-    """Measure a program; a row with an error where it cannot be compiled or the results differ."""
+def measure(program: Program, repeats: int, jits: Mapping[str, Callable[..., Any]] = JITS) -> Row:
+    """Measure a program; a row with an error where it cannot be compiled or the results differ.
+
+    jits: what compiles it for each of the contenders of JITS.
+    """
     try:
-        return _measure(program, repeats)
+        return _measure(program, repeats, jits)
     except (GraphoptError, jax.errors.JaxRuntimeError, NotImplementedError, TypeError, ValueError) as error:
         return Row(program.name, error=f"{type(error).__name__}: {error}")
 
 
-def _measure(program: Program, repeats: int) -> Row:
+def _measure(program: Program, repeats: int, jits: Mapping[str, Callable[..., Any]]) -> Row:
     gc.collect()
     args = program.arguments()
     # JAX keeps the traces of functions inside (jax.nn.relu, say): without this, who comes first pays for both.
     equations = len(jax.make_jaxpr(program.make())(*args).eqns)
-    first, functions, memory, same = compiled(program, args)
+    first, functions, memory, same = compiled(program, args, jits)
     result = functions["jax"](*args)
     agree(functions["graphopt"](*args), result)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves((args, result)))
@@ -91,7 +94,7 @@ def _measure(program: Program, repeats: int) -> Row:
 
 
 def compiled(
-    program: Program, args: tuple[Any, ...]
+    program: Program, args: tuple[Any, ...], jits: Mapping[str, Callable[..., Any]] = JITS
 ) -> tuple[dict[str, float], dict[str, Callable[..., Any]], dict[str, int] | None, bool]:
     """The program under each jit: seconds of tracing, lowering and compiling, the function, bytes of memory.
 
@@ -101,7 +104,7 @@ def compiled(
     functions: dict[str, Callable[..., Any]] = {}
     memory: dict[str, int] = {}
     texts: list[str] = []
-    for name, jit in JITS.items():
+    for name, jit in jits.items():
         functions[name] = jit(program.make())
         start = time.perf_counter()
         executable = functions[name].lower(*args).compile()  # type: ignore[attr-defined]
@@ -110,7 +113,7 @@ def compiled(
         if size is not None:
             memory[name] = size
         texts.append(instructions(executable.as_text()))
-    return first, functions, memory if len(memory) == len(JITS) else None, len(set(texts)) == 1
+    return first, functions, memory if len(memory) == len(jits) else None, len(set(texts)) == 1
 
 
 def instructions(text: str) -> str:
