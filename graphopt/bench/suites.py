@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 import graphopt
 from graphopt.backends.xla.target import Target
-from graphopt.bench import limited, models, numerics, operations, steady, streamed, unrolled
+from graphopt.bench import limited, models, numerics, operations, rewritten, steady, streamed, unrolled
 from graphopt.bench.measure import rounds, timed
 from graphopt.bench.programs import DEPTHS, Program, renewed
 from graphopt.bench.rows import Row, measure_of
@@ -94,6 +94,9 @@ SUITES: dict[str, Suite] = {
     ),
     "streamed": Suite(
         "programs with a large array in the middle", lambda: [make() for make in streamed.STREAMED], steady.measure
+    ),
+    "rewritten": Suite(
+        "programs that one pass is for", lambda: [make() for make in rewritten.REWRITTEN], steady.measure
     ),
     "limited": Suite(
         "programs in 60% of the memory that they take under jax.jit",

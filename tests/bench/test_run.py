@@ -23,12 +23,13 @@ CASES = {
     "call": ("tree", "a tree of 4 arrays"),
     "programs": ("softmax", "softmax regression with Adam"),
     "streamed": ("distances", "distances, 1000x64"),
+    "rewritten": ("inv", "inv(A)·b, 500"),
     "limited": ("CNN", "CNN training step"),
     "unrolled": ("LSTM", "LSTM, gradient, 16 steps, unrolled"),
     "ops": ("tanh, 1k", "tanh, 1k: f32[1000]"),
 }
 MEASURES = {"compile": ("first call",), "call": ("call",)} | dict.fromkeys(
-    ("programs", "streamed", "limited", "unrolled", "ops"), ("warm", "fresh", "first call")
+    ("programs", "streamed", "rewritten", "limited", "unrolled", "ops"), ("warm", "fresh", "first call")
 )
 FIELDS = {"format", "machine", "device", "python", "jax", "graphopt", "complete", "cache_bytes", "peak_process_bytes"}
 
@@ -238,14 +239,15 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 
 def test_unknown_suites_are_named_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "unknown suite fast, slow; known: compile, call, programs, streamed, limited, unrolled, ops" in refused(
-        capsys, "slow", "call", "fast"
+    assert (
+        "unknown suite fast, slow; known: compile, call, programs, streamed, rewritten, limited, unrolled, ops"
+        in refused(capsys, "slow", "call", "fast")
     )
 
 
 def test_a_text_that_no_case_has_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
-        "no case of compile, call, programs, streamed, limited, unrolled, ops has 'no such case' in its name"
+        "no case of compile, call, programs, streamed, rewritten, limited, unrolled, ops has 'no such case' in its name"
         in refused(capsys, "--only", "no such case")
     )
     assert "no case of call has 'steps' in its name" in refused(capsys, "call", "--only", "steps")
