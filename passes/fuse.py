@@ -90,6 +90,8 @@ class Fuse(Pass):
         new = fuser.graph(graph)
         for reason, count in fuser.declined.most_common():
             context.note(f"left to XLA: {reason}" + (f" ({count} times)" if count > 1 else ""))
+        for what, count in fuser.kept.items():
+            context.note(f"tile: {what}" + (f" ({count} times)" if count > 1 else ""))
         if fuser.kernels:
             kernels = f"{fuser.kernels} kernel{'s' * (fuser.kernels > 1)}"
             context.note(f"{self.engine.name}: {kernels} of {fuser.fused} operation{'s' * (fuser.fused > 1)}")
@@ -112,6 +114,7 @@ class _Fuser:
         self.inside: set[Graph] | None = None  # the graphs that may have kernels; None where all may
         self.left: set[tuple[Graph, Node]] = set()
         self.declined: Counter[str] = Counter()
+        self.kept: Counter[str] = Counter()
         self.kernels = self.fused = 0
         self.exact = context.options.numerics == "exact"
 
@@ -287,6 +290,7 @@ class _Fuser:
         else:
             for index, result in enumerate(group.results):
                 mapping[result] = project(node, index)
+        self.kept.update(plan.kept)
         self.kernels += 1
         self.fused += len(group.members)
 

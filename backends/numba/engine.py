@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +44,7 @@ from graphopt.ir.graph import Graph
 from graphopt.ir.loop import LoopProgram
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, op_of
+from graphopt.passes.tile import Tile
 
 # fmt: off
 _SAME_BITS = [
@@ -120,6 +121,7 @@ class NumbaEngine:
     """Kernels for a CPU, compiled by Numba."""
 
     name: str = "numba"
+    tile: Tile = field(default=Tile(scalar_cost), repr=False)
 
     def unavailable(self) -> str | None:
         """Why the engine cannot be used here at all; None where it can."""
@@ -217,7 +219,8 @@ class NumbaEngine:
         source, launch = source_of(program, any_order), _launch(program)
         key = kernel_key(source, launch)
         _planned.setdefault(key, Planned(program, any_order, source, launch))
-        return Plan(key, best.work, kernel_time(program, scalar_cost, this_machine()), best.evaluations)
+        time = kernel_time(program, scalar_cost, this_machine())
+        return Plan(key, best.work, time, best.evaluations, best.kept)
 
     def time(self, key: int, machine: Machine) -> float:
         """Nanoseconds that a run of what was planned is expected to take on a machine."""
@@ -262,6 +265,11 @@ class NumbaEngine:
             written = [(part, self._best(part[0], any_order, small)[1]) for part in parts]
             best = Derivation(summed, self.cost, small)
             write_beside(best, written)
+        tiled = self.tile.run(best.program)
+        best.take(tiled.program, tiled.kept)
+        for node, times in tiled.saved.items():
+            best.evaluations[node] -= times
+            best.work -= self.cost(node) * times
         best.evaluations |= {old: best.evaluations[new] for old, new in mapping.items() if old is not new}
         return best
 

@@ -33,7 +33,7 @@ def sort_by_need(block: Block) -> None:
     that is read must not be written again afterwards.
     """
     statements = block.statements
-    reads, writes = [set(_reads(s)) for s in statements], [set(_writes(s)) for s in statements]
+    reads, writes = [set(reads_of(s)) for s in statements], [set(writes_of(s)) for s in statements]
     local = {s.local.name: k for k, s in enumerate(statements) if isinstance(s, Let)}
     readers, writers = _places(reads), _places(writes)
     before = [_before(k, reads[k] | writes[k], readers, writers, local) for k in range(len(statements))]
@@ -77,7 +77,8 @@ def _before(
     return sorted(found - {k})
 
 
-def _reads(statement: Statement) -> Iterator[str]:
+def reads_of(statement: Statement, inside: bool = True) -> Iterator[str]:
+    """The names of locals, variables and buffers that a statement reads. inside: also those in it."""
     if isinstance(statement, Let | Set):
         yield from _of(statement.value)
     elif isinstance(statement, Accumulate):
@@ -92,9 +93,9 @@ def _reads(statement: Statement) -> Iterator[str]:
         yield from (name for at, _, _ in statement.within for name in at.variables())
     elif isinstance(statement, When | While):
         yield from _of(statement.condition)
-    for block in blocks_of(statement):
+    for block in blocks_of(statement) if inside else ():
         for inner in block.statements:
-            yield from _reads(inner)
+            yield from reads_of(inner)
 
 
 def _of(value: Expression) -> Iterator[str]:
@@ -108,7 +109,8 @@ def _of(value: Expression) -> Iterator[str]:
     yield from (v.name for v in values if isinstance(v, Local))
 
 
-def _writes(statement: Statement) -> Iterator[str]:
+def writes_of(statement: Statement) -> Iterator[str]:
+    """The names of locals and buffers that a statement writes, or those in it."""
     if isinstance(statement, Let | Set | Accumulate):
         yield statement.local.name
     elif isinstance(statement, Store):
@@ -119,7 +121,7 @@ def _writes(statement: Statement) -> Iterator[str]:
         yield from (buffer.name for buffer in (statement.keys, statement.places) if buffer is not None)
     for block in blocks_of(statement):
         for inner in block.statements:
-            yield from _writes(inner)
+            yield from writes_of(inner)
 
 
 def blocks_of(statement: Statement) -> tuple[Block, ...]:

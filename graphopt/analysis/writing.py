@@ -152,6 +152,7 @@ class Writer:
         self.in_place: dict[Node, int] = {}  # operands that a result, by its number, is written over
         self.scratch: list[Buffer] = []
         self.tiles: list[Buffer] = []
+        self.kept: tuple[str, ...] = ()  # what loops find in tiles, as text
         self.columns: SideBySide | None = None  # of the phase that is being written
         self.phases: list[Phase] = []
         self.works: list[float] = []  # of each phase, nanoseconds on one core
@@ -175,6 +176,12 @@ class Writer:
         buffers = (*self.inputs.values(), *self.outputs, *self.scratch, *self.tiles)
         in_place = tuple((self.inputs[node], self.outputs[number]) for node, number in self.in_place.items())
         return LoopProgram(buffers, tuple(self.phases), in_place)
+
+    def take(self, program: LoopProgram, kept: tuple[str, ...]) -> None:
+        """Replaces the phases by those of a program with more tiles. kept: what is in them, as text."""
+        self.kept = kept
+        self.phases = list(program.phases)
+        self.tiles = [buffer for buffer in program.buffers if buffer.role == "tile"]
 
     # ---- statements
 
