@@ -1,8 +1,9 @@
 """Work sharing on XLA's own thread pool.
 
 A phase's range is cut into chunks of `grain` iterations; phases beside each other have one row of chunks. A counter
-hands them out; the calling thread works like the others and never waits for a thread that has not started, so it cannot
-deadlock whatever else the pool does. The state of a loop is counted by reference, for a scheduled task may start after
+hands them out, many at a time as long as many are left (guided self-scheduling; Polychronopoulos and Kuck, 1987), so
+that a thread goes through memory in long stretches and all of them end together. The calling thread works like the
+others and never waits for a thread that has not started, so it cannot deadlock whatever else the pool does. The state of a loop is counted by reference, for a scheduled task may start after
 the call that scheduled it has returned: it then finds no chunk left and touches nothing but the state.
 
 A thread of the pool that has done its work looks for more for some microseconds before it sleeps. To hand work to one
@@ -37,8 +38,24 @@ from graphopt.backends.numba.records import ADDRESS, BESIDE, CELL, EXTENT, GRAIN
 AWAKE = 15_000
 """Nanoseconds for which a thread of the pool looks for more work: measured, about twenty."""
 
+SHARES = 4
+"""What a thread takes at once is this part of its equal share of what is left."""
+
 # The state of one loop, in bytes from its start; the last are the arguments by which XLA schedules a task.
-NEXT, DONE, REFERENCES, HELPERS, CHUNKS, KERNEL, BUFFERS, FIRST, WORDS, API_OF, ARGUMENTS = (8 * i for i in range(11))
+(
+    NEXT,
+    DONE,
+    REFERENCES,
+    HELPERS,
+    SHARED_BY,
+    CHUNKS,
+    KERNEL,
+    BUFFERS,
+    FIRST,
+    WORDS,
+    API_OF,
+    ARGUMENTS,
+) = (8 * i for i in range(12))
 SIZE = ARGUMENTS + 40
 
 cell, task_address = symbol(CELL), symbol(TASK)
@@ -60,22 +77,33 @@ def _chunks(words: Any, phase: int) -> Any:
 @inner
 def _work(state: Any) -> None:
     """Takes chunks until none is left. While there are more, further threads are asked to help."""
-    chunks, first, words = load_atomic(state, CHUNKS), load_atomic(state, FIRST), load(state, WORDS)
+    chunks, shares = load_atomic(state, CHUNKS), SHARES * load_atomic(state, SHARED_BY)
     while True:
-        chunk = fetch_add(state, NEXT, 1)
+        count = max(1, (chunks - load_atomic(state, NEXT)) // shares)
+        chunk = fetch_add(state, NEXT, count)
         if chunk >= chunks:
             return
-        if chunk + 1 < chunks:
+        count = min(count, chunks - chunk)
+        if chunk + count < chunks:
             _ask(state)
-        phase = 0
+        _run(state, chunk, count)
+        fetch_add(state, DONE, count)
+
+
+@inner
+def _run(state: Any, chunk: int, count: int) -> None:
+    """Runs `count` chunks from one on: those of a phase in one call."""
+    words, phase = load(state, WORDS), 0
+    while count > 0:
         while chunk >= _chunks(words, phase):
             chunk -= _chunks(words, phase)
             phase += 1
+        together = min(count, _chunks(words, phase) - chunk)
         grain = _number(words, phase, GRAIN)
-        start = chunk * grain
-        stop = min(_number(words, phase, EXTENT), start + grain)
-        call_kernel(load(state, KERNEL), load(state, BUFFERS), first + phase, start, stop)
-        fetch_add(state, DONE, 1)
+        stop = min(_number(words, phase, EXTENT), (chunk + together) * grain)
+        number = load_atomic(state, FIRST) + phase
+        call_kernel(load(state, KERNEL), load(state, BUFFERS), number, chunk * grain, stop)
+        chunk, count = chunk + together, count - together
 
 
 @inner
@@ -139,7 +167,9 @@ def _share(frame: Any, kernel: Any, buffers: Any, first: int, chunks: int, words
     store(state, NEXT, numba.uintp(0))
     store(state, DONE, numba.uintp(0))
     store(state, REFERENCES, numba.uintp(1))
-    store(state, HELPERS, numba.uintp(_threads(api, context) - 1))
+    threads = _threads(api, context)
+    store(state, HELPERS, numba.uintp(threads - 1))
+    store(state, SHARED_BY, numba.uintp(max(1, threads)))
     store(state, CHUNKS, numba.uintp(chunks))
     store(state, KERNEL, kernel)
     store(state, BUFFERS, buffers)
