@@ -3,8 +3,9 @@
 A phase's range is cut into chunks of `grain` iterations; phases beside each other have one row of chunks. A counter
 hands them out, many at a time as long as many are left (guided self-scheduling; Polychronopoulos and Kuck, 1987), so
 that a thread goes through memory in long stretches and all of them end together. The calling thread works like the
-others and never waits for a thread that has not started, so it cannot deadlock whatever else the pool does. The state of a loop is counted by reference, for a scheduled task may start after
-the call that scheduled it has returned: it then finds no chunk left and touches nothing but the state.
+others and never waits for a thread that has not started, so it cannot deadlock whatever else the pool does. The state
+of a loop is counted by reference, for a scheduled task may start after the call that scheduled it has returned: it then
+finds no chunk left and touches nothing but the state.
 
 A thread of the pool that has done its work looks for more for some microseconds before it sleeps. To hand work to one
 that is awake takes less than one microsecond; to wake one takes ten of the caller's, and it comes later still. So
