@@ -25,6 +25,7 @@ from jax.sharding import Sharding
 from graphopt import advice
 from graphopt.backends.xla.region import RegionCall
 from graphopt.backends.xla.target import Rewrite
+from graphopt.bind import bind
 from graphopt.compile import rewrite_jaxpr
 from graphopt.config import Options, read_bytes
 from graphopt.errors import UntriedJaxWarning
@@ -478,6 +479,10 @@ def _devices(given: Any) -> int:
 def _jax_jit(function: Callable[..., Any], options: Options, jax_options: dict[str, Any]) -> Any:
     """What `jax.jit` makes of a function and its options; pickled as what it was made of, which JAX's own is not."""
     jitted: Any = jax_jit(_traceable(function, options), **jax_options)
+    if _dispatch is not None:
+        from graphopt.jax_internals import with_operands
+
+        jitted = with_operands(jitted, bind)
     jitted.__reduce_ex__ = lambda protocol: (_jax_jit, (function, options, jax_options))
     return jitted
 

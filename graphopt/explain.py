@@ -24,7 +24,8 @@ from graphopt.analysis.local import devices_in
 from graphopt.backends.reference import drawn
 from graphopt.backends.xla.staging import jaxpr_of
 from graphopt.backends.xla.target import Target
-from graphopt.compile import optimize_graph
+from graphopt.bind import bind, bound_graph
+from graphopt.compile import context_for, optimize_graph
 from graphopt.config import Options
 from graphopt.debug import user_lines
 from graphopt.ir.graph import Graph, make_graph, nested_graphs
@@ -269,7 +270,9 @@ def report_of(name: str, closed: ClosedJaxpr, options: Options, devices: int = 1
     traced, sources = traced_graph(closed, options)
     target = target_of(traced, devices)
     given, decision = _tuned_for(closed, options, target) if options.tuning else (options, None)
-    graph, records = optimize_graph(traced, sources, given, target, timed=True)
+    bound, binding = bound_graph(traced, context_for(options, sources, target, timed=True))
+    graph, records = optimize_graph(bound, sources, given, target, timed=True)
+    records = (*binding, *records)
     return Report(name, options, target, records, traced, graph, cost_of(traced), cost_of(graph), sources, decision)
 
 
@@ -286,8 +289,9 @@ def traced_graph(closed: ClosedJaxpr, options: Options) -> tuple[Graph, Sources]
 
 
 def region_of(closed: ClosedJaxpr) -> tuple[Graph, Sources]:
-    """The graph of a traced program as it is lowered: what the function has captured is among its operands."""
-    graph, sources = graph_of(closed)
+    """The graph of a traced program as it is lowered for a call: what the function has captured is an operand."""
+    bound = bind(closed)
+    graph, sources = graph_of(closed if bound is None else bound[0])
     return next((n.subgraphs[0].graph for n in graph.nodes if n.op.name == OPTIMIZED_CALL), graph), sources
 
 
@@ -301,6 +305,8 @@ def program_hash(graph: Graph, sources: Sources, options: Options, target: Targe
 def _tuned_for(closed: ClosedJaxpr, options: Options, target: Target) -> tuple[Options, Decision | None]:
     """`options` with what was measured of the program as it is lowered said of it as it is shown; and that."""
     lowered = program_hash(*region_of(closed), options, target)
-    shown = program_hash(*traced_graph(closed, options), options, target)
+    traced, sources = traced_graph(closed, options)
+    bound, _ = bound_graph(traced, context_for(options, sources, target))
+    shown = program_hash(bound, sources, options, target)
     known = tuple(replace(each, program=shown) for each in options.tuning if each.program == lowered)
     return replace(options, tuning=known or options.tuning), known[0] if known else None

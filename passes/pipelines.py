@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graphopt.errors import OptionError
+from graphopt.passes.bind import Bind
 from graphopt.passes.chunk import Chunk
 from graphopt.passes.contract import Contract
 from graphopt.passes.dead import Dead
@@ -16,10 +17,22 @@ from graphopt.passes.simplify import Simplify
 from graphopt.passes.solve import Solve
 from graphopt.rewrite.passes import Pass
 
-STANDARD: tuple[Pass, ...] = (Inline(), Reroll(), Fold(), Simplify(), Contract(), Solve(), Hoist(), Dead(), Chunk())
+STANDARD: tuple[Pass, ...] = (
+    Inline(),
+    Reroll(),
+    Fold(),
+    Simplify(),
+    Bind(),
+    Contract(),
+    Solve(),
+    Hoist(),
+    Dead(),
+    Chunk(),
+)
 """Calls first, for everything else sees more without them; then unrolled loops, while their steps are alike, for what
 is rolled is not gone through again and again; then constants; then the algebra of single operations, which
-leaves less in loops to look at; then the order in which products of several arrays are multiplied out, and what is
+leaves less in loops to look at; then, where the values of large constants are known, what depends on them alone is
+computed; then the order in which products of several arrays are multiplied out, and what is
 multiplied with an inverse after that; then what leaves loops; then what nobody reads any more goes; last, what is too
 large for the caches is computed in blocks."""
 

@@ -22,6 +22,7 @@ LEVELS = (
     ("backends",),
     ("debug", "drawing"),
     ("compile", "plan"),
+    ("bind",),
     ("explain", "shrink", "verify"),
     ("choices", "tune"),
     ("api",),

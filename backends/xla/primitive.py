@@ -14,7 +14,7 @@ import jax
 from jax.extend.core import ClosedJaxpr
 
 from graphopt import jax_internals as internals
-from graphopt.backends.xla.region import Region, RegionCall
+from graphopt.backends.xla.region import SMALL_CONSTANT, Region, RegionCall
 from graphopt.backends.xla.target import Rewrite, Target
 from graphopt.config import Options
 from graphopt.errors import PassError
@@ -25,9 +25,6 @@ for _path in ("api.py", "jax_internals.py", "backends"):
     internals.hide_frames(str(_PACKAGE / _path))
 
 NAME = "optimized_call"
-
-SMALL_CONSTANT = 1024
-"""Captured arrays of up to this many elements stay constants of the program, where passes can read them."""
 
 
 def optimized_call(rewrite: Rewrite) -> RegionCall:

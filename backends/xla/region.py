@@ -15,6 +15,9 @@ import jax
 RegionCall = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
 """`call(function, options, args, kwargs)`: what `function(*args, **kwargs)` returns, by the optimized program."""
 
+SMALL_CONSTANT = 1024
+"""Captured arrays of up to this many elements stay constants of the program, where passes can read them."""
+
 
 class Region:
     """The call `function(*args, **kwargs)`, as a function from its tracers to its traced results.

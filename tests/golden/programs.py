@@ -502,3 +502,33 @@ REROLL: dict[str, Case] = {
     "first step differs": (first_step_differs, (X, X)),
     "effects stay": (steps_with_effects, (X,)),
 }
+
+
+BIND = {
+    "prepared weights": """
+        graph @main(%0: f32[2]) {
+          %1: f32[2,2] = constant(1.0, 2.0, 3.0, 4.0)
+          %2: f32[2,2] = add(%1, %1)
+          %3: f32[2,2] = mul(%2, %1)
+          %4: f32[2,2] = sub(%3, %1)
+          %5: f32[2] = reduce_sum[axes=(0,), out_sharding=None](%4)
+          %6: f32[2] = mul(%5, %0)
+          %7: f32[2] = reduce_sum[axes=(1,), out_sharding=None](%3)
+          return %6, %7
+        }""",
+    "larger than what it is made of": """
+        graph @main(%0: f32[3,4]) {
+          %1: f32[4] = constant(1.0, 2.0, 3.0, 4.0)
+          %2: f32[4] = neg(%1)
+          %3: f32[3,4] = broadcast_in_dim[broadcast_dimensions=(1,), shape=(3, 4), sharding=None](%2)
+          %4: f32[3,4] = mul(%0, %3)
+          return %4
+        }""",
+    "nothing constant": """
+        graph @main(%0: f32[2]) {
+          %1: f32[2] = constant(1.0, 2.0)
+          %2: f32[2] = mul(%0, %1)
+          %3: f32[2] = add(%2, %1)
+          return %3
+        }""",
+}

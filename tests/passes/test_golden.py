@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from graphopt.analysis.liveness import peak_bytes
+from graphopt.bind import compute
 from graphopt.config import Options
 from graphopt.ir.check import check
 from graphopt.ir.graph import Graph
 from graphopt.ir.parse import parse
 from graphopt.ir.sources import Sources
+from graphopt.passes.bind import Bind
 from graphopt.passes.chunk import Chunk
 from graphopt.passes.contract import Contract
 from graphopt.passes.dead import Dead
@@ -25,7 +27,7 @@ from graphopt.rewrite.passes import Context, Pass
 from graphopt.trace.jaxpr import trace_function
 
 from ..golden.printing import golden_text
-from ..golden.programs import CHUNK, CONTRACT, DEAD, FOLD, HOIST, INLINE, REMATERIALIZE, REROLL, Case
+from ..golden.programs import BIND, CHUNK, CONTRACT, DEAD, FOLD, HOIST, INLINE, REMATERIALIZE, REROLL, Case
 
 FOLDER = Path(__file__).parents[1] / "golden"
 
@@ -47,6 +49,11 @@ def test_inline(name: str) -> None:
 @pytest.mark.parametrize("name", FOLD)
 def test_fold(name: str) -> None:
     compare("fold", name, parse(cleandoc(FOLD[name])), Sources(), [(Fold(), False)])
+
+
+@pytest.mark.parametrize("name", BIND)
+def test_bind(name: str) -> None:
+    compare("bind", name, parse(cleandoc(BIND[name])), Sources(), [(Bind(compute, work=0), False)])
 
 
 @pytest.mark.parametrize("name", DEAD)
@@ -83,6 +90,7 @@ def test_no_file_is_left_over() -> None:
     cases = {"inline": INLINE, "fold": FOLD, "dead": DEAD, "hoist": HOIST, "contract": CONTRACT, "chunk": CHUNK}
     cases["reroll"] = REROLL
     cases["rematerialize"] = REMATERIALIZE
+    cases["bind"] = BIND
     expected = {path(step, name) for step, names in cases.items() for name in names}
     assert set(FOLDER.glob("*-*.txt")) == expected
 

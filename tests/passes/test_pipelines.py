@@ -36,6 +36,7 @@ def test_none_is_the_standard_pipeline() -> None:
         "reroll",
         "fold",
         "simplify",
+        "bind",
         "contract",
         "solve",
         "hoist",
@@ -54,7 +55,10 @@ def test_names_and_passes_mix() -> None:
 @pytest.mark.parametrize(
     "passes, message",
     [
-        (["inlin"], "unknown pass 'inlin'; known: inline, reroll, fold, simplify, contract, solve, hoist, dead, chunk"),
+        (
+            ["inlin"],
+            "unknown pass 'inlin'; known: inline, reroll, fold, simplify, bind, contract, solve, hoist, dead, chunk",
+        ),
         ("inline", r"not the string 'inline': write \('inline',\)"),
         ([Inline], "a pass is a name or an instance of"),
         ([None], "a pass is a name or an instance of"),
