@@ -64,7 +64,8 @@ def batched(case: Case) -> Program | None:
 
 
 def differentiated(case: Case) -> Program | None:
-    """The gradient of a weighted sum of the case's results; None where no float comes in or none goes out.
+    """The gradient of a weighted sum of the case's results; None where no float comes in or none goes out, and where
+    the case raises an error when it is traced.
 
     The weights differ, since a plain sum hides much: that of a softmax has no gradient at all.
     """
@@ -73,7 +74,10 @@ def differentiated(case: Case) -> Program | None:
     tree: Any
     leaves, tree = jax.tree.flatten(args)
     variable = [is_inexact(jnp.result_type(leaf)) for leaf in leaves]
-    results = jax.tree.leaves(jax.eval_shape(case.function, *args))
+    try:
+        results = jax.tree.leaves(jax.eval_shape(case.function, *args))
+    except Exception:  # noqa: BLE001 - the case as it is shows that it is the same error
+        return None
     if not any(variable) or not any(is_inexact(result.dtype) for result in results):
         return None
 

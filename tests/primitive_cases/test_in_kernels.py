@@ -1,8 +1,9 @@
 """JAX's own primitive cases with backend="numba": what kernels can take runs in them, and every case is as it was.
 
 The counts at the end say how many cases ran whole in Numba, how many in part and how many in XLA, and of what was left
-to XLA how often for which reason. A run takes one case of some primitives, drawn by the seed; all of them, under vmap
-and grad too, run with `pytest -m exhaustive tests/primitive_cases/test_in_kernels.py`.
+to XLA how often for which reason. A run takes one case of some primitives, drawn by the seed; all of them run with
+`pytest -m exhaustive tests/primitive_cases/test_in_kernels.py::test_every_case`, and those under vmap and grad, which
+take several times as long, with `test_every_case_transformed` in its place.
 """
 
 import functools
@@ -17,7 +18,7 @@ from graphopt.ops.kernel import KERNEL
 
 from .cases import Case, all_cases, sample
 from .comparison import compare, plain
-from .test_primitive_cases import Tally, bounded_memory, by_name, check
+from .test_primitive_cases import PLAIN, TRANSFORMED, Tally, bounded_memory, by_name, check
 
 __all__ = ["bounded_memory"]
 
@@ -55,6 +56,12 @@ def test_sampled_case(case: Case, tally: Tally) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("case", by_name(all_cases()))
 def test_every_case(case: Case, tally: Tally) -> None:
-    check(case, numba_jit, tally)
+    check(case, numba_jit, tally, PLAIN)
     with jax.enable_x64(case.x64):
         where_it_ran(case, tally)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("case", by_name(all_cases()))
+def test_every_case_transformed(case: Case, tally: Tally) -> None:
+    check(case, numba_jit, tally, TRANSFORMED)
