@@ -15,6 +15,9 @@ import numpy as np
 with jax.enable_x64(True):
     from jax._src.internal_test_util import test_harnesses
 
+OPTION_OF_A_CONVERTER = re.compile(r"_enable_?xla_(True|False)")
+"""In the names of cases that JAX lists once for each of its values: the function is the same."""
+
 NEEDS_64_BITS = re.compile(r"float64|int64|complex128")
 
 
@@ -47,6 +50,14 @@ def all_cases() -> tuple[Case, ...]:
         if not crashes(harness)
     ]
     return tuple(sorted(cases, key=lambda case: case.name))
+
+
+def grouped(cases: Sequence[Case]) -> tuple[tuple[Case, ...], ...]:
+    """The cases, those that are the same function together: they differ in the drawn arguments alone."""
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(OPTION_OF_A_CONVERTER.sub("", case.name), []).append(case)
+    return tuple(map(tuple, groups.values()))
 
 
 def crashes(harness: test_harnesses.Harness) -> bool:

@@ -1,6 +1,6 @@
 """Whether a `jit` does what `jax.jit` does: the same bits, the same but for rounding, or the same kind of error."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -52,6 +52,17 @@ def plain(case: Case) -> Program:
     """The case itself."""
     (args,) = case.arguments(1)
     return lambda jit: jit(fresh(case.function))(*args)
+
+
+def plain_of_each(cases: Sequence[Case]) -> Program:
+    """Cases of one function, which is compiled once."""
+    draws = [args for case in cases for args in case.arguments(1)]
+
+    def program(jit: Jit) -> Any:
+        compiled = jit(fresh(cases[0].function))
+        return [compiled(*args) for args in draws]
+
+    return program
 
 
 def batched(case: Case) -> Program | None:

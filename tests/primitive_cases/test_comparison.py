@@ -1,5 +1,6 @@
 """The comparison of primitive cases notices what is wrong: here it is given jits that are."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from .cases import Case, all_cases, sample
-from .comparison import Program, batched, compare, differ_by_rounding, differentiated, plain
+from .cases import Case, all_cases, grouped, sample
+from .comparison import Program, batched, compare, differ_by_rounding, differentiated, plain, plain_of_each
 
 SINE = Case("sine", "sin", jnp.sin, lambda generator: [generator.standard_normal(3).astype(np.float32)])
 ZERO = Case("zero", "mul", lambda x: 0 * x, lambda generator: [np.array([-1.0, np.nan], np.float32)])
@@ -88,6 +89,19 @@ def test_a_sample_has_every_primitive_and_follows_its_seed() -> None:
     assert len(drawn) == len({case.name for case in drawn}) == 200
     assert drawn == sample(cases, 200, seed=1)
     assert drawn != sample(cases, 200, seed=2)
+
+
+def test_cases_of_one_function_are_compared_together() -> None:
+    groups = grouped(all_cases())
+    assert sorted(case.name for cases in groups for case in cases) == sorted(case.name for case in all_cases())
+    assert {len(cases) for cases in groups} == {1, 2}
+    for first, second in random.Random(1).sample([cases for cases in groups if len(cases) == 2], 20):
+        with jax.enable_x64(first.x64):
+            texts = [jax.jit(case.function).lower(*case.arguments(1)[0]).as_text() for case in (first, second)]
+        assert texts[0] == texts[1]
+    assert compare(plain_of_each([COUNT, COUNT]), mapped(lambda x: x)) == "same bits"
+    with pytest.raises(AssertionError):
+        compare(plain_of_each([COUNT, COUNT]), mapped(lambda x: x + (x == x[0])))
 
 
 def test_both_widths_of_types_are_covered() -> None:

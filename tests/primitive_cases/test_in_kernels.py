@@ -16,9 +16,9 @@ import pytest
 import graphopt
 from graphopt.ops.kernel import KERNEL
 
-from .cases import Case, all_cases, sample
-from .comparison import compare, plain
-from .test_primitive_cases import PLAIN, TRANSFORMED, Tally, bounded_memory, by_name, check
+from .cases import Case, all_cases, grouped, sample
+from .comparison import compare, plain, plain_of_each
+from .test_primitive_cases import TRANSFORMED, Tally, bounded_memory, by_name, check
 
 __all__ = ["bounded_memory"]
 
@@ -54,11 +54,13 @@ def test_sampled_case(case: Case, tally: Tally) -> None:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("case", by_name(all_cases()))
-def test_every_case(case: Case, tally: Tally) -> None:
-    check(case, numba_jit, tally, PLAIN)
-    with jax.enable_x64(case.x64):
-        where_it_ran(case, tally)
+@pytest.mark.parametrize("cases", [pytest.param(cases, id=cases[0].name) for cases in grouped(all_cases())])
+def test_every_case(cases: tuple[Case, ...], tally: Tally) -> None:
+    with jax.enable_x64(cases[0].x64):
+        outcome = compare(plain_of_each(cases), numba_jit, rounding=True)
+        for case in cases:
+            tally("primitive cases in kernels", outcome)
+            where_it_ran(case, tally)
 
 
 @pytest.mark.exhaustive
