@@ -36,7 +36,7 @@ from graphopt.backends.numba.emit import source_of
 from graphopt.backends.numba.frame import check_version
 from graphopt.backends.numba.objects import Launch, add_kernel, kernel_key
 from graphopt.backends.numba.records import LARGE
-from graphopt.backends.numba.scalar import DTYPES, FUNCTIONS, SCALARS, reason
+from graphopt.backends.numba.scalar import DTYPES, FUNCTIONS, SCALARS, expression, reason
 from graphopt.errors import EngineError
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.aval import is_floating
@@ -337,7 +337,7 @@ def _launch(program: LoopProgram) -> Launch:
 
 def _declined_combination(node: Node) -> str | None:
     combine, dtype = SCATTERS[node.op], node.aval.dtype
-    known = combine is None or SCALARS[combine](EMPTY, [dtype, dtype], dtype, ["x", "y"]) is not None
+    known = combine is None or expression(combine, EMPTY, [dtype, dtype], dtype, ["x", "y"]) is not None
     return None if known else f"{node.op.name} of {dtype}"
 
 

@@ -152,6 +152,22 @@ def test_moves_keep_every_bit(dtype: str) -> None:
             close(a, b, 0.0, "moves")
 
 
+@each_width
+def test_scatters(dtype: str) -> None:
+    """The smaller of two complex numbers is left to XLA."""
+    with wide(dtype):
+        x, updates, index = random(dtype, (7, 3)), random(dtype, (5, 3)), np.array([0, 4, 4, 9, 1], np.int32)
+        for method in ("set", "add", "subtract", "multiply", "min", "max"):
+            function = lambda x, updates, index, method=method: getattr(x.at[index], method)(updates, mode="drop")
+            if method == "set":
+                function = lambda x, updates, index: x.at[index[:2]].set(updates[:2])
+            jitted = graphopt.jit(function, backend="numba")
+            close(jitted(x, updates, index), jax.jit(function)(x, updates, index), 4, method)
+            report = jitted.explain(x, updates, index)
+            scatters = [n.op.name for kernel in report.kernels for n in kernel.body.nodes if "scatter" in n.op.name]
+            assert len(scatters) == (method not in ("min", "max")), (method, report.notes)
+
+
 def test_a_chain_is_vectorized() -> None:
     x = random("complex64", (1000,))
     text = llvm_of(lambda x, y: x * y + y * 2 - x, x, x)
