@@ -74,9 +74,6 @@ def fits(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
 
 Step = Callable[[Values], Any]
 
-SIZE = 200
-"""No value has more elements."""
-
 
 def is_float(x: Any) -> bool:
     return bool(jnp.issubdtype(x.dtype, jnp.floating))
@@ -347,8 +344,8 @@ STEPS: dict[str, Step] = {
 }
 
 
-def take_step(name: str, seed: int, known: list[Any]) -> Any:
-    """The value of one step; None where no known value has a type for it."""
+def take_step(name: str, seed: int, known: list[Any], size: int = 200) -> Any:
+    """The value of one step; None where no known value has a type for it, and where it has more than `size` elements."""
     values = Values(np.random.default_rng(seed), known)
     try:
         # Without NumPy's warnings of what a constant becomes in a narrow type.
@@ -356,4 +353,4 @@ def take_step(name: str, seed: int, known: list[Any]) -> Any:
             result = STEPS[name](values)
     except (LookupError, TypeError, ValueError, OverflowError, NotImplementedError):
         return None
-    return result if result.size <= SIZE and not jax.dtypes.issubdtype(result.dtype, jax.dtypes.extended) else None
+    return result if result.size <= size and not jax.dtypes.issubdtype(result.dtype, jax.dtypes.extended) else None

@@ -408,14 +408,15 @@ def blocks(draw: st.DrawFn, depth: int, effects: bool) -> Block:
 
 
 @st.composite
-def programs(draw: st.DrawFn, exact: bool = False) -> Program:
-    """A program. exact: without operations of floats that round, so that it has the same bits however it is fused."""
+def programs(draw: st.DrawFn, exact: bool = False, effects: bool = True) -> Program:
+    """A program. exact: without operations of floats that round, so that it has the same bits however it is fused.
+    effects: whether it may have any, and Refs."""
     argument = st.tuples(st.sampled_from(DTYPES), st.sampled_from(SHAPES), st.integers(0, 10))
     arguments = tuple(draw(st.lists(argument, min_size=1, max_size=4)))
-    functions = tuple(draw(st.lists(blocks(1, True), max_size=2)))
+    functions = tuple(draw(st.lists(blocks(1, effects), max_size=2)))
     main = Block(
         captured=tuple(range(len(arguments))),
-        steps=tuple(draw(st.lists(steps(2, True), min_size=4, max_size=10))),
+        steps=tuple(draw(st.lists(steps(2, effects), min_size=4, max_size=10))),
         outputs=tuple(draw(st.lists(numbers, min_size=2, max_size=5))),
     )
     return Program(functions, main, arguments, exact)
