@@ -144,7 +144,7 @@ backends = st.sampled_from(["numba", "auto"])
 
 
 @seed(SEED)
-@settings(quiet, max_examples=40)
+@settings(quiet, max_examples=15)
 @given(calls(), numerics, backends, st.booleans())
 def test_all_passes(call: Call, numerics: str, backend: str, eager: bool) -> None:
     passes_agree(call, numerics, backend, eager)
@@ -169,7 +169,7 @@ def test_all_passes_on_ten_thousand_programs(part: int, tally: Callable[[str, st
 
 
 @seed(SEED)
-@settings(quiet, max_examples=5)
+@settings(quiet, max_examples=3)
 @given(calls(), backends, st.booleans())
 def test_compiled(call: Call, backend: str, eager: bool) -> None:
     compiled_agrees(call, backend, eager)
