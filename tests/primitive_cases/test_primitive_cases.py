@@ -6,7 +6,7 @@ A run takes a sample, drawn by the seed in its header, with at least one case of
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -18,6 +18,8 @@ from .cases import Case, all_cases, sample
 from .comparison import Jit, Program, batched, compare, differentiated, plain
 
 Tally = Callable[[str, str], None]
+Programs = dict[str, Callable[[Case], Program | None]]
+"""What may be made of a case, by the subject under which it is counted."""
 
 SAMPLE_SIZE = 200
 CASES_BETWEEN_CLEARINGS = 100
@@ -33,11 +35,11 @@ def bounded_memory() -> Iterator[None]:
         jax.clear_caches()
 
 
-PLAIN = {"primitive cases": plain}
-TRANSFORMED = {"primitive cases under vmap": batched, "primitive cases under grad": differentiated}
+PLAIN: Programs = {"primitive cases": plain}
+TRANSFORMED: Programs = {"primitive cases under vmap": batched, "primitive cases under grad": differentiated}
 
 
-def check(case: Case, jit: Jit, tally: Tally, programs: Mapping[str, Callable[[Case], Program | None]]) -> None:
+def check(case: Case, jit: Jit, tally: Tally, programs: Programs = PLAIN | TRANSFORMED) -> None:
     """Compare programs that are made of the case; all that fails is raised together."""
     failures: list[Exception] = []
     with jax.enable_x64(case.x64):
@@ -62,7 +64,7 @@ def by_name(cases: list[Case] | tuple[Case, ...]) -> list[Any]:
 
 @pytest.mark.parametrize("case", by_name(sample(all_cases(), SAMPLE_SIZE, int(os.environ["GRAPHOPT_TEST_SEED"]))))
 def test_sampled_case(case: Case, tally: Tally) -> None:
-    check(case, graphopt.jit, tally, PLAIN | TRANSFORMED)
+    check(case, graphopt.jit, tally)
 
 
 @pytest.mark.exhaustive
