@@ -38,6 +38,7 @@ from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.nests import SMALL, NestWriter
 from graphopt.analysis.ordered import Accumulator, accumulator
 from graphopt.analysis.reductions import MIN, OR, REDUCE, REDUCTIONS, Reduction, axes_of, is_arg
+from graphopt.analysis.symmetry import in_order, symmetries
 from graphopt.analysis.windows import SELECTED, WINDOWS, window_fold
 from graphopt.analysis.writing import CHAINED, Element, Part
 from graphopt.ir.attrs import EMPTY
@@ -74,9 +75,12 @@ class Derivation(NestWriter):
         super().__init__(body, cost, small)
         self.combined: dict[Node, Callable[[Indices], Value]] = {}  # how else elements of a node are found
         self.folds: dict[Node, Callable[[Indices], Fold]] = {}  # what is left of a reduction that was done in parts
+        self.symmetries = symmetries(body)
 
     def value(self, node: Node, at: Indices) -> Value:
         """One element of a node, computed in the outermost block that it can be computed in."""
+        if node in self.symmetries:
+            at = in_order(at, self.symmetries[node])
         return self._once((node, at), at, lambda: self._compute(node, at))
 
     def _compute(self, node: Node, at: Indices) -> Value:
