@@ -52,7 +52,7 @@ def bind(closed: ClosedJaxpr) -> Bound | None:
     values = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
     known = [isinstance(v, Var) and v in values and may_be_passed(values[v]) for v in call.invars]
     given = [values[v] for v, k in zip(call.invars, known, strict=True) if k]
-    if not any(map(is_large, given)):
+    if sum(value.nbytes for value in given) < LARGE:
         return None
     program, _ = bound_program(internals.with_known(call.params["call_jaxpr"], known, given), options)
     # What is neither large nor small stays a constant, though not one that passes look into.
@@ -123,7 +123,7 @@ def bound_graph(graph: Graph, context: Context) -> tuple[Graph, tuple[PassRecord
     if not isinstance(step, Bind) or not has_internals():
         return graph, ()
     opened = Inline().run(graph, context)
-    if not any(is_large_constant(node) for node in opened.nodes):
+    if sum(node.aval.nbytes for node in opened.nodes if is_bound(node)) < LARGE:
         return graph, ()
     before = [other for other in steps[:place] if other.name in BEFORE]
     found, records = run_pipeline(opened, [*before, replace(step, compute=compute)], context)
@@ -139,13 +139,13 @@ def has_internals() -> bool:
     return bool(jax_internals)
 
 
-BEFORE = ("inline", "fold", "simplify", "weights")
+BEFORE = ("inline", "fold", "simplify", "affine")
 """The passes that go before where values are known. Those that roll loops do not: they are for the rest alone."""
 
 
-def is_large_constant(node: Node) -> bool:
-    """Whether a node is a constant that would become an operand."""
-    return node.op is CONSTANT and may_be_passed(node.value) and is_large(node.value)
+def is_bound(node: Node) -> bool:
+    """Whether a node is a constant that is not small, and may be an operand."""
+    return node.op is CONSTANT and may_be_passed(node.value) and node.aval.size > SMALL_CONSTANT
 
 
 _kept: WeakValueDictionary[Node, jax.Array] = WeakValueDictionary()

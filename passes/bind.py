@@ -20,9 +20,10 @@ from jax import Array, lax
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.cost import cost_of
+from graphopt.analysis.known import known_nodes
 from graphopt.ir.graph import Graph, make_graph
 from graphopt.ir.node import COMPARED_ELEMENTS, Node, constant
-from graphopt.ir.op import CONSTANT, OCCURRENCE, PARAM, PROJECT
+from graphopt.ir.op import CONSTANT, PROJECT
 from graphopt.ops.contract import CONVOLUTION, DOT_GENERAL
 from graphopt.passes.rules.contraction import axes_of
 from graphopt.passes.rules.moving import transposed
@@ -102,22 +103,6 @@ class Bind(Pass):
             if cost.flops + cost.bytes >= self.work:
                 kept[node] = None
         return [node for node in graph.nodes if node in kept]
-
-
-def known_nodes(graph: Graph) -> set[Node]:
-    """The nodes that depend on constants alone, constants included: plain values without effects or a context."""
-    known: set[Node] = set()
-    for node in graph.nodes:
-        if node.op is CONSTANT:
-            is_known = node.aval.is_plain
-        elif node.op is PARAM or (node.op.primitive is None and node.op is not PROJECT):
-            is_known = False
-        else:
-            pure = not node.effects and node.context is None and OCCURRENCE not in node.attrs
-            is_known = pure and all(n in known for n in node.inputs) and all(a.is_plain for a in node.avals)
-        if is_known:
-            known.add(node)
-    return known
 
 
 def laid_out(graph: Graph, context: Context) -> Graph:

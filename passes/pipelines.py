@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graphopt.errors import OptionError
+from graphopt.passes.affine import Affine
 from graphopt.passes.bind import Bind
 from graphopt.passes.chunk import Chunk
 from graphopt.passes.contract import Contract
@@ -22,6 +23,7 @@ STANDARD: tuple[Pass, ...] = (
     Reroll(),
     Fold(),
     Simplify(),
+    Affine(),
     Bind(),
     Contract(),
     Solve(),

@@ -532,3 +532,31 @@ BIND = {
           return %3
         }""",
 }
+
+AFFINE = {
+    "batch norm": """
+        graph @main(%0: f32[3,2]) {
+          %1: f32[2,2] = constant(1.0, 2.0, 3.0, 4.0)
+          %2: f32[2] = constant(5.0, 6.0)
+          %3: f32[2] = constant(7.0, 8.0)
+          %4: f32[3,2] = dot_general[dimension_numbers=(((1,), (0,)), ((), ())), out_sharding=None, precision=None, preferred_element_type=None](%0, %1)
+          %5: f32[3,2] = broadcast_in_dim[broadcast_dimensions=(1,), shape=(3, 2), sharding=None](%2)
+          %6: f32[3,2] = broadcast_in_dim[broadcast_dimensions=(1,), shape=(3, 2), sharding=None](%3)
+          %7: f32[3,2] = sub(%4, %5)
+          %8: f32[3,2] = mul[out_dtype=None](%7, %6)
+          %9: f32[3,2] = add(%8, %5)
+          return %9
+        }""",
+    "rows and read twice stay": """
+        graph @main(%0: f32[2,2]) {
+          %1: f32[2,2] = constant(1.0, 2.0, 3.0, 4.0)
+          %2: f32[2] = constant(5.0, 6.0)
+          %4: f32[2,2] = dot_general[dimension_numbers=(((1,), (0,)), ((), ())), out_sharding=None, precision=None, preferred_element_type=None](%0, %1)
+          %5: f32[2,2] = broadcast_in_dim[broadcast_dimensions=(0,), shape=(2, 2), sharding=None](%2)
+          %6: f32[2,2] = mul[out_dtype=None](%4, %5)
+          %7: f32[2,2] = dot_general[dimension_numbers=(((1,), (0,)), ((), ())), out_sharding=None, precision=None, preferred_element_type=None](%6, %1)
+          %8: f32[2,2] = broadcast_in_dim[broadcast_dimensions=(1,), shape=(2, 2), sharding=None](%2)
+          %9: f32[2,2] = mul[out_dtype=None](%7, %8)
+          return %9, %7
+        }""",
+}

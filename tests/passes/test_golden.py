@@ -14,6 +14,7 @@ from graphopt.ir.check import check
 from graphopt.ir.graph import Graph
 from graphopt.ir.parse import parse
 from graphopt.ir.sources import Sources
+from graphopt.passes.affine import Affine
 from graphopt.passes.bind import Bind
 from graphopt.passes.chunk import Chunk
 from graphopt.passes.contract import Contract
@@ -27,7 +28,7 @@ from graphopt.rewrite.passes import Context, Pass
 from graphopt.trace.jaxpr import trace_function
 
 from ..golden.printing import golden_text
-from ..golden.programs import BIND, CHUNK, CONTRACT, DEAD, FOLD, HOIST, INLINE, REMATERIALIZE, REROLL, Case
+from ..golden.programs import AFFINE, BIND, CHUNK, CONTRACT, DEAD, FOLD, HOIST, INLINE, REMATERIALIZE, REROLL, Case
 
 FOLDER = Path(__file__).parents[1] / "golden"
 
@@ -49,6 +50,11 @@ def test_inline(name: str) -> None:
 @pytest.mark.parametrize("name", FOLD)
 def test_fold(name: str) -> None:
     compare("fold", name, parse(cleandoc(FOLD[name])), Sources(), [(Fold(), False)])
+
+
+@pytest.mark.parametrize("name", AFFINE)
+def test_affine(name: str) -> None:
+    compare("affine", name, parse(cleandoc(AFFINE[name])), Sources(), [(Affine(), False)])
 
 
 @pytest.mark.parametrize("name", BIND)
@@ -91,6 +97,7 @@ def test_no_file_is_left_over() -> None:
     cases["reroll"] = REROLL
     cases["rematerialize"] = REMATERIALIZE
     cases["bind"] = BIND
+    cases["affine"] = AFFINE
     expected = {path(step, name) for step, names in cases.items() for name in names}
     assert set(FOLDER.glob("*-*.txt")) == expected
 

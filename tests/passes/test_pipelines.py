@@ -36,6 +36,7 @@ def test_none_is_the_standard_pipeline() -> None:
         "reroll",
         "fold",
         "simplify",
+        "affine",
         "bind",
         "contract",
         "solve",
@@ -57,7 +58,7 @@ def test_names_and_passes_mix() -> None:
     [
         (
             ["inlin"],
-            "unknown pass 'inlin'; known: inline, reroll, fold, simplify, bind, contract, solve, hoist, dead, chunk",
+            "unknown pass 'inlin'; known: inline, reroll, fold, simplify, affine, bind, contract, solve, hoist, dead, chunk",
         ),
         ("inline", r"not the string 'inline': write \('inline',\)"),
         ([Inline], "a pass is a name or an instance of"),
