@@ -41,10 +41,11 @@ def complement_in(real: Real) -> Any:
         h = horner(t, rest)
         g = fma(t, h, first)
         g_lost = fma(t, h, first - g) + first_lost
-        # The quotient g / (1 + 2a), with what its division and the sum 1 + 2a leave.
+        # The quotient g / (1 + 2a), with what its division and the sum 1 + 2a leave. One division, which waits for none.
         below, below_lost = fast_two_sum(two * a, one)
-        quotient = g / below
-        left = (fma(-quotient, below_lost, fma(-quotient, below, g)) + g_lost) / below
+        inverse = one / below
+        quotient = g * inverse
+        left = (fma(-quotient, below_lost, fma(-quotient, below, g)) + g_lost) * inverse
         # exp(-a²) - 1, with what rounding a² leaves.
         square, square_lost = two_product(a, a)
         r, r_lost, q, n = reduced(-square)
