@@ -91,7 +91,7 @@ class Fuse(Pass):
         for reason, count in fuser.declined.most_common():
             context.note(f"left to XLA: {reason}" + (f" ({count} times)" if count > 1 else ""))
         for what, count in fuser.kept.items():
-            context.note(f"tile: {what}" + (f" ({count} times)" if count > 1 else ""))
+            context.note(what + (f" ({count} times)" if count > 1 else ""))
         if fuser.kernels:
             kernels = f"{fuser.kernels} kernel{'s' * (fuser.kernels > 1)}"
             context.note(f"{self.engine.name}: {kernels} of {fuser.fused} operation{'s' * (fuser.fused > 1)}")

@@ -44,6 +44,7 @@ from graphopt.ir.graph import Graph
 from graphopt.ir.loop import LoopProgram
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, op_of
+from graphopt.passes.split import Split
 from graphopt.passes.tile import Tile
 
 # fmt: off
@@ -122,6 +123,7 @@ class NumbaEngine:
 
     name: str = "numba"
     tile: Tile = field(default=Tile(scalar_cost), repr=False)
+    split: Split = field(default=Split(scalar_cost), repr=False)
 
     def unavailable(self) -> str | None:
         """Why the engine cannot be used here at all; None where it can."""
@@ -266,7 +268,8 @@ class NumbaEngine:
             best = Derivation(summed, self.cost, small)
             write_beside(best, written)
         tiled = self.tile.run(best.program)
-        best.take(tiled.program, tiled.kept)
+        program, loops = self.split.run(tiled.program)
+        best.take(program, (*(f"tile: {what}" for what in tiled.kept), *(f"split: {what}" for what in loops)))
         for node, times in tiled.saved.items():
             best.evaluations[node] -= times
             best.work -= self.cost(node) * times

@@ -41,7 +41,7 @@ def complement_in(real: Real) -> Any:
         h = horner(t, rest)
         g = fma(t, h, first)
         g_lost = fma(t, h, first - g) + first_lost
-        # The quotient g / (1 + 2a), with what its division and the sum 1 + 2a leave. One division, which waits for none.
+        # The quotient g / (1 + 2a), with what its division, which waits for no other, and the sum 1 + 2a leave.
         below, below_lost = fast_two_sum(two * a, one)
         inverse = one / below
         quotient = g * inverse
