@@ -19,6 +19,7 @@ from graphopt.ir.loop import (
     Block,
     Buffer,
     Expression,
+    Fetch,
     For,
     If,
     Let,
@@ -37,6 +38,9 @@ from graphopt.ir.loop import (
 from graphopt.ir.node import Node
 
 INDENT = "    "
+
+LINE = 64
+"""Bytes of a line of memory."""
 
 SHORT = 64
 """Steps of a vector loop that LLVM would unroll before it makes vectors, and then makes none, if it knew how many."""
@@ -106,6 +110,11 @@ class _Writer:
             yield from self.block(statement.then)
         elif isinstance(statement, Sort):
             yield self.sort(statement)
+        elif isinstance(statement, Fetch):
+            size = statement.buffer.dtype.itemsize
+            yield f"for ahead in range({-(-statement.count * size // LINE)}):"
+            fetch = f"fetch{'_to_write' if statement.write else ''}({statement.buffer.name}, "
+            yield f"{INDENT}{fetch}{index(statement.at * size)} + {LINE} * ahead)"
         else:
             keys, places = statement.keys, statement.places
             ranges = f"{index(statement.at)}, {statement.count}, {places.name}, {index(statement.to)}, {statement.k}"

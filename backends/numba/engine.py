@@ -44,6 +44,7 @@ from graphopt.ir.graph import Graph
 from graphopt.ir.loop import LoopProgram
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, op_of
+from graphopt.passes.fetch import FetchAhead
 from graphopt.passes.split import Split
 from graphopt.passes.tile import Tile
 
@@ -124,6 +125,7 @@ class NumbaEngine:
     name: str = "numba"
     tile: Tile = field(default=Tile(scalar_cost), repr=False)
     split: Split = field(default=Split(scalar_cost), repr=False)
+    fetch: FetchAhead = field(default=FetchAhead(), repr=False)
 
     def unavailable(self) -> str | None:
         """Why the engine cannot be used here at all; None where it can."""
@@ -269,7 +271,9 @@ class NumbaEngine:
             write_beside(best, written)
         tiled = self.tile.run(best.program)
         program, loops = self.split.run(tiled.program)
-        best.take(program, (*(f"tile: {what}" for what in tiled.kept), *(f"split: {what}" for what in loops)))
+        program, rows = self.fetch.run(program)
+        said = {self.tile.name: tiled.kept, self.split.name: loops, self.fetch.name: rows}
+        best.take(program, tuple(f"{name}: {what}" for name, every in said.items() for what in every))
         for node, times in tiled.saved.items():
             best.evaluations[node] -= times
             best.work -= self.cost(node) * times

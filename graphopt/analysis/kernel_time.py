@@ -22,6 +22,7 @@ from graphopt.ir.loop import (
     Block,
     Buffer,
     Expression,
+    Fetch,
     For,
     If,
     Let,
@@ -94,6 +95,9 @@ RADIX = 4
 
 COMPARED = 0.045
 """Nanoseconds of an element in one round of comparisons, where rows are sorted side by side."""
+
+FETCHED = 0.15
+"""Nanoseconds of a line of memory that is asked for before it is needed."""
 
 SCANNED = 0.3
 """Nanoseconds of an element that is found not to be among the smallest."""
@@ -201,6 +205,8 @@ class _Walk:
                 self.block(block, times * GUESSED, variable, extent)
         elif isinstance(statement, Sort | Smallest):
             self.core += times * sorting_time(statement)
+        elif isinstance(statement, Fetch):
+            self.core += times * FETCHED * statement.count * statement.buffer.dtype.itemsize / VECTOR
         elif isinstance(statement, Let | Set):
             self.expression(statement.value, statement.local.dtype, times, variable, extent, vectors)
         elif isinstance(statement, Accumulate):

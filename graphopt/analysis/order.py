@@ -9,6 +9,7 @@ from graphopt.ir.loop import (
     Apply,
     Block,
     Expression,
+    Fetch,
     For,
     If,
     Let,
@@ -85,7 +86,7 @@ def reads_of(statement: Statement, inside: bool = True) -> Iterator[str]:
         yield from (*_of(statement.local), *_of(statement.value))
     elif isinstance(statement, Store):
         yield from (*statement.at.variables(), *_of(statement.value))
-    elif isinstance(statement, Sort):
+    elif isinstance(statement, Sort | Fetch):
         yield from statement.at.variables()
     elif isinstance(statement, Smallest):
         yield from (statement.keys.name, *statement.at.variables(), *statement.to.variables())

@@ -297,7 +297,24 @@ class Smallest:
         yield f"{self.places.name}[{self.to} ...+ {self.k}] = places of the smallest of {of}"
 
 
-Statement = Let | Set | Accumulate | Store | For | If | When | While | Sort | Smallest
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Elements `at` to `at + count` of a buffer are needed soon: a hint, by which nothing is read or written.
+
+    They may lie beyond the end of the buffer. write: whether they are to be written only.
+    """
+
+    buffer: Buffer
+    at: Index
+    count: int
+    write: bool = False
+
+    def lines(self) -> Iterator[str]:
+        """Text."""
+        yield f"fetch {self.buffer.name}[{self.at} ...+ {self.count}]{' to write' if self.write else ''}"
+
+
+Statement = Let | Set | Accumulate | Store | For | If | When | While | Sort | Smallest | Fetch
 
 
 @dataclass(frozen=True, slots=True)
