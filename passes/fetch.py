@@ -34,8 +34,8 @@ from dataclasses import dataclass, replace
 from graphopt.ir.index import Index, Variable
 from graphopt.ir.loop import Block, Buffer, Fetch, For, Let, Load, LoopProgram, Phase, Store
 
-LARGE = 1 << 20
-"""Bytes of a buffer from which on it is not in a core's caches."""
+LARGE = 1 << 22
+"""Bytes of a buffer from which on it is not in the cores' own caches."""
 
 LEAST, MOST = 256, 1 << 14
 """Bytes of a row that is fetched: a few lines come by themselves, and many push the row before out of the cache."""

@@ -102,5 +102,5 @@ def test_kernels_that_fetch(dtype: str) -> None:
         loops = [loop for loop in kernel.inner_loops() if loop.name != "ahead"]
         assert len(loops) > 1 and all(loop.lanes > 1 for loop in loops), loops
         found, expected = (np.asarray(f(x), np.float64) for f in (function, jax.jit(jax.nn.softmax)))
-        tolerance = {"float32": 1e-5, "float64": 1e-13, "bfloat16": 2e-2}[dtype]
+        tolerance = {"float32": 1e-5, "float64": 1e-13, "bfloat16": 4e-2}[dtype]
         np.testing.assert_allclose(found, expected, rtol=tolerance)
