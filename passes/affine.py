@@ -26,8 +26,10 @@ from graphopt.ops.contract import CONVOLUTION, DOT_GENERAL
 from graphopt.ops.make import BROADCAST, full, make
 from graphopt.passes.rules.contraction import axes_of
 from graphopt.passes.rules.moving import broadcast, reshaped
+from graphopt.rewrite.driver import Firing
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import rebuild
+from graphopt.rewrite.rule import rewrites
 from graphopt.rewrite.safety import ADMITTED, kind_of
 
 ADD, SUB, MUL, DIV, NEG = map(op_of, (p.add_p, p.sub_p, p.mul_p, p.div_p, p.neg_p))
@@ -57,12 +59,18 @@ class Affine(Pass):
             return graph
 
         cores: dict[Node, Node] = {}
+        infos = context.sources.infos.get(graph, {})
 
         def visit(node: Node, inputs: tuple[Node, ...]) -> Node | None:
             if node.op in (DOT_GENERAL, CONVOLUTION):
                 cores[node] = node.with_inputs(inputs)
             found = chains.get(node)
-            return None if found is None else folded(found, cores[found.core])
+            if found is None or (context.limit is not None and len(context.firings) >= context.limit):
+                return None
+            new, lines = folded(found, cores[found.core]), infos.get(node, ())
+            safety = "reassociate" if node.aval.dtype.itemsize >= 4 else "nonfinite"
+            context.firings.append(Firing(scale_of_features, node, new, safety, lines))
+            return new
 
         context.note(f"scales of {len(chains)} products or convolutions moved into their constant weights")
         return rebuild(graph, context.sources, visit)
@@ -82,6 +90,12 @@ class Chain:
     of_weights: int | None = None
     scale: Node | None = None
     shift: Node | None = None
+
+
+@rewrites(p.mul_p, p.div_p, p.add_p, p.sub_p, safety={"f": "reassociate", "h": "nonfinite"}, law="distribution")
+def scale_of_features(node: Node) -> Node | None:
+    """dot(x, w) * s + b → dot(x, w * s) + b, where w, s and b are constants; found in graphs, not node by node"""
+    return None
 
 
 def affine_chains(graph: Graph, context: Context) -> dict[Node, Chain]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
-from graphopt.api import jit
+from graphopt.api import jit, verify
 from graphopt.backends.agreement import disagreement
 from graphopt.config import Options
 from graphopt.ir.check import check
@@ -122,3 +122,10 @@ def test_with_large_weights_the_scales_cost_nothing() -> None:
     report = jit(f).explain(x)
     assert not any(n.op.name in ("mul", "div", "sub") for n in report.graph.nodes if n.aval.shape == (4, 300))
     np.testing.assert_allclose(jit(f)(x), jax.jit(f)(x), rtol=1e-4, atol=1e-3)
+
+
+def test_checking_knows_how_far_results_may_move() -> None:
+    """With small weights, which are constants of the program, the pass is part of it."""
+    mean, scale = drawn(3), drawn(3)
+    record = verify(lambda x: (x @ W - mean) * scale + mean)(X)
+    assert any(done.step == "affine" and done.firings == 1 for done in record.passes)
