@@ -7,7 +7,6 @@ passes, memory for the code in an engine of Numba's. Here LLVM's passes run once
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -25,7 +24,7 @@ from numba.core.typed_passes import IRLegalization, NativeLowering, NoPythonBack
 from numba.core.typed_passes import PreLowerStripPhis as StripPhis
 from numba.core.untyped_passes import DeadBranchPrune, FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 
-from graphopt.backends.numba.vecmath.intrinsics import intrinsic_like
+from graphopt.backends.numba.translating import NotTranslatedError, translated
 from graphopt.rewrite.passes import without_collections
 
 KERNEL_SIGNATURE = types.uintp(types.uintp, types.intp, types.intp, types.intp)
@@ -99,37 +98,6 @@ def _lowered(function: Any, operands: tuple[Any, ...], result: Any, debug: bool 
     return library, compiled.fndesc
 
 
-def inner(function: Callable[..., Any]) -> Any:
-    """A function that others call: lowered alone, and compiled together with who calls it.
-
-    Not for long loops: those of sorts and of top_k are twice as fast where Numba has compiled each function by itself.
-    """
-    known: dict[tuple[Any, ...], tuple[_Library, Any]] = {}
-
-    def typed(typing: Any, *operands: Any) -> Any:
-        kinds = tuple(map(types.unliteral, operands))
-        if kinds not in known:
-            known[kinds] = _lowered(function, kinds, None)
-        library, described = known[kinds]
-
-        def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            context.active_code_library.add_linking_library(library)
-            return _call(context, builder, described, values)
-
-        return described.restype(*kinds), emit
-
-    return intrinsic_like(function, typed)
-
-
-def _call(context: Any, builder: Any, described: Any, values: Any) -> Any:
-    """A call of what Numba has lowered, which raises nothing."""
-    convention = context.call_conv
-    kind = convention.get_function_type(described.restype, described.argtypes)
-    function = cgutils.get_or_insert_function(builder.module, kind, described.llvm_func_name)
-    _, found = convention.call_function(builder, function, described.restype, described.argtypes, values)
-    return found
-
-
 @cache
 def _machine() -> Any:
     """This processor, with all that it can do, as LLVM knows it."""
@@ -158,12 +126,22 @@ def text_of(kernel: Any, debug: bool = False) -> str:
 
 def _module(function: Any, signature: Any, debug: bool = False) -> Any:
     """A function as LLVM's optimized module."""
-    with global_compiler_lock, without_collections():  # a full one takes a tenth of a second
+    with without_collections():  # a full one takes a tenth of a second
+        try:
+            module = llvm.parse_assembly(translated(function, signature, SYMBOL, debug))
+        except NotTranslatedError:
+            module = _by_numba(function, signature, debug)
+    module.verify()
+    _optimize(module)
+    return module
+
+
+def _by_numba(function: Any, signature: Any, debug: bool) -> Any:
+    """A function as the module that Numba's own compiler makes of it, not yet optimized."""
+    with global_compiler_lock:
         library, described = _lowered(function, signature.args, signature.return_type, debug)
         module = library._get_module_for_linking()
         module.link_in(llvm.parse_assembly(str(_entry(cpu_target.target_context, described))))
-    module.verify()
-    _optimize(module)
     return module
 
 
@@ -173,7 +151,11 @@ def _entry(context: Any, described: Any) -> Any:
     kinds = [context.get_value_type(kind) for kind in described.argtypes]
     entry = ir.Function(module, ir.FunctionType(context.get_value_type(described.restype), kinds), SYMBOL)
     builder = ir.IRBuilder(entry.append_basic_block())
-    builder.ret(_call(context, builder, described, entry.args))
+    convention = context.call_conv
+    kind = convention.get_function_type(described.restype, described.argtypes)
+    function = cgutils.get_or_insert_function(module, kind, described.llvm_func_name)
+    _, found = convention.call_function(builder, function, described.restype, described.argtypes, entry.args)
+    builder.ret(found)
     return module
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from graphopt.backends.numba.compiling import CALLBACK_SIGNATURE, inner, object_of
+from graphopt.backends.numba.compiling import CALLBACK_SIGNATURE, object_of
 from graphopt.backends.numba.frame import (
     API,
     ARGS,
@@ -55,6 +55,7 @@ from graphopt.backends.numba.records import (
     SLOTS,
     UNKNOWN,
 )
+from graphopt.backends.numba.translating import inlined
 
 table, forked_message, unknown_message = symbol(CELL), symbol(FORKED), symbol(UNKNOWN)
 
@@ -67,7 +68,7 @@ def task_object() -> tuple[str, bytes]:
 def handler_object(major: int, minor: int) -> tuple[str, bytes]:
     """The handler, compiled for a version of XLA's interface."""
 
-    @inner
+    @inlined
     def find(key: Any) -> Any:
         slots = load(table(), SLOTS)
         mask = load(slots, 0)
@@ -80,7 +81,7 @@ def handler_object(major: int, minor: int) -> tuple[str, bytes]:
                 return numba.uintp(0)
             slot = (slot + numba.uintp(1)) & mask
 
-    @inner
+    @inlined
     def failed(frame: Any, message: Any) -> Any:
         args = numba.uintp(malloc(32))
         store(args, 0, numba.uintp(32))
@@ -91,14 +92,14 @@ def handler_object(major: int, minor: int) -> tuple[str, bytes]:
         free(args)
         return error
 
-    @inner
+    @inlined
     def advise(memory: Any, size: Any) -> None:
         """Asks for huge pages under large new memory: touching it first is what most of its first writing takes."""
         if size >= numba.uintp(LARGE):
             start = (memory + numba.uintp(PAGE - 1)) & ~numba.uintp(PAGE - 1)
             madvise(start, size - (start - memory), MADV_HUGEPAGE)
 
-    @inner
+    @inlined
     def run(frame: Any, record: Any) -> None:
         inputs, results = np.intp(load(record, 8 * INPUTS)), np.intp(load(record, 8 * RESULTS))
         scratches, phases = np.intp(load(record, 8 * SCRATCHES)), np.intp(load(record, 8 * PHASES))

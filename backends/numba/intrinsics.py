@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import from_dtype, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 WORD = ir.IntType(64)
@@ -216,7 +215,8 @@ def tile_of(dtype: Any) -> Any:
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             kind = ir.ArrayType(context.get_data_type(element), size.literal_value)
-            memory = cgutils.alloca_once(builder, kind)
+            with builder.goto_entry_block():  # not filled with zeros, which takes LLVM long
+                memory = builder.alloca(kind)
             memory.align = ALIGNMENT
             return builder.ptrtoint(memory, WORD)
 

@@ -78,4 +78,6 @@ def function_of(source: str) -> Any:
     """The kernel as a Python function, for Numba to compile."""
     names = dict(NAMES)
     exec(compile(source, "<kernel>", "exec"), names)
-    return names["kernel"]
+    kernel = names["kernel"]
+    kernel.source = source
+    return kernel

@@ -19,7 +19,6 @@ from typing import Any
 import numba
 import numpy as np
 
-from graphopt.backends.numba.compiling import inner
 from graphopt.backends.numba.frame import API, CONTEXT, ERROR_DESTROY, THREADPOOL_NUM_THREADS, THREADPOOL_SCHEDULE
 from graphopt.backends.numba.memory import (
     call,
@@ -35,6 +34,7 @@ from graphopt.backends.numba.memory import (
     symbol,
 )
 from graphopt.backends.numba.records import ADDRESS, BESIDE, CELL, EXTENT, GRAIN, LAST, OF_PHASE, TASK, WAKES
+from graphopt.backends.numba.translating import inlined
 
 AWAKE = 15_000
 """Nanoseconds for which a thread of the pool looks for more work: measured, about twenty."""
@@ -62,20 +62,20 @@ SIZE = ARGUMENTS + 40
 cell, task_address = symbol(CELL), symbol(TASK)
 
 
-@inner
+@inlined
 def _number(words: Any, phase: int, which: int) -> Any:
     """Extent or grain of a phase."""
     return np.intp(load(words, 8 * (OF_PHASE * phase + which)))
 
 
-@inner
+@inlined
 def _chunks(words: Any, phase: int) -> Any:
     """Into how many chunks a phase is cut."""
     grain = _number(words, phase, GRAIN)
     return (_number(words, phase, EXTENT) + grain - 1) // grain
 
 
-@inner
+@inlined
 def _work(state: Any) -> None:
     """Takes chunks until none is left. While there are more, further threads are asked to help."""
     chunks, shares = load_atomic(state, CHUNKS), SHARES * load_atomic(state, SHARED_BY)
@@ -91,7 +91,7 @@ def _work(state: Any) -> None:
         fetch_add(state, DONE, count)
 
 
-@inner
+@inlined
 def _run(state: Any, chunk: int, count: int) -> None:
     """Runs `count` chunks from one on: those of a phase in one call."""
     words, phase = load(state, WORDS), 0
@@ -107,7 +107,7 @@ def _run(state: Any, chunk: int, count: int) -> None:
         chunk, count = chunk + together, count - together
 
 
-@inner
+@inlined
 def _ask(state: Any) -> None:
     """Schedules one more task where there is a thread for it. Who asks has a chunk to do: the call is still running."""
     if load_atomic(state, HELPERS) <= 0 or fetch_add(state, HELPERS, -1) <= 0:
@@ -118,7 +118,7 @@ def _ask(state: Any) -> None:
         _release(state)
 
 
-@inner
+@inlined
 def _release(state: Any) -> None:
     if fetch_add(state, REFERENCES, -1) == 1:
         free(state)
@@ -131,7 +131,7 @@ def task(state: Any) -> Any:
     return numba.uintp(0)
 
 
-@inner
+@inlined
 def _destroyed(api: Any, error: Any) -> bool:
     """Whether a call of XLA's interface returned an error, which is given back."""
     if error == 0:
@@ -145,7 +145,7 @@ def _destroyed(api: Any, error: Any) -> bool:
     return True
 
 
-@inner
+@inlined
 def _threads(api: Any, context: Any) -> int:
     """How many threads XLA's pool has; 1 where there is none."""
     args = numba.uintp(malloc(40))
@@ -160,7 +160,7 @@ def _threads(api: Any, context: Any) -> int:
     return 1 if failed else threads
 
 
-@inner
+@inlined
 def _share(frame: Any, kernel: Any, buffers: Any, first: int, chunks: int, words: Any) -> None:
     """All chunks of phases that run beside each other, with the pool's help. words: of the first, in the record."""
     api, context = load(frame, API), load(frame, CONTEXT)
@@ -188,7 +188,7 @@ def _share(frame: Any, kernel: Any, buffers: Any, first: int, chunks: int, words
     _release(state)
 
 
-@inner
+@inlined
 def run_phases(frame: Any, record: Any, words: Any, phases: int, buffers: Any) -> None:
     """Runs the phases of a kernel, those that run beside each other together. words: of the first, in the record."""
     kernel = load(record, 8 * ADDRESS)

@@ -19,9 +19,10 @@ import graphopt
 from graphopt import store
 from graphopt.backends.numba import objects
 from graphopt.backends.numba.code import load
-from graphopt.backends.numba.compiling import CALLBACK_SIGNATURE, inner, object_of, text_of
+from graphopt.backends.numba.compiling import CALLBACK_SIGNATURE, object_of, text_of
 from graphopt.backends.numba.engine import plan_by_key
 from graphopt.backends.numba.names import function_of
+from graphopt.backends.numba.translating import inlined
 from graphopt.backends.numba.vecmath.intrinsics import Number, float32, int32, scalar, select
 
 from .vectors import kernels_of
@@ -57,11 +58,11 @@ def test_a_kernel_needs_nothing_of_numba() -> None:
 
 
 def test_inner_functions_are_compiled_with_who_calls_them() -> None:
-    @inner
+    @inlined
     def twice(x: Any) -> Any:
         return x + x
 
-    @inner
+    @inlined
     def least(x: Any, y: Any) -> Any:
         if x < y:
             return twice(x)
