@@ -1,4 +1,4 @@
-"""Rules for matrix products: transposes go into their axis numbers, and what need not be summed is not."""
+"""Rules for matrix products, and convolutions that are such: what need not be moved or summed is not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ from graphopt.ir.node import Node
 from graphopt.ir.op import op_of
 from graphopt.ops.contract import DOT_GENERAL
 from graphopt.ops.make import BROADCAST, full, make
-from graphopt.passes.rules.moving import TRANSPOSE, Uses, applied, bounds, broadcast, reshaped, sliced, uniform
+from graphopt.passes.rules.moving import (
+    TRANSPOSE,
+    Uses,
+    applied,
+    bounds,
+    broadcast,
+    reshaped,
+    sliced,
+    transposed,
+    uniform,
+)
 from graphopt.rewrite.pattern import splat
 from graphopt.rewrite.rule import AnyRule, rewrites
 from graphopt.rewrite.safety import kind_of
@@ -226,7 +236,44 @@ def slice_of_product(node: Node, uses: Uses) -> Node | None:
     return product(inner, operands[0], operands[1], contracted, batch)
 
 
+@rewrites(p.conv_general_dilated_p, safety=REORDERED, law="reduction")
+def convolution_of_points(node: Node) -> Node | None:
+    """conv(x, w) → dot(x, w) where the window is one point, every point is read, and axes keep their order"""
+    x, w = node.inputs
+    attrs, numbers = node.attrs, node.attrs["dimension_numbers"]
+    plain = all(s == 1 for s in (*attrs["window_strides"], *attrs["lhs_dilation"])) and not any(
+        any(pair) for pair in attrs["padding"]
+    )
+    one_group = attrs["feature_group_count"] == attrs["batch_group_count"] == 1
+    out, into, *space = numbers.rhs_spec
+    if not plain or not one_group or not _one_dtype(node) or any(w.aval.shape[a] != 1 for a in space):
+        return None
+    matrix = reshaped(w, [w.aval.shape[a] for a in sorted((out, into))])
+    summed, rank = int(into > out), len(x.aval.shape)
+    feature = numbers.lhs_spec[1]
+    rest = [a for a in range(rank) if a != feature]
+    last = numbers.out_spec[1] == rank - 1
+    sides = (x, matrix) if last else (matrix, x)
+    contracted = ((feature,), (summed,)) if last else ((summed,), (feature,))
+    new = make(
+        DOT_GENERAL,
+        *sides,
+        dimension_numbers=(contracted, ((), ())),
+        precision=attrs["precision"] if last or not isinstance(attrs["precision"], tuple) else attrs["precision"][::-1],
+        preferred_element_type=attrs["preferred_element_type"],
+    )
+    # Where each axis of the product belongs: axes of the input by their roles, and the features.
+    role = {a: numbers.out_spec[numbers.lhs_spec.index(a)] for a in rest}
+    places = [role[a] for a in rest]
+    places = [*places, numbers.out_spec[1]] if last else [numbers.out_spec[1], *places]
+    order = [places.index(a) for a in range(rank)]
+    moved = [a for a in order if new.aval.shape[a] > 1]
+    # To move the elements of the result costs on some versions of XLA what the product saves.
+    return transposed(new, order) if moved == sorted(moved) else None
+
+
 RULES: tuple[AnyRule, ...] = (
+    convolution_of_points,
     product_over_nothing,
     product_of_transpose,
     product_of_one_matrix_pair,

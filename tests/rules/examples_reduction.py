@@ -210,6 +210,23 @@ WINDOWS = {
 }
 
 CONTRACTIONS = {
+    "convolution of points": (
+        on(lambda x, y: lax.conv(x, y, (1, 1), "VALID"), ((1, 3, 4, 5), F), ((6, 3, 1, 1), F), special=False),
+        on(
+            lambda x, y: lax.conv_general_dilated(
+                x, y, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=("high", "highest")
+            ),
+            ((2, 4, 5, 3), F),
+            ((1, 1, 3, 6), F),
+            special=False,
+        ),
+        on(
+            lambda x, y: lax.conv_general_dilated(x, y, (1,), "VALID", dimension_numbers=("CWN", "IOW", "WNC")),
+            ((3, 4, 2), F),
+            ((3, 5, 1), F),
+            special=False,
+        ),
+    ),
     "product over nothing": (
         on(lambda x, y: dot(x, y, ((1,), (0,))), ((3, 0), F), ((0, 5), F)),
         on(lambda x, y: dot(x, y, ((0,), (0,))), ((0,), "int8"), ((0,), "int8")),
