@@ -27,6 +27,7 @@ _FUNCTIONS: dict[str, tuple[float, float]] = {
     "expm1": (0.1, 0.3),
     "log": (0.13, 0.35),
     "log1p": (0.25, 0.65),
+    "log2": (0.15, 0.4),
     "sin": (0.55, 2.5),
     "cos": (0.55, 2.5),
     "tan": (0.8, 2.6),
@@ -47,7 +48,9 @@ _FUNCTIONS: dict[str, tuple[float, float]] = {
 }
 """Nanoseconds in float32 and in float64."""
 
-FUNCTIONS: Mapping[Op, tuple[float, float]] = {op_of(getattr(p, f"{n}_p")): cost for n, cost in _FUNCTIONS.items()}
+FUNCTIONS: Mapping[Op, tuple[float, float]] = {
+    op_of(getattr(p, f"{name}_p")): cost for name, cost in _FUNCTIONS.items() if hasattr(p, f"{name}_p")
+}
 
 CHOICES = {op_of(p.max_p), op_of(p.min_p)}
 """A NaN is the greatest and the least number, and -0.0 is less than 0.0: that takes some instructions."""

@@ -14,12 +14,15 @@ DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.float32), np.dtype(np.float64))
 # fmt: off
 _NAMES = [
     "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "cos", "cosh", "erf", "erf_inv", "erfc", "exp",
-    "exp2", "expm1", "log", "log1p", "logistic", "pow", "rsqrt", "sin", "sinh", "tan", "tanh",
+    "exp2", "expm1", "log", "log1p", "log2", "logistic", "pow", "rsqrt", "sin", "sinh", "tan", "tanh",
 ]
 # fmt: on
 
 VECMATH: dict[tuple[Op, np.dtype[Any]], None] = {
-    (op_of(getattr(p, f"{name}_p")), dtype): None for name in _NAMES for dtype in DTYPES
+    (op_of(primitive), dtype): None
+    for primitive in (getattr(p, f"{name}_p", None) for name in _NAMES)
+    if primitive is not None  # older versions of JAX make log2 of other operations
+    for dtype in DTYPES
 }
 """Operations and the dtypes of their operands, in order."""
 

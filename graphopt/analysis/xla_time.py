@@ -85,6 +85,7 @@ _FUNCTIONS: dict[str, tuple[float, float]] = {
     "expm1": (0.4, 0.7),
     "log": (0.2, 2.0),
     "log1p": (0.45, 2.5),
+    "log2": (0.2, 2.0),
     "sin": (1.5, 7.0),
     "cos": (1.5, 7.0),
     "tan": (6.0, 7.0),
@@ -115,7 +116,9 @@ _MOVED_OF_SERIES = {"0.10": 0.03}
 _SERIES = ".".join(jax.__version__.split(".")[:2])
 
 FUNCTIONS: Mapping[Op, tuple[float, float]] = {
-    op_of(getattr(p, f"{name}_p")): cost for name, cost in (_FUNCTIONS | _SLOWER.get(_SERIES, {})).items()
+    op_of(getattr(p, f"{name}_p")): cost
+    for name, cost in (_FUNCTIONS | _SLOWER.get(_SERIES, {})).items()
+    if hasattr(p, f"{name}_p")
 }
 
 _UNCOUNTED = (

@@ -35,6 +35,7 @@ UNARY: dict[str, tuple[Range, Numpy]] = {
     "expm1": ((-1, 1), np.expm1),
     "log": ((0.1, 10), np.log),
     "log1p": ((-0.5, 5), np.log1p),
+    "log2": ((0.1, 10), np.log2),
     "logistic": ((-5, 5), lambda x: 1 / (1 + np.exp(-x))),
     "floor": ((-10, 10), np.floor),
     "ceil": ((-10, 10), np.ceil),
@@ -129,7 +130,11 @@ OTHERS = (
 )
 
 ELEMENTWISE = (
-    *(Operation(name, getattr(lax, name), vectors(r), numpy) for name, (r, numpy) in UNARY.items()),
+    *(
+        Operation(name, getattr(lax, name), vectors(r), numpy)
+        for name, (r, numpy) in UNARY.items()
+        if hasattr(lax, name)  # older versions of JAX have no log2
+    ),
     *(Operation(name, getattr(lax, name), vectors(a, b), numpy) for name, (a, b, numpy) in BINARY.items()),
     *(Operation(name, f, vectors(*ranges, dtype="int32"), numpy) for name, (f, ranges, numpy) in BITS.items()),
     *OTHERS,

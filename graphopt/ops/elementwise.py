@@ -95,7 +95,8 @@ def _convert(attrs: Attrs, x: Array) -> Any:
 
 # fmt: off
 _COUNTED = [
-    "abs", "exp", "exp2", "expm1", "log", "log1p", "sqrt", "rsqrt", "cbrt", "square", "sign", "floor", "ceil", "round",
+    "abs", "exp", "exp2", "expm1", "log", "log1p", "log2", "sqrt", "rsqrt", "cbrt", "square", "sign", "floor", "ceil",
+    "round",
     "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "logistic", "erf",
     "erfc", "erf_inv", "lgamma", "digamma", "igamma", "igammac", "div", "rem", "pow", "integer_pow", "atan2", "clamp",
     "nextafter", "is_finite", "reduce_precision", "real", "imag", "complex", "conj", "population_count", "clz",

@@ -54,7 +54,7 @@ from graphopt.backends.numba.vecmath.inverse_hyperbolic import (
     atanh_f32,
     atanh_f64,
 )
-from graphopt.backends.numba.vecmath.logarithm import log1p_f32, log1p_f64, log_f32, log_f64
+from graphopt.backends.numba.vecmath.logarithm import log1p_f32, log1p_f64, log2_f32, log2_f64, log_f32, log_f64
 from graphopt.backends.numba.vecmath.power import (
     HALVES,
     cbrt_f32,
@@ -90,6 +90,7 @@ SCALAR_MATH: Mapping[tuple[Op, np.dtype[Any]], Any] = {
         (primitives.exp_p, exp_f32, exp_f64),
         (primitives.expm1_p, expm1_f32, expm1_f64),
         (primitives.log1p_p, log1p_f32, log1p_f64),
+        (getattr(primitives, "log2_p", None), log2_f32, log2_f64),
         (primitives.log_p, log_f32, log_f64),
         (primitives.logistic_p, logistic_f32, logistic_f64),
         (primitives.pow_p, pow_f32, pow_f64),
@@ -99,6 +100,7 @@ SCALAR_MATH: Mapping[tuple[Op, np.dtype[Any]], Any] = {
         (primitives.tan_p, tan_f32, tan_f64),
         (primitives.tanh_p, tanh_f32, tanh_f64),
     )
+    if primitive is not None  # older versions of JAX make log2 of other operations
     for dtype, function in zip(DTYPES, functions, strict=True)
 }
 """The function that computes an operation on elements of a dtype; of `pow`, where both operands have it."""
