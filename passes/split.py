@@ -93,7 +93,7 @@ class Split:
         for phase in program.phases:
             parts = self.parts(phase) if is_straight(phase) else []
             found = _Splitter(phase, len(tiles)).split(parts) if len(parts) > 1 else None
-            if found is None or sum(map(_bytes, (*tiles, *found[1]))) > self.most:
+            if found is None or sum(tile.nbytes for tile in (*tiles, *found[1])) > self.most:
                 phases.append(phase)
                 continue
             tiles += found[1]
@@ -233,7 +233,3 @@ def _handed(statements: Sequence[Statement]) -> list[float]:
             for between in range(number + 1, last.get(statement.local.name, -1) + 1):
                 found[between] += 2 * MOVE_NEAR * statement.local.dtype.itemsize
     return found
-
-
-def _bytes(buffer: Buffer) -> int:
-    return buffer.size * buffer.dtype.itemsize

@@ -101,7 +101,7 @@ class _Tiler:
     def __init__(self, options: Tile, program: LoopProgram) -> None:
         self.options = options
         own = [buffer for buffer in program.buffers if buffer.role == "tile"]
-        self.left = options.most - sum(map(_bytes, own))
+        self.left = options.most - sum(tile.nbytes for tile in own)
         self.numbers = len(own)
         self.tiles: dict[Place, Buffer] = {}
         self.changed: dict[int, tuple[Statement, ...]] = {}  # by the id of a statement what stands in its place
@@ -157,15 +157,15 @@ class _Tiler:
             return True
         dtype = place.let.local.dtype
         tile = Buffer(f"tile{self.numbers + len(self.tiles)}", dtype, math.prod(place.extents), "tile")
-        if self.left < _bytes(tile):
+        if self.left < tile.nbytes:
             return False
-        self.left -= _bytes(tile)
+        self.left -= tile.nbytes
         self.tiles[place] = tile
         self.changed[id(place.let)] = (place.let, Store(tile, _at(place), place.let.local, place.let.node))
         self.stored |= {id(loop) for loop in place.loops}
         value = place.let.value
         what = value.op.name if isinstance(value, Apply) else "elements"
-        self.kept.append(f"{what} of {tile.size} at a time, {_bytes(tile)} bytes")
+        self.kept.append(f"{what} of {tile.size} at a time, {tile.nbytes} bytes")
         return True
 
     def drop(self, place: Place, statements: tuple[Statement, ...], times: float) -> None:
@@ -202,7 +202,3 @@ class _Tiler:
 def _at(place: Place) -> Index:
     """Where in its tile the value is."""
     return linear(tuple(variable(loop.name, 0, loop.extent - 1) for loop in place.loops), place.extents)
-
-
-def _bytes(buffer: Buffer) -> int:
-    return buffer.size * buffer.dtype.itemsize

@@ -80,11 +80,8 @@ class _Library(CPUCodeLibrary):  # type: ignore[misc]
         return first
 
 
-def _lowered(function: Any, operands: tuple[Any, ...], result: Any, debug: bool = False) -> tuple[_Library, Any]:
-    """What Numba lowers a function of these types to, and what it says of it.
-
-    result: its type; None where that is to be found.
-    """
+def _lowered(function: Any, signature: Any, debug: bool) -> tuple[_Library, Any]:
+    """What Numba lowers a function of these types to, and what it says of it."""
     context = cpu_target.target_context
     context.refresh()
     library = _Library(context.codegen(), function.__name__)
@@ -93,7 +90,15 @@ def _lowered(function: Any, operands: tuple[Any, ...], result: Any, debug: bool 
     flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     typing = cpu_target.typing_context
     compiled = compile_extra(
-        typing, context, function, operands, result, flags, {}, library=library, pipeline_class=_Pipeline
+        typing,
+        context,
+        function,
+        signature.args,
+        signature.return_type,
+        flags,
+        {},
+        library=library,
+        pipeline_class=_Pipeline,
     )
     return library, compiled.fndesc
 
@@ -139,7 +144,7 @@ def _module(function: Any, signature: Any, debug: bool = False) -> Any:
 def _by_numba(function: Any, signature: Any, debug: bool) -> Any:
     """A function as the module that Numba's own compiler makes of it, not yet optimized."""
     with global_compiler_lock:
-        library, described = _lowered(function, signature.args, signature.return_type, debug)
+        library, described = _lowered(function, signature, debug)
         module = library._get_module_for_linking()
         module.link_in(llvm.parse_assembly(str(_entry(cpu_target.target_context, described))))
     return module

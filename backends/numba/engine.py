@@ -332,7 +332,7 @@ def compile_kernel(key: int) -> None:
 def _launch(program: LoopProgram) -> Launch:
     sizes: dict[str, list[int]] = {"in": [], "out": [], "scratch": [], "tile": []}
     for buffer in program.buffers:
-        sizes[buffer.role].append(buffer.size * buffer.dtype.itemsize)
+        sizes[buffer.role].append(buffer.nbytes)
     core = dict(zip(map(id, program.phases), core_times(program, scalar_cost), strict=True))
     phases = tuple(
         (phase.extent, phase.grain, phase.beside, wakes(sum(core[id(each)] for each in stage)))

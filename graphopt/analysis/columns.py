@@ -133,7 +133,7 @@ class Columns:
     def new_tile(self, dtype: Any) -> Buffer:
         """A tile for the elements of the block. Raises TooLargeError where there are too many."""
         tile = self.derivation.new_tile(dtype, self.width)
-        if sum(tile.size * tile.dtype.itemsize for tile in self.derivation.tiles) > TILES:
+        if sum(tile.nbytes for tile in self.derivation.tiles) > TILES:
             raise TooLargeError
         return tile
 

@@ -118,7 +118,7 @@ class Work:
 def work_of(program: LoopProgram, cost: Cost) -> Work:
     """The work of all phases together."""
     phases = [_phase(phase, cost) for phase in program.phases]
-    size = sum(buffer.size * buffer.dtype.itemsize for buffer in program.buffers)
+    size = sum(buffer.nbytes for buffer in program.buffers)
     return Work(sum(p.flops for p in phases), sum(p.core for p in phases), size)
 
 
@@ -136,9 +136,9 @@ def kernel_time(program: LoopProgram, cost: Cost, machine: Machine) -> float:
         together = max(time / threads[id(phase)] for phase, time in zip(stage, core, strict=True))
         most = min(machine.threads, sum(threads[id(phase)] for phase in stage))
         total += max(together, sum(core) / most) + (machine.wake if most > 1 else 0.0)
-    sizes = [buffer.size * buffer.dtype.itemsize for buffer in program.buffers]
+    sizes = [buffer.nbytes for buffer in program.buffers]
     total = max(total, machine.moving(sum(sizes), machine.threads))
-    fresh = sum(b.size * b.dtype.itemsize for b in program.buffers if b.role in ("out", "scratch"))
+    fresh = sum(b.nbytes for b in program.buffers if b.role in ("out", "scratch"))
     return total + (fresh / machine.huge_rate if fresh >= FRESH else 0.0)
 
 
@@ -259,7 +259,7 @@ class _Walk:
 
 def _is_read_again(buffer: Buffer, times: float) -> bool:
     """Whether a buffer is in a core's caches for most of the reads of a statement that is run so often."""
-    return buffer.size * buffer.dtype.itemsize <= NEAR and times >= AGAIN * buffer.size
+    return buffer.nbytes <= NEAR and times >= AGAIN * buffer.size
 
 
 def _slowdown(dtype: np.dtype[Any], extent: int, vectors: bool) -> float:

@@ -31,6 +31,11 @@ class Buffer:
     size: int
     role: str
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self.size * self.dtype.itemsize
+
     def __str__(self) -> str:
         return f"{self.role} {self.name}: {dtype_name(self.dtype)}[{self.size}]"
 
