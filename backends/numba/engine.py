@@ -242,7 +242,7 @@ class NumbaEngine:
         """
         found: dict[str, float] = {}
         summed, _ = expanded(body)
-        for name, _ in ways(summed, any_order, True) if len(parts_apart(summed)) == 1 else ():
+        for name, _ in ways(summed, any_order, True) if len(parts_apart(body)) == 1 else ():
             try:
                 found[name] = self.derivation(body, any_order, (), Schedule(name)).time
             except TooLargeError:
@@ -260,7 +260,8 @@ class NumbaEngine:
 
     def _derivation(self, body: Graph, any_order: bool, small: int, in_place: Pairs, schedule: Schedule) -> Derivation:
         summed, mapping = expanded(body)
-        parts = parts_apart(summed)
+        # Before products are written out: two of one operand are apart, though both broadcast it.
+        parts = [(expanded(part)[0], numbers) for part, numbers in parts_apart(body)]
         if len(parts) == 1:
             best, _ = self._best(summed, any_order, small, in_place, schedule)
         elif in_place:

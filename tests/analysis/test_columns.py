@@ -142,9 +142,12 @@ def test_parts_are_used_where_columns_are_few(small: None) -> None:
 
 
 def test_special_values(small: None) -> None:
+    """Without denormals, which XLA takes for zeros in comparisons, so that which of two it finds depends on the order."""
     random = np.random.default_rng(SEED)
     for dtype in ("float32", "int8"):
         x = values(random, dtype, (5, 7), True)
+        if dtype == "float32":
+            x = np.where(np.abs(x) < np.finfo(dtype).tiny, np.float32(1), x)
         programs(lambda x: (x.max(0), x.min(0)), x)
         programs(lambda x: lax.argmax(x, 0, np.int32), x)
 

@@ -112,6 +112,10 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "long sums, cut": (lambda x, y: (jnp.exp(x).sum(), lax.cummax(y)), (floats(509), floats(401))),
     "one operand for all": (lambda x: (lax.sort(x), lax.cumsum(x), lax.cumprod(x[:17])), (floats(509),)),
     "one shape": (lambda x, y: (lax.sort(x), lax.sort(y)), (floats(129), floats(129))),
+    "products with one operand": (
+        lambda x, y, z: (lax.sort(jnp.tanh(x @ y)), lax.sort(jnp.tanh(x @ z))),
+        (floats(5, 5), floats(5), floats(5)),
+    ),
     "loops": (
         lambda x, y: (
             lax.fori_loop(0, 7, lambda k, c: jnp.sin(c) + 1, x),
