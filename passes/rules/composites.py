@@ -1,22 +1,75 @@
-"""Operations that newer versions of JAX have for several: written out, every other rule and kernel knows them."""
+"""Operations that JAX has for several others: written out, every other rule and kernel knows them."""
 
 from __future__ import annotations
 
 from functools import reduce
+from itertools import chain
 
+from jax import lax
 from jax.extend.core import primitives as p
 
 from graphopt.ir.node import Node
-from graphopt.ir.op import op_of
+from graphopt.ir.op import PROJECT, op_of
 from graphopt.ops.make import fit, full, make
+from graphopt.passes.rules.moving import MOVES, broadcast, concatenated, reshaped, sliced
 from graphopt.rewrite.rule import AnyRule, rewrites
 
 ADD, SUB, MUL = (op_of(primitive) for primitive in (p.add_p, p.sub_p, p.mul_p))
+SPLIT, UNSTACK, STACK, TILE = map(op_of, (lax.split_p, lax.unstack_p, lax.stack_p, lax.tile_p))
+DEVICE_PUT = op_of(p.device_put_p)
 
 UNROLLED = 8
 """Coefficients up to which JAX writes a polynomial out where it is not told; longer ones begin with 0 times x."""
 
-RULES: tuple[AnyRule, ...] = ()
+
+def _result_of(node: Node) -> tuple[Node, int]:
+    """The operation whose result a node is, and which of its results."""
+    return (node.inputs[0], node.attrs["index"]) if node.op is PROJECT else (node, 0)
+
+
+@rewrites(SPLIT, UNSTACK, PROJECT, safety=MOVES, law="reduction")
+def part_of_an_array(node: Node) -> Node | None:
+    """split(x), unstack(x) → slice(x), with which each of their results is made"""
+    whole, number = _result_of(node)
+    if (whole.op is not SPLIT and whole.op is not UNSTACK) or len(node.avals) != 1:
+        return None
+    x, axis = whole.inputs[0], int(whole.attrs["axis"])
+    sizes = list(map(int, whole.attrs["sizes"])) if whole.op is SPLIT else [1] * len(whole.avals)
+    starts, counts = [0] * len(x.aval.shape), list(x.aval.shape)
+    starts[axis], counts[axis] = sum(sizes[:number]), sizes[number]
+    return reshaped(sliced(x, starts, counts, [1] * len(counts)), node.aval.shape)
+
+
+@rewrites(STACK, safety=MOVES, law="reduction")
+def stack_of_arrays(node: Node) -> Node | None:
+    """stack(x, y) → concatenate(x, y), each with one more axis of size one"""
+    axis, shape = int(node.attrs["axis"]), list(node.aval.shape)
+    shape[axis] = 1
+    others = [k for k in range(len(shape)) if k != axis]
+    return concatenated([broadcast(x, shape, others) for x in node.inputs], axis)
+
+
+@rewrites(TILE, safety=MOVES, law="reduction")
+def tiles(node: Node) -> Node | None:
+    """tile(x) → reshape(broadcast(x))"""
+    x = node.inputs[0]
+    sizes = [*chain.from_iterable(zip(map(int, node.attrs["reps"]), x.aval.shape, strict=True))]
+    return reshaped(broadcast(x, sizes, range(1, len(sizes), 2)), node.aval.shape)
+
+
+@rewrites(DEVICE_PUT, PROJECT, safety=MOVES, law="identity")
+def array_put_anywhere(node: Node) -> Node | None:
+    """device_put(x) → x where no device is named"""
+    put, number = _result_of(node)
+    if put.op is not DEVICE_PUT or len(node.avals) != 1:
+        return None
+    if any(put.attrs[name][number] is not None for name in ("devices", "srcs")):
+        return None
+    # A copy that was asked for stays one.
+    return put.inputs[number] if put.attrs["copy_semantics"][number].name == "REUSE_INPUT" else None
+
+
+RULES: tuple[AnyRule, ...] = (part_of_an_array, stack_of_arrays, tiles, array_put_anywhere)
 
 if hasattr(p, "one_minus_square_p"):
 

@@ -191,6 +191,24 @@ def concatenate(v: Values) -> Any:
     return lax.concatenate([v.of(fits) if v.below(2) else x for _ in range(1 + v.below(3))], axis)
 
 
+def split(v: Values) -> Any:
+    x = v.any()
+    axis, first = v.axis(x), v.below(3)
+    sizes = [size for size in (first, x.shape[axis] - first) if size >= 0]
+    return lax.split(x, sizes, axis)[-v.below(2)]
+
+
+def unstack(v: Values) -> Any:
+    x = v.of(lambda x: x.size > 0 and x.ndim > 0)
+    axis = v.axis(x)
+    return jnp.unstack(x, axis=axis)[v.below(x.shape[axis])]
+
+
+def stack(v: Values) -> Any:
+    x = v.any()
+    return jnp.stack([x, v.of(lambda y: (y.shape, y.dtype) == (x.shape, x.dtype))], v.below(x.ndim + 1))
+
+
 def pad(v: Values) -> Any:
     x = v.any()
     config = [(v.below(4) - 1, v.below(4) - 1, v.below(2)) for _ in x.shape]
@@ -316,6 +334,10 @@ STEPS: dict[str, Step] = {
     "transpose": transpose,
     "slice": slice_,
     "concatenate": concatenate,
+    "split": split,
+    "unstack": unstack,
+    "stack": stack,
+    "tile": lambda v: (lambda x: lax.tile(x, [v.below(3) for _ in x.shape]))(v.any()),
     "pad": pad,
     "rev": lambda v: (lambda x: lax.rev(x, v.axes(x)))(v.any()),
     "iota": iota,
