@@ -290,13 +290,13 @@ def bitcast(v: Values) -> Any:
 
 # fmt: off
 _FLOAT_FUNCTIONS = [
-    "exp", "exp2", "expm1", "log", "log1p", "sqrt", "rsqrt", "cbrt", "sin", "cos", "tan", "asin", "acos", "atan",
-    "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "logistic", "erf", "erfc", "erf_inv", "lgamma", "digamma",
+    "exp", "exp2", "expm1", "log", "log1p", "log2", "sqrt", "rsqrt", "cbrt", "sin", "cos", "tan", "asin", "acos",
+    "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "logistic", "erf", "erfc", "erf_inv", "lgamma", "digamma",
     "floor", "ceil", "round", "is_finite",
 ]
 # fmt: on
 STEPS: dict[str, Step] = {
-    **{name: on_floats(getattr(lax, name)) for name in _FLOAT_FUNCTIONS},
+    **{name: on_floats(getattr(lax, name)) for name in _FLOAT_FUNCTIONS if hasattr(lax, name)},
     **{name: unary(getattr(lax, name)) for name in ("abs", "neg", "sign", "square")},
     "integer_pow": lambda v: lax.integer_pow(v.of(lambda x: x.dtype != np.bool_ and x.dtype.kind != "c"), v.below(5)),
     "reduce_precision": on_floats(lambda x: lax.reduce_precision(x, 5, 7)),
