@@ -421,7 +421,8 @@ def _jit(function: Callable[..., Any], options: Options, jax_options: dict[str, 
         """What graphopt makes of the function on arguments of these types: see `graphopt.explain.Report`."""
         # Not `call`: a cycle would keep the function, and what it has captured, alive until the collector runs.
         devices = _devices((args, kwargs, jax_options))
-        return report_of(traceable.__name__, jitted.trace(*args, **kwargs).jaxpr, options, devices)
+        donates = any(jax_options.get(f"donate_{of}") not in (None, (), []) for of in ("argnums", "argnames"))
+        return report_of(traceable.__name__, jitted.trace(*args, **kwargs).jaxpr, options, devices, donates)
 
     def graph(*args: Any, **kwargs: Any) -> Graph:
         return traced_graph(jitted.trace(*args, **kwargs).jaxpr, options)[0]

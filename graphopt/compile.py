@@ -34,6 +34,7 @@ from graphopt.passes.partition import Partition
 from graphopt.passes.pipelines import STANDARD
 from graphopt.passes.random_bits import RandomBits
 from graphopt.passes.rematerialize import Rematerialize
+from graphopt.passes.renew import Renew, copied
 from graphopt.passes.reuse import Reuse
 from graphopt.rewrite.passes import Context, Pass, PassRecord, run_pipeline
 from graphopt.rewrite.safety import SAFETIES
@@ -127,7 +128,8 @@ def engine_passes(graph: Graph, options: Options, target: Target, decision: Deci
     machine = machine_for_decisions() if base == "auto" else None
     if decision is not None and not decision.kernels:
         return ()
-    if decision is None and machine is not None and not wants_another_engine(graph, machine):
+    renews = target.alone and decision is None and bool(copied(graph))
+    if decision is None and machine is not None and not (renews or wants_another_engine(graph, machine)):
         return ()
     # Numba takes a second to import: not before it is needed.
     from graphopt.backends.numba import lowering
@@ -136,6 +138,7 @@ def engine_passes(graph: Graph, options: Options, target: Target, decision: Deci
     schedules = {} if decision is None else {name: Schedule(way, grain) for name, way, grain in decision.schedules}
     kernels: tuple[Pass, ...] = (
         Fuse(lowering.ENGINE, machine, only, target.num_devices, schedules),
+        *([Renew(lowering.ENGINE, machine_for_decisions())] if renews else []),
         Reuse(lowering.ENGINE, schedules),
         Partition(lowering.ENGINE, machine_for_decisions(), schedules=schedules),
     )

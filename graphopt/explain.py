@@ -264,11 +264,11 @@ class Report:
         return lines[:SHOWN_LINES] + more
 
 
-def report_of(name: str, closed: ClosedJaxpr, options: Options, devices: int = 1) -> Report:
+def report_of(name: str, closed: ClosedJaxpr, options: Options, devices: int = 1, donates: bool = False) -> Report:
     """The report of a program that was traced, for the default platform. devices: over how many its arguments are
-    spread, at least."""
+    spread, at least. donates: whether memory of some is given away."""
     traced, sources = traced_graph(closed, options)
-    target = target_of(traced, devices)
+    target = replace(target_of(traced, devices), alone=not donates)
     given, decision = _tuned_for(closed, options, target) if options.tuning else (options, None)
     bound, binding = bound_graph(traced, context_for(options, sources, target, timed=True))
     graph, records = optimize_graph(bound, sources, given, target, timed=True)

@@ -530,6 +530,23 @@ def has_symbolic_dimensions(ctx: Any) -> bool:
     return len(state.dim_vars) > int(state.has_platform_index_argument)  # the index stands among the dimensions
 
 
+def is_alone(ctx: Any, values: Sequence[Any]) -> bool:
+    """Whether what is lowered for `values` seems to be all of its program, to which no argument's memory is given.
+
+    It takes all arguments and has the results' shapes; nothing comes before it. What comes after it is not known.
+    """
+    block = mlir.ir.InsertionPoint.current.block
+    main: Any = block.owner
+    is_main = "sym_name" in main.attributes and mlir.ir.StringAttr(main.attributes["sym_name"]).value == "main"
+    if not is_main or len(block.operations) > 0 or len(block.arguments) != len(values):
+        return False
+    if not all(argument in values for argument in block.arguments):
+        return False
+    donated = any(name in attrs for attrs in main.arg_attrs for name in ("jax.buffer_donor", "tf.aliasing_output"))
+    shapes = [tuple(getattr(kind, "shape", ())) for kind in main.type.results]
+    return not donated and shapes == [getattr(aval, "shape", None) for aval in ctx.avals_out]
+
+
 def lower_inline(ctx: Any, closed: ClosedJaxpr, *values: Any) -> Sequence[Any]:
     """Lower the equations of `closed` at the place that `ctx` describes; references made inside become plain values."""
     if any(isinstance(effect, core.InternalMutableArrayEffect) for effect in closed.effects):

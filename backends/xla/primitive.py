@@ -31,7 +31,7 @@ def optimized_call(rewrite: Rewrite) -> RegionCall:
     """A call whose program `rewrite` rewrites when it is lowered; to be made once a process for each `rewrite`."""
 
     def lower(ctx: Any, *values: Any, call_jaxpr: ClosedJaxpr, options: Options) -> Sequence[Any]:
-        rewritten = rewrite(call_jaxpr, options, _target(ctx))
+        rewritten = rewrite(call_jaxpr, options, _target(ctx, values))
         _check_same_types(call_jaxpr, rewritten)
         return internals.lower_inline(ctx, rewritten, *values)
 
@@ -60,12 +60,13 @@ def _must_be_operand(constant: Any) -> bool:
     return int(getattr(constant, "size", 1)) > SMALL_CONSTANT
 
 
-def _target(ctx: Any) -> Target:
+def _target(ctx: Any, values: Sequence[Any]) -> Target:
     return Target(
         platforms=internals.lowering_platforms(ctx),
         num_devices=internals.lowering_devices(ctx),
         for_export=internals.is_lowering_for_export(ctx),
         symbolic=internals.has_symbolic_dimensions(ctx),
+        alone=internals.is_alone(ctx, values),
     )
 
 

@@ -18,6 +18,7 @@ class Target:
     num_devices: how many devices the partitioner may spread the region over; 1 inside a fully manual region.
     for_export: the program will be serialized and may be loaded by a process without graphopt.
     symbolic: some dimension may be a symbol rather than a number.
+    alone: the region is all of its program, and no argument's memory is given away.
     transformable: JAX may still differentiate or batch the rewritten program, so custom derivatives must stay in it.
     """
 
@@ -25,6 +26,7 @@ class Target:
     num_devices: int = 1
     for_export: bool = False
     symbolic: bool = False
+    alone: bool = False
     transformable: bool = False
 
 

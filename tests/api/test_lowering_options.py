@@ -154,7 +154,7 @@ def targets_of(lower: Any) -> list[Target]:
 
 def test_target_of_a_compiled_function() -> None:
     (target,) = targets_of(lambda wrap: jax.jit(wrap(jnp.sin))(X))
-    assert target == Target(platforms=("cpu",), num_devices=1, for_export=False, symbolic=False)
+    assert target == Target(platforms=("cpu",), num_devices=1, for_export=False, symbolic=False, alone=True)
 
 
 def test_target_of_another_platform() -> None:
