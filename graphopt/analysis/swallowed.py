@@ -37,7 +37,7 @@ def swallowed_time(nodes: Collection[Node]) -> float:
     if ".".join(jax.__version__.split(".")[:2]) not in SERIES:
         return 0.0
     reduced = [node.inputs[0] for node in nodes if node.op in REDUCTIONS]
-    found = {product for node in reduced if node.aval.shape[-1] >= COLUMNS for product in _swallowed(node)}
+    found = {product for node in reduced if _columns(node) >= COLUMNS for product in _swallowed(node)}
     return AGAIN * sum(int(product.inputs[1].aval.size * product.aval.shape[1]) for product in found)
 
 
@@ -53,6 +53,10 @@ def _swallowed(node: Node) -> Iterator[Node]:
         stack += before
         if any(n.aval.shape == product.aval.shape for n in before) and _is_small(product):
             yield product
+
+
+def _columns(node: Node) -> int:
+    return node.aval.shape[-1] if node.aval.shape else 1
 
 
 def _is_small(product: Node) -> bool:

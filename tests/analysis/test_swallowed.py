@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core.primitives import reduce_max_p
 
 import graphopt
 from graphopt.analysis import swallowed
@@ -82,3 +83,12 @@ def test_only_in_the_series_that_do_so() -> None:
     assert times((here,), *SQUARE) == pytest.approx(2 * 1e-3 * 1024**3)
     assert times((), *SQUARE) == 0
     assert times((here,), *NARROWING) == times((here,), *MANY_ROWS) == times((here,), *ONE_LAYER) == 0
+
+
+def test_a_reduction_of_one_number() -> None:
+    def greatest(x: Any) -> Any:
+        return reduce_max_p.bind(x, axes=(), out_sharding=None)
+
+    x = np.float32(2)
+    assert swallowed_time(graphopt.trace(greatest)(x).nodes) == 0
+    assert graphopt.jit(greatest, numerics="exact")(x) == x
