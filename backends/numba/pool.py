@@ -9,7 +9,9 @@ finds no chunk left and touches nothing but the state.
 
 A thread of the pool that has done its work looks for more for some microseconds before it sleeps. To hand work to one
 that is awake takes less than one microsecond; to wake one takes ten of the caller's, and it comes later still. So
-threads are woken for long phases only, and short ones are shared where kernels follow each other closely.
+threads are woken for long phases, and short ones are shared where a thread is awake. Where short kernels follow each
+other closely, one is woken now and then: it stays awake if they come closely enough. To wake it for each of them would
+take longer than it helps.
 """
 
 from __future__ import annotations
@@ -33,11 +35,29 @@ from graphopt.backends.numba.memory import (
     store,
     symbol,
 )
-from graphopt.backends.numba.records import ADDRESS, BESIDE, CELL, EXTENT, GRAIN, LAST, OF_PHASE, TASK, WAKES
+from graphopt.backends.numba.records import (
+    ADDRESS,
+    BESIDE,
+    CELL,
+    EXTENT,
+    GRAIN,
+    LAST,
+    LOOKED,
+    OF_PHASE,
+    TASK,
+    WAKES,
+    WOKEN,
+)
 from graphopt.backends.numba.translating import inlined
 
 AWAKE = 15_000
 """Nanoseconds for which a thread of the pool looks for more work: measured, about twenty."""
+
+RARELY = 3_000_000
+"""Nanoseconds between two times that a thread is woken for short kernels."""
+
+ATTEMPT = 300_000
+"""Nanoseconds that it then takes a thread to wake, find out, and have its caches filled."""
 
 SHARES = 4
 """What a thread takes at once is this part of its equal share of what is left."""
@@ -127,6 +147,7 @@ def _release(state: Any) -> None:
 def task(state: Any) -> Any:
     """What a thread of the pool does; to be compiled as a callback, and defined as TASK."""
     _work(state)
+    store(cell(), LOOKED, numba.uintp(now()))
     _release(state)
     return numba.uintp(0)
 
@@ -189,6 +210,19 @@ def _share(frame: Any, kernel: Any, buffers: Any, first: int, chunks: int, words
 
 
 @inlined
+def _is_shared(time: int) -> Any:
+    """Whether a thread is awake to help with a short kernel, or to be woken, for one has just come before."""
+    if time - load_atomic(cell(), LOOKED) < AWAKE:
+        return True
+    if time - load_atomic(cell(), LAST) >= AWAKE:
+        return False
+    since = time - load_atomic(cell(), WOKEN)
+    if since >= RARELY:
+        store(cell(), WOKEN, numba.uintp(time))
+    return since >= RARELY or since < ATTEMPT
+
+
+@inlined
 def run_phases(frame: Any, record: Any, words: Any, phases: int, buffers: Any) -> None:
     """Runs the phases of a kernel, those that run beside each other together. words: of the first, in the record."""
     kernel = load(record, 8 * ADDRESS)
@@ -202,7 +236,7 @@ def run_phases(frame: Any, record: Any, words: Any, phases: int, buffers: Any) -
         # A short rest is not worth a thread.
         may_share = chunks > 1 and (count > 1 or _number(words, 0, EXTENT) >= 2 * _number(words, 0, GRAIN))
         if may_share and not timed:
-            timed, awake = True, now() - load_atomic(cell(), LAST) < AWAKE
+            timed, awake = True, _is_shared(now())
         if may_share and (awake or _number(words, 0, WAKES) != 0):
             awake = True
             _share(frame, kernel, buffers, first, chunks, words)

@@ -10,9 +10,10 @@ ADDRESS, INPUTS, RESULTS, SCRATCHES, PHASES, REST = range(6)
 
 EXTENT, GRAIN, BESIDE, WAKES, OF_PHASE = range(5)
 
-# The table's cell, in bytes: where its slots lie; whether this process is the fork of another; and when the last kernel
-# that the pool could help with was done, in nanoseconds.
-SLOTS, IS_FORK, LAST, CELL_SIZE = (8 * i for i in range(4))
+# The table's cell, in bytes: where its slots lie; whether this process is the fork of another; and in nanoseconds when
+# the last kernel that the pool could help with was done, when a thread of the pool last had a look for work, and when
+# one was last woken for a short kernel.
+SLOTS, IS_FORK, LAST, LOOKED, WOKEN, CELL_SIZE = (8 * i for i in range(6))
 
 CELL, TASK, UNKNOWN, FORKED = "graphopt_cell", "graphopt_task", "graphopt_unknown", "graphopt_forked"
 """Symbols: the table's cell, what a thread of the pool calls, and the messages of two errors."""

@@ -174,13 +174,8 @@ def warm(
     known: dict[str, list[float]] = {}
     duration = 0.0
     for name, function in functions.items():
-        once = repeated(function, arguments[name], 1, WAIT[name])
-        seconds = once()
-        if seconds < SLOW:
-            seconds = once()
+        contenders[name], calls, seconds = _for_a_turn(function, arguments[name], WAIT[name])
         known[name] = [seconds]
-        calls = min(math.ceil(TURN / seconds), MOST_CALLS)
-        contenders[name] = repeated(function, arguments[name], calls, WAIT[name])
         duration += calls * seconds
     if duration > LIMIT:
         return measure_of(known)
@@ -196,6 +191,25 @@ def warm(
 
     rounds_wanted = count(repeats, 2 * duration + SPINNING)
     return measure_of(narrowed(contenders, rounds_wanted, before, width=WIDTH, limit=patience))
+
+
+def _for_a_turn(
+    function: Callable[..., Any], args: tuple[Any, ...], wait: Callable[[Any], Any]
+) -> tuple[Callable[[], float], int, float]:
+    """A contender that calls a function for a TURN, in how many calls, and seconds of each.
+
+    The first calls after a pause take several times as long as later ones, so that one call does not say how many.
+    """
+    contender, calls = repeated(function, args, 1, wait), 1
+    seconds = contender()
+    if seconds >= SLOW:
+        return contender, calls, seconds
+    seconds = contender()
+    while calls * seconds < TURN and calls < MOST_CALLS:
+        calls = min(max(math.ceil(TURN / seconds), 2 * calls), MOST_CALLS)
+        contender = repeated(function, args, calls, wait)
+        seconds = contender()
+    return contender, calls, seconds
 
 
 def fresh(
