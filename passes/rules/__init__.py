@@ -15,11 +15,13 @@ from graphopt.passes.rules import (
     powers,
     reduction,
     rounding,
+    stable,
 )
 from graphopt.rewrite.rule import AnyRule
 
 RULES: tuple[AnyRule, ...] = (
     *composites.RULES,
+    *stable.RULES,
     *arithmetic.RULES,
     *gathering.RULES,
     *powers.RULES,

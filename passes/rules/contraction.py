@@ -272,8 +272,36 @@ def convolution_of_points(node: Node) -> Node | None:
     return transposed(new, order) if moved == sorted(moved) else None
 
 
+@rewrites(p.conv_general_dilated_p, safety=REORDERED, law="reduction")
+def convolution_of_one_window(node: Node) -> Node | None:
+    """conv(x, w) → dot(x, w) where one window is all of x, and the axes of x and w are in one order"""
+    x, w = node.inputs
+    attrs, numbers = node.attrs, node.attrs["dimension_numbers"]
+    (_, feature, *over), (_, into, *space) = numbers.lhs_spec, numbers.rhs_spec
+    plain = not any(any(pair) for pair in attrs["padding"]) and attrs["feature_group_count"] == 1
+    holes = any(d != 1 for d in (*attrs["lhs_dilation"], *attrs["rhs_dilation"]))
+    whole = all(x.aval.shape[a] == w.aval.shape[b] for a, b in zip(over, space, strict=True))
+    if not plain or holes or not whole or attrs["batch_group_count"] != 1 or not _one_dtype(node) or not space:
+        return None
+    pairs = sorted(zip((feature, *over), (into, *space), strict=True))
+    if [b for _, b in pairs] != sorted(b for _, b in pairs) or math.prod(w.aval.shape[b] for b in space) == 1:
+        return None
+    images_first = numbers.out_spec[0] < numbers.out_spec[1]
+    summed = [[a for a, _ in pairs], [b for _, b in pairs]]
+    precision = attrs["precision"]
+    new = make(
+        DOT_GENERAL,
+        *((x, w) if images_first else (w, x)),
+        dimension_numbers=(tuple(map(tuple, summed if images_first else summed[::-1])), ((), ())),
+        precision=precision if images_first or not isinstance(precision, tuple) else precision[::-1],
+        preferred_element_type=attrs["preferred_element_type"],
+    )
+    return reshaped(new, node.aval.shape)
+
+
 RULES: tuple[AnyRule, ...] = (
     convolution_of_points,
+    convolution_of_one_window,
     product_over_nothing,
     product_of_transpose,
     product_of_one_matrix_pair,

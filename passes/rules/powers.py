@@ -185,5 +185,5 @@ DECLINED: dict[str, str] = {
     "log": "log(1 + x) → log1p(x) computes digits that the program did without, at a higher price; log(x²) → 2 log|x| "
     "and log(x * y) → log(x) + log(y) are no cheaper.",
     "log1p": "log1p(x) → log(1 + x) drops digits where x is small.",
-    "logistic": "logistic(-x) → 1 - logistic(x) cancels; log(logistic(x)) has no operation of its own.",
+    "logistic": "logistic(-x) → 1 - logistic(x) cancels.",
 }

@@ -6,6 +6,7 @@ from . import (
     examples_logic,
     examples_movement,
     examples_reduction,
+    examples_stable,
     examples_structure,
 )
 from .example import Example
@@ -16,6 +17,7 @@ _FILES = (
     examples_logic,
     examples_movement,
     examples_reduction,
+    examples_stable,
     examples_structure,
 )
 

@@ -227,6 +227,24 @@ CONTRACTIONS = {
             special=False,
         ),
     ),
+    "convolution of one window": (
+        on(lambda x, y: lax.conv(x, y, (1, 1), "VALID"), ((2, 3, 4, 5), F), ((6, 3, 4, 5), F), special=False),
+        on(
+            lambda x, y: lax.conv_general_dilated(
+                x, y, (2, 3), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=("high", "highest")
+            ),
+            ((2, 4, 5, 3), F),
+            ((4, 5, 3, 6), F),
+            special=False,
+        ),
+        on(
+            lambda x, y: lax.conv_general_dilated(x, y, (1,), "VALID", dimension_numbers=("CWN", "IWO", "CWN")),
+            ((3, 4, 2), F),
+            ((3, 4, 5), F),
+            special=False,
+        ),
+        on(lambda x, y: lax.conv(x, y, (1, 1), "VALID"), ((2, 3, 4, 1), "bfloat16"), ((6, 3, 4, 1), "bfloat16")),
+    ),
     "product over nothing": (
         on(lambda x, y: dot(x, y, ((1,), (0,))), ((3, 0), F), ((0, 5), F)),
         on(lambda x, y: dot(x, y, ((0,), (0,))), ((0,), "int8"), ((0,), "int8")),
@@ -467,6 +485,20 @@ def transpose_of_shared(x: Any, y: Any) -> Any:
 
 
 DECLINING: dict[str, tuple[Example, ...]] = {
+    "convolution of one window": (
+        on(lambda x, y: lax.conv(x, y, (1, 1), "VALID"), ((2, 3, 4, 5), F), ((6, 3, 4, 4), F)),
+        on(lambda x, y: lax.conv(x, y, (1, 1), "SAME"), ((2, 3, 1, 5), F), ((6, 3, 1, 5), F)),
+        on(
+            lambda x, y: lax.conv_general_dilated(x, y, (1,), "VALID", feature_group_count=2),
+            ((2, 4, 5), F),
+            ((6, 2, 5), F),
+        ),
+        on(
+            lambda x, y: lax.conv_general_dilated(x, y, (1,), "VALID", dimension_numbers=("NCW", "WIO", "NCW")),
+            ((2, 3, 4), F),
+            ((4, 3, 6), F),
+        ),
+    ),
     "reduction of reduction": (
         on(lambda x: reduce("max", reduce("sum", x, 1), 0), ((3, 5), F)),
         on(lambda x: reduce("prod", reduce("prod", x, 1), 0), ((3, 5), F)),

@@ -1,0 +1,120 @@
+"""Rules that put forms which neither overflow nor cancel in the place of those that people write.
+
+None of them is for the bits: they are admitted where numerics are "fast", as all rules are that change what overflows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jax.extend.core import primitives as p
+
+from graphopt.ir.node import Node
+from graphopt.ir.op import op_of
+from graphopt.ops.make import make
+from graphopt.passes.rules import shares
+from graphopt.passes.rules.conditions import one_unshared, unshared
+from graphopt.passes.rules.constants import value_of, with_constant
+from graphopt.passes.rules.moving import Uses, applied, broadcast, reshaped
+from graphopt.rewrite.pattern import Pattern, operation, variables
+from graphopt.rewrite.rule import AnyRule, Match, Rule, rewrites
+
+neg, absolute, maximum, minimum = map(operation, (p.neg_p, p.abs_p, p.max_p, p.min_p))
+exp, log, log1p, logistic = map(operation, (p.exp_p, p.log_p, p.log1p_p, p.logistic_p))
+reciprocal_square = operation(p.integer_pow_p, y=-2)
+SUM, SQUARE, MUL, DIV, SUB = map(op_of, (p.reduce_sum_p, p.square_p, p.mul_p, p.div_p, p.sub_p))
+NEG, ABS = op_of(p.neg_p), op_of(p.abs_p)
+
+x, y = variables("x y")
+
+FINITE = {"f": "nonfinite"}
+APPROXIMATE = {"f": "approximate"}
+
+ROW = 1 << 16
+"""Elements of a row up to which it is still in a cache when it is gone through a second time."""
+
+
+def _softened(value: Pattern) -> Pattern:
+    """log(1 + exp(-|x|)), what the softened maximum of x and 0 is larger than the maximum itself."""
+    return log1p(exp(neg(absolute(value))))
+
+
+def _may_be_positive(m: Match) -> bool:
+    """Whether the exponential may overflow; what the rule itself makes does not."""
+    exponent = m["x"]
+    return exponent.op is not NEG or exponent.inputs[0].op not in (ABS, SQUARE)
+
+
+def _operand_goes(m: Match) -> bool:
+    """Whether nothing but the logarithm reads its operand."""
+    return m.uses(m.node.inputs[0]) <= 1
+
+
+def _quotient_goes(m: Match) -> bool:
+    """Whether nothing but the product reads the quotient in it."""
+    return any(n.op is DIV and m.uses(n) <= 1 for n in m.node.inputs)
+
+
+SOFT: tuple[AnyRule, ...] = (
+    Rule("soft maximum with zero", log(exp(x) + 1.0), maximum(x, 0.0) + _softened(x), safety=FINITE, law="reduction"),
+    Rule("soft maximum by log1p", log1p(exp(x)), maximum(x, 0.0) + _softened(x), safety=FINITE,
+         when=_may_be_positive, law="reduction"),
+    Rule("logarithm of the logistic function", log(logistic(x)), minimum(x, 0.0) - _softened(x), safety=FINITE,
+         law="reduction"),
+    Rule("one less logistic", 1.0 - logistic(x), logistic(neg(x)), safety=APPROXIMATE, when=unshared, law="reduction"),
+    Rule("derivative of the soft maximum", (y / (exp(x) + 1.0)) * exp(x), y * logistic(x), safety=FINITE,
+         when=_quotient_goes, law="reduction"),
+    Rule("value times its reciprocal square", x * reciprocal_square(x), 1.0 / x, safety=APPROXIMATE, when=unshared,
+         law="reduction"),
+    Rule("multiple times its reciprocal square", (x * y) * reciprocal_square(x), y / x, safety=APPROXIMATE,
+         when=one_unshared, law="reduction"),
+    Rule("logarithm of a share", log(exp(x) / y), x - log(y), safety=APPROXIMATE, when=_operand_goes,
+         law="reduction"),
+)  # fmt: skip
+
+
+@rewrites(p.sub_p, safety=FINITE, law="reduction", an_operand=[MUL, DIV])
+def mean_square_less_squared_mean(node: Node, uses: Uses) -> Node | None:
+    """mean(x²) - mean(x)² → mean((x - mean(x))²) along rows that stay in a cache"""
+    squares, root = node.inputs
+    if root.op is not SQUARE or uses(squares) > 1 or uses(root) > 1:
+        return None
+    of_squares, of_values = _mean(squares), _mean(root.inputs[0])
+    if of_squares is None or of_values is None or uses(of_squares) > 1:
+        return None
+    axes, squared = of_squares.attrs["axes"], of_squares.inputs[0]
+    values = squared.inputs[0]
+    if squared.op is not SQUARE or values is not of_values.inputs[0] or axes != of_values.attrs["axes"]:
+        return None
+    shape = values.aval.shape
+    if math.prod(shape[axis] for axis in axes) > ROW or node.aval.dtype.itemsize < 4:
+        return None
+    mean = reshaped(root.inputs[0], of_values.aval.shape)
+    kept = [axis for axis in range(len(shape)) if axis not in axes]
+    differences = make(SUB, values, broadcast(mean, shape, kept))
+    total = applied(SUM, of_squares.attrs, make(SQUARE, differences))
+    return applied(squares.op, squares.attrs, *[total if n is of_squares else n for n in squares.inputs])
+
+
+def _scaled(node: Node) -> tuple[Node, float] | None:
+    """The other operand of a product with a constant, and the constant; so for a quotient by one."""
+    if node.op is DIV:
+        number = value_of(node.inputs[1])
+        return None if number is None or not number else (node.inputs[0], 1 / float(number))
+    found = with_constant(node) if node.op is MUL else None
+    return None if found is None else (found[0], float(found[1]))
+
+
+def _mean(node: Node) -> Node | None:
+    """The sum whose mean a node is."""
+    found = _scaled(node)
+    if found is None or found[0].op is not SUM:
+        return None
+    total, factor = found
+    count = math.prod(total.inputs[0].aval.shape[axis] for axis in total.attrs["axes"])
+    exact = np.isclose(factor * count, 1, rtol=float(np.finfo(np.float32).eps) * 4, atol=0)
+    return total if exact else None
+
+
+RULES: tuple[AnyRule, ...] = (*SOFT, mean_square_less_squared_mean, *shares.RULES)
