@@ -46,6 +46,9 @@ SMALL = 4096
 FEW = 2
 """Of so many steps a cheap value is computed again outside of a loop."""
 
+MANY = 16
+"""So many parts of a loop's arrays that are read by themselves are worth that their code is the same."""
+
 
 @dataclass(frozen=True)
 class Reroll(Pass):
@@ -359,7 +362,9 @@ class _Rewriting:
         stacked = self.written(stretch)
         lasts = sorted(row for row, steps in singles.items() if last in steps and row not in stacked)
         before = sorted(self.before[stretch])
-        loop, inside = roll(stretch, stacked, lasts, before, self.value, self.loops, self.picked)
+        apart = sum(len(singles[row]) for row in stacked)
+        numbered = self.machine.chooses and apart >= MANY
+        loop, inside = roll(stretch, stacked, lasts, before, self.value, self.loops, self.picked, numbered)
         self.loops[stretch] = loop
         infos = self.context.sources.infos.get(self.old, {})
         body = loop.node.attrs["jaxpr"].graph

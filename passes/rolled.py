@@ -32,7 +32,8 @@ from graphopt.ir.graph import Graph, depth_first, make_graph
 from graphopt.ir.node import Node, constant, is_comparable, param, project
 from graphopt.ir.op import CONSTANT, PROJECT, op_of
 from graphopt.ops.control import Cond, make_scan
-from graphopt.ops.make import fit, full, make, with_parameters
+from graphopt.ops.make import fit, full, make, scalar, with_parameters
+from graphopt.passes.numbered import at_number, numbers_after
 from graphopt.passes.rules.moving import broadcast, concatenated, reshaped, reversed_along, sliced
 
 DYNAMIC_SLICE, DYNAMIC_UPDATE = op_of(p.dynamic_slice_p), op_of(p.dynamic_update_slice_p)
@@ -50,7 +51,8 @@ class Loop:
 
     stretch: what it computes. node: the scan. reverse: whether its arrays hold the last step's values first.
     stacks: for rows that are read from outside, the array of all steps' values. lasts: for rows, the last step's value.
-    before: for rows, the array of what each step reads of the step before it.
+    before: for rows, the array of what each step reads of the step before it. numbers: where each of an array's elements
+    lies, as values that XLA does not know; none where few are read by themselves.
     """
 
     stretch: Stretch
@@ -59,6 +61,7 @@ class Loop:
     stacks: dict[int, Node]
     lasts: dict[int, Node]
     before: dict[int, Node]
+    numbers: tuple[Node, ...]
 
     def has(self, node: Node) -> bool:
         """Whether a value that the stretch computes is there outside of the loop."""
@@ -70,6 +73,9 @@ class Loop:
         row, step = self.stretch.columns[node]
         if step == self.stretch.count - 1 and row in self.lasts:
             return self.lasts[row]
+        if self.numbers:
+            stack, place, _ = self.find(Source(self.stretch, row, step, 1, 1))
+            return at_number(stack, self.numbers[place])
         return reshaped(self.part(Source(self.stretch, row, step, 1, 1)), node.aval.shape)
 
     def find(self, source: Source) -> tuple[Node, int, int]:
@@ -112,15 +118,16 @@ def roll(
     value: Callable[[Node], Node],
     loops: Mapping[Stretch, Loop],
     picked: Callable[[Varying], bool],
+    numbered: bool,
 ) -> tuple[Loop, dict[Node, Node]]:
     """The loop of a stretch, and for each of the stretch's nodes of the first step the node of the body.
 
     stacked, lasts, before: the rows of which all steps' values, the last step's, or what each step reads of the step
     before it, are read outside. value: the new nodes of what lies
     outside. loops: those that were made before. picked: of what differs from step to step whether it is chosen in the
-    body rather than stacked.
+    body rather than stacked. numbered: whether many elements of its arrays are read by themselves.
     """
-    return _Roller(stretch, value, loops, picked).run(list(stacked), list(lasts), list(before))
+    return _Roller(stretch, value, loops, picked, numbered).run(list(stacked), list(lasts), list(before))
 
 
 class _Roller:
@@ -130,7 +137,9 @@ class _Roller:
         value: Callable[[Node], Node],
         loops: Mapping[Stretch, Loop],
         picked: Callable[[Varying], bool],
+        numbered: bool,
     ) -> None:
+        self.numbered = numbered
         self.stretch = stretch
         self.value = value
         self.loops = loops
@@ -174,16 +183,19 @@ class _Roller:
                 self.body.chains.append((last, [zeros]))
         body, inside = self.make_body(stacked, before)
         firsts = [self.value_of(first) for _, chain in self.body.chains for first in chain]
+        firsts += [scalar(0, np.int32)] * self.numbered
         node = make_scan(body, self.count, list(self.body.consts), firsts, list(self.body.xs), self.reverse)
         ends: dict[int, Node] = {}
         place = 0
         for number, chain in self.body.chains:
             ends.setdefault(number, project(node, place))
             place += len(chain)
+        numbers = numbers_after(project(node, place), self.count) if self.numbered else ()
+        place += self.numbered
         arrays = [project(node, place + number) for number in range(len(stacked) + len(before))]
         stacks = dict(zip(stacked, arrays, strict=False))
         earlier = dict(zip(before, arrays[len(stacked) :], strict=True))
-        return Loop(self.stretch, node, self.reverse, stacks, ends, earlier), inside
+        return Loop(self.stretch, node, self.reverse, stacks, ends, earlier, numbers), inside
 
     def value_of(self, node: Node) -> Node:
         return node if node.op is CONSTANT or node in self.new else self.value(node)
@@ -277,6 +289,7 @@ class _Roller:
         """The graph of one step, and its nodes by those of the first step."""
         rows = self.stretch.rows
         firsts = [first for _, chain in self.body.chains for first in chain]
+        firsts += [scalar(0, np.int32)] * self.numbered
         elements = [array_aval(n.aval.shape[1:], n.aval.dtype, n.aval.weak_type) for n in self.body.xs]
         avals = [*[n.aval for n in self.body.consts], *[n.aval for n in firsts], *elements]
         params = [param(index, aval) for index, aval in enumerate(avals)]
@@ -300,6 +313,8 @@ class _Roller:
             carried += [made[row], *self.carry[place : place + len(chain) - 1]]
             earlier.setdefault(row, self.carry[place])
             place += len(chain)
+        if self.numbered:
+            carried.append(make(ADD, self.carry[place], scalar(1, np.int32)))
         body = make_graph(params, [*carried, *[made[row] for row in stacked], *[earlier[row] for row in before]])
         return body, {rows[row][0]: node for row, node in made.items()}
 
