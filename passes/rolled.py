@@ -51,8 +51,8 @@ class Loop:
 
     stretch: what it computes. node: the scan. reverse: whether its arrays hold the last step's values first.
     stacks: for rows that are read from outside, the array of all steps' values. lasts: for rows, the last step's value.
-    before: for rows, the array of what each step reads of the step before it. numbers: where each of an array's elements
-    lies, as values that XLA does not know; none where few are read by themselves.
+    before: for rows, the array of what each step reads of the step before it. numbers: where each of an array's
+    elements lies, as values that XLA does not know; none where few are read by themselves.
     """
 
     stretch: Stretch

@@ -16,12 +16,14 @@ from graphopt.backends.reference import evaluate
 from graphopt.config import Options
 from graphopt.ir.check import check
 from graphopt.ir.graph import Graph
+from graphopt.ir.op import PROJECT, op_of
 from graphopt.ops.control import COND, SCAN, Scan
 from graphopt.passes.inline import Inline
 from graphopt.passes.reroll import Reroll
 from graphopt.rewrite.passes import Context
 from graphopt.trace.jaxpr import trace_function
 
+DYNAMIC_SLICE = op_of(lax.dynamic_slice_p)
 ANY = Reroll(any_cost=True, least_saved=8)
 
 
@@ -109,6 +111,28 @@ BLOCKS = (
 def test_gradient_of_blocks_with_weights_of_their_own() -> None:
     graph, _ = rolled(jax.value_and_grad(lambda *args: (blocks(*args) ** 2).sum(), (0, 1)), *BLOCKS)
     assert len(lengths(graph)) == 2
+
+
+@pytest.mark.parametrize("platforms", [("cpu",), ("cuda",)])
+def test_where_many_parts_of_arrays_are_read_one_by_one_they_have_the_same_code(platforms: tuple[str, ...]) -> None:
+    weights = [draw(24 + i, 24)[:24] for i in range(24)]
+
+    def loss(ws: Any, x: Any) -> Any:
+        return (plain_layers(x, ws) ** 2).sum()
+
+    graph, _ = rolled(jax.grad(loss), weights, draw(3, 24), platforms=platforms)
+    parts = [node for node in graph.nodes if node.op is DYNAMIC_SLICE]
+    begin = {node.inputs[1] for node in parts}
+    assert all(node.op is PROJECT and node.inputs[0].op is COND for node in begin)
+    assert (len(parts) >= 20) == (len(begin) >= 20) == (platforms == ("cpu",))
+
+
+def test_steps_that_compute_more_than_their_weights_are_large_become_a_loop() -> None:
+    weights = [{"up": draw(64, 128), "bias": draw(128), "down": draw(128, 64)}] * 48
+    traced, sources = trace_function(jax.grad(lambda p, x: (blocks(p, x) ** 2).sum()), weights, draw(8, 128, 64))
+    context = Context(Options(), sources, platforms=("cpu",))
+    graph = Reroll().run(Inline().run(traced, context), context)
+    assert len(lengths(graph)) == 2, context.notes
 
 
 def test_many_large_arrays_are_chosen_in_groups() -> None:
