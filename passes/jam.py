@@ -34,7 +34,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from graphopt.analysis.order import reads_of, writes_of
+from graphopt.analysis.order import indices_of, reads_of, writes_of
+from graphopt.analysis.substitute import expression_with
 from graphopt.ir.index import Index, variable
 from graphopt.ir.loop import (
     Accumulate,
@@ -47,7 +48,6 @@ from graphopt.ir.loop import (
     Local,
     LoopProgram,
     Phase,
-    Position,
     Set,
     Statement,
     Store,
@@ -100,7 +100,7 @@ class Jam:
             return []
         if not all(isinstance(s, Let | Accumulate) for s in statements):
             return []
-        places = list(_places(phase.body.statements))
+        places = list(indices_of(phase.body))
         if any(at.divisions(phase.name) or at.coefficient(phase.name) is None for at in places):
             return []
         loads = [s.value for s in statements if isinstance(s, Let) and isinstance(s.value, Load)]
@@ -154,17 +154,14 @@ class _Jammer:
         if isinstance(statement, Accumulate):
             return replace(statement, local=self.local(statement.local, row), value=self.value(statement.value, row))
         assert isinstance(statement, Let | Set)
-        return replace(
-            statement, local=self.local(statement.local, row), value=self.expression(statement.value, row)
-        )
+        return replace(statement, local=self.local(statement.local, row), value=self.expression(statement.value, row))
 
     def expression(self, value: Expression, row: int) -> Expression:
-        if isinstance(value, Load | Position):
-            return replace(value, at=self.at(value.at, row))
         if isinstance(value, Apply):
             return replace(value, values=tuple(self.value(v, row) for v in value.values))
-        assert isinstance(value, Value)
-        return self.value(value, row)
+        if isinstance(value, Local):
+            return self.local(value, row)
+        return expression_with(value, lambda at: self.at(at, row))
 
     def value(self, value: Value, row: int) -> Value:
         return self.local(value, row) if isinstance(value, Local) else value
@@ -177,17 +174,6 @@ class _Jammer:
         factor = at.coefficient(self.name)
         assert factor is not None
         return at - self.variable * factor + self.rows[row] * factor
-
-
-def _places(statements: Sequence[Statement]) -> Iterator[Index]:
-    """The indices in statements."""
-    for statement in statements:
-        if isinstance(statement, For):
-            yield from _places(statement.body.statements)
-        elif isinstance(statement, Store):
-            yield statement.at
-        elif isinstance(statement, Let | Set) and isinstance(statement.value, Load | Position):
-            yield statement.value.at
 
 
 def _own(block: Block, names: set[str]) -> set[str]:

@@ -46,6 +46,7 @@ from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, op_of
 from graphopt.passes.fetch import FetchAhead
 from graphopt.passes.jam import Jam
+from graphopt.passes.peel import Peel
 from graphopt.passes.split import Split
 from graphopt.passes.tile import Tile
 
@@ -126,6 +127,7 @@ class NumbaEngine:
     name: str = "numba"
     tile: Tile = field(default=Tile(scalar_cost), repr=False)
     split: Split = field(default=Split(scalar_cost), repr=False)
+    peel: Peel = field(default=Peel(), repr=False)
     jam: Jam = field(default=Jam(), repr=False)
     fetch: FetchAhead = field(default=FetchAhead(), repr=False)
 
@@ -274,9 +276,16 @@ class NumbaEngine:
             write_beside(best, written)
         tiled = self.tile.run(best.program)
         program, loops = self.split.run(tiled.program)
+        program, peeled = self.peel.run(program)
         program, jammed = self.jam.run(program)
         program, rows = self.fetch.run(program)
-        said = {self.tile.name: tiled.kept, self.split.name: loops, self.jam.name: jammed, self.fetch.name: rows}
+        said = {
+            self.tile.name: tiled.kept,
+            self.split.name: loops,
+            self.peel.name: peeled,
+            self.jam.name: jammed,
+            self.fetch.name: rows,
+        }
         best.take(program, tuple(f"{name}: {what}" for name, every in said.items() for what in every))
         for node, times in tiled.saved.items():
             best.evaluations[node] -= times

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jax.extend.core import primitives as p
 
+from graphopt.analysis.access import Within
 from graphopt.analysis.machine import FRESH, Machine, threads_for
 from graphopt.analysis.reductions import MAX, MIN
 from graphopt.ir.index import Index, Variable
@@ -193,13 +194,16 @@ class _Walk:
         if isinstance(statement, For):
             self.core += times * (SHORT_LOOP if _is_written_out(statement) else LOOP)
             self.around.append(statement.name)
-            self.block(statement.body, times * statement.extent, statement.name, statement.extent)
+            steps = max(1, round(statement.extent * _share(statement.within)))
+            self.block(statement.body, times * steps, statement.name, steps)
             self.around.pop()
         elif isinstance(statement, If):
             foreseen = all(set(at.variables()) <= set(self.around) for at, _, _ in statement.within)
             self.core += times * (FORESEEN if foreseen else BRANCH)
-            for block in (statement.then, statement.otherwise):
-                self.block(block, times / 2, variable, extent)
+            self.core += times * DIVIDED * sum(at.divisions() for at, _, _ in statement.within)
+            share = _share(statement.within) if foreseen else 0.5
+            for block, part in ((statement.then, share), (statement.otherwise, 1 - share)):
+                self.block(block, times * part, variable, extent)
         elif isinstance(statement, While):
             for block in (statement.test, statement.body):
                 self.block(block, times * GUESSED, variable, extent)
@@ -255,6 +259,16 @@ class _Walk:
         else:
             lies_far = step * dtype.itemsize >= VECTOR and size * dtype.itemsize > (1 << 19)
             self.core += times * (MISSED if lies_far else GATHERED)
+
+
+def _share(within: Within) -> float:
+    """Of how many iterations conditions hold, where each is on one loop variable; 1 where they are on several."""
+    share = 1.0
+    for at, low, high in within:
+        if len(at.terms) == 1 and isinstance(at.terms[0][0], Variable):
+            factor = abs(at.terms[0][1])
+            share *= max(0, min(at.high, high - 1) - max(at.low, low) + factor) / (at.high - at.low + factor)
+    return share
 
 
 def _is_read_again(buffer: Buffer, times: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from graphopt.ir.index import Index
 from graphopt.ir.loop import (
     Accumulate,
     Apply,
@@ -134,3 +135,20 @@ def blocks_of(statement: Statement) -> tuple[Block, ...]:
     if isinstance(statement, While):
         return statement.test, statement.body
     return (statement.then,) if isinstance(statement, When) else ()
+
+
+def indices_of(block: Block) -> Iterator[Index]:
+    """The indices in the statements of a block, and in those inside of them."""
+    for statement in block.statements:
+        if isinstance(statement, Let | Set):
+            value = statement.value
+            if isinstance(value, Load | Position):
+                yield value.at
+            yield from (at for at, _, _ in value.within) if isinstance(value, Test) else ()
+        elif isinstance(statement, If | For):
+            yield from (at for at, _, _ in statement.within)
+        elif isinstance(statement, Store | Sort | Fetch | Smallest):
+            yield statement.at
+            yield from (statement.to,) if isinstance(statement, Smallest) else ()
+        for inner in blocks_of(statement):
+            yield from indices_of(inner)

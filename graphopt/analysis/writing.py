@@ -322,6 +322,7 @@ class Writer:
             for write in writers[:1] if known else writers[1:]:
                 write()
             return
+        self._spend(DIVISION * sum(at.divisions() for at, _, _ in within))
         blocks = (Block(), Block())
         for block, write in zip(blocks, writers, strict=False):
             outer = self._path[-1]

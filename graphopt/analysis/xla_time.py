@@ -51,6 +51,10 @@ reversals take longer than copies."""
 COPIED = 0.006
 """And of other operations that only move data."""
 
+PADDED, JOINED = 0.1, 0.3
+"""Nanoseconds of an element that is asked for of what is padded or put together along the last axis, by a loop that
+computes something: XLA asks of each where it is. A stencil asks for nine."""
+
 GATHERED, ROW = 0.6, 8
 """Nanoseconds of an element of rows that are gathered, of so many elements at least."""
 
@@ -141,6 +145,7 @@ _UNCOUNTED = (
 NOT_COUNTED = {op_of(getattr(p, f"{name}_p")) for name in _UNCOUNTED}
 """Functions that XLA does not count among a program's operations; what it makes others of, it does."""
 
+PAD, CONCATENATE = op_of(p.pad_p), op_of(p.concatenate_p)
 DIVISIONS = {op_of(p.div_p), op_of(p.rem_p)}
 COUNTED = {op_of(p.iota_p), *MOVES, *(op for op in REDUCTIONS)}
 
@@ -216,7 +221,7 @@ def fused_time(body: Graph, machine: Machine) -> float:
     # What a reduction's result is needed with again is stored before and read after it.
     inner = [n.inputs[0].aval.nbytes for n in body.nodes if n.op in REDUCTIONS and n not in body.outputs]
     again = sum(inner) if any(n.op is BROADCAST for n in body.nodes) else 0
-    computing = sum(map(core_time, body.nodes))
+    computing = sum(map(core_time, body.nodes)) + edges_time(body)
     if sum(1 for node in body.nodes if node.op in FUNCTIONS) > HELD:
         computing *= CROWDED
     core = _MOVED_OF_SERIES.get(_SERIES, MOVED) * (sum(sizes) + again) + computing
@@ -230,6 +235,23 @@ def fused_time(body: Graph, machine: Machine) -> float:
     total = max(total, machine.moving(sum(sizes), machine.threads))
     fresh = sum(n.aval.nbytes for n in body.outputs)
     return total + (fresh / machine.page_rate if fresh >= FRESH else 0.0)
+
+
+def edges_time(body: Graph) -> float:
+    """Nanoseconds of one core in which XLA finds out where elements come from, again for each that asks for them."""
+    asked = dict.fromkeys(body.nodes, 0)
+    for node in body.outputs:
+        asked[node] += 1
+    total = 0.0
+    for node in reversed(body.nodes):
+        for operand in dict.fromkeys(node.inputs):
+            asked[operand] += asked[node] if node.op in MOVES else 1
+        last = len(node.avals[0].shape) - 1
+        if node.op is PAD and last >= 0 and any(node.attrs["padding_config"][last]):
+            total += PADDED * asked[node] * node.aval.size
+        elif node.op is CONCATENATE and node.attrs["dimension"] == last:
+            total += JOINED * asked[node] * node.aval.size
+    return total
 
 
 def streamed_time(body: Graph) -> float:

@@ -1,0 +1,63 @@
+"""Statements of a loop program with other indices: of another row, or counted from another place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from graphopt.analysis.access import Within
+from graphopt.ir.index import Index
+from graphopt.ir.loop import (
+    Block,
+    Expression,
+    Fetch,
+    For,
+    If,
+    Let,
+    Load,
+    Position,
+    Set,
+    Smallest,
+    Sort,
+    Statement,
+    Store,
+    Test,
+    When,
+    While,
+)
+
+Change = Callable[[Index], Index]
+
+
+def block_with(block: Block, change: Change) -> Block:
+    """A block with every index changed, in what is inside of it too."""
+    return Block([statement_with(statement, change) for statement in block.statements])
+
+
+def statement_with(statement: Statement, change: Change) -> Statement:
+    """A statement with every index changed, in what is inside of it too."""
+    if isinstance(statement, Let | Set):
+        return replace(statement, value=expression_with(statement.value, change))
+    if isinstance(statement, Store | Sort | Fetch):
+        return replace(statement, at=change(statement.at))
+    if isinstance(statement, Smallest):
+        return replace(statement, at=change(statement.at), to=change(statement.to))
+    if isinstance(statement, For):
+        return replace(statement, body=block_with(statement.body, change), within=_within(statement.within, change))
+    if isinstance(statement, If):
+        blocks = (block_with(block, change) for block in (statement.then, statement.otherwise))
+        return If(_within(statement.within, change), *blocks)
+    if isinstance(statement, While):
+        return replace(statement, test=block_with(statement.test, change), body=block_with(statement.body, change))
+    return replace(statement, then=block_with(statement.then, change)) if isinstance(statement, When) else statement
+
+
+def expression_with(value: Expression, change: Change) -> Expression:
+    """An expression with every index changed."""
+    if isinstance(value, Load | Position):
+        return replace(value, at=change(value.at))
+    return Test(_within(value.within, change)) if isinstance(value, Test) else value
+
+
+def _within(within: Within, change: Change) -> Within:
+    return tuple((change(at), low, high) for at, low, high in within)

@@ -1,0 +1,130 @@
+"""Loops without conditions on their variables: programs before and after as text, and interpreted."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+import graphopt
+from graphopt.backends.interpret import interpret
+from graphopt.backends.numba.engine import NumbaEngine
+from graphopt.config import Options
+from graphopt.ir.loop import LoopProgram
+from graphopt.passes.peel import MOST, Peel
+from graphopt.passes.pipelines import STANDARD
+from graphopt.rewrite.passes import Context, run_pipeline
+from graphopt.trace.jaxpr import trace_function
+
+FOLDER = Path(__file__).parents[1] / "golden" / "kernels"
+WITHOUT = NumbaEngine(peel=Peel(least=1 << 60))
+EAGER = Peel(least=1)
+
+X = np.random.default_rng(0).normal(size=(7, 50)).astype(np.float32)
+
+
+def without(function: Callable[..., Any], *args: Any) -> LoopProgram:
+    graph, sources = trace_function(function, *args)
+    graph, _ = run_pipeline(graph, STANDARD, Context(Options(), sources))
+    return WITHOUT.program(graph)[0]
+
+
+def joined(x: Any) -> Any:
+    return jnp.concatenate([x[:, 10:], x * 2], 1)
+
+
+def blurred(x: Any) -> Any:
+    padded = jnp.pad(x, 1)
+    height, width = x.shape
+    return sum(padded[i : i + height, j : j + width] for i in range(3) for j in range(3)) / 9
+
+
+def steps(x: Any) -> Any:
+    return jnp.roll(x, 3, 0) - x
+
+
+CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "joined": (joined, (X,)),
+    "rows and columns": (lambda x: lax.pad(x, np.float32(0), [(1, 2, 0), (3, 0, 0)]) * 2, (X,)),
+    "elements": (lambda x: lax.rev(jnp.pad(x, (2, 3)), (0,)) + 1, (X[0],)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_text_before_and_after(name: str) -> None:
+    function, args = CASES[name]
+    before = without(function, *args)
+    after, said = EAGER.run(before)
+    for found, expected in zip(interpret(after, *args), interpret(before, *args), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    text = f"# peel: {name}\n\n# before\n{before}\n\n# after\n# {', '.join(said)}\n{after}\n"
+    file = FOLDER / f"peel-{name.replace(' ', '-')}.txt"
+    if os.environ.get("GRAPHOPT_TEST_UPDATE") == "1":
+        file.write_text(text)
+    assert file.is_file(), f"{file} is missing; GRAPHOPT_TEST_UPDATE=1 writes it"
+    assert text == file.read_text()
+
+
+def test_no_text_is_left_over() -> None:
+    assert {f.name for f in FOLDER.glob("peel-*")} == {f"peel-{name.replace(' ', '-')}.txt" for name in CASES}
+
+
+LEFT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "no conditions": (lambda x: x * 2 + 1, (X,)),
+    "many parts": (lambda x: jnp.concatenate([x[i : i + 2] for i in range(MOST + 1)]) + 1, (X[0],)),
+    "conditions on two variables": (lambda x: jnp.tril(x), (X,)),
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_is_not_peeled(name: str) -> None:
+    function, args = LEFT[name]
+    before = without(function, *args)
+    assert EAGER.run(before) == (before, ())
+
+
+def test_short_loops_are_left() -> None:
+    before = without(joined, X[:, :20])
+    assert Peel().run(before) == (before, ())
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_pads_and_joins_of_any_kind(data: st.DataObject) -> None:
+    """What is padded, also by less than nothing and between elements, cut, turned and joined: the same bits."""
+    amounts = st.tuples(st.integers(-2, 3), st.integers(-2, 3), st.integers(0, 2))
+    configs = data.draw(st.lists(st.tuples(amounts, amounts), min_size=1, max_size=3))
+    axis = data.draw(st.integers(0, 1))
+    turned = data.draw(st.booleans())
+    x = X[: data.draw(st.integers(3, 7)), : data.draw(st.integers(3, 12))]
+
+    def function(x: Any) -> Any:
+        parts = [lax.pad(x, np.float32(-1), config) for config in configs]
+        sides = [min(p.shape[k] for p in parts) for k in range(2)]
+        parts = [p[: sides[0], : sides[1]] for p in parts]
+        found = lax.concatenate([*parts, *(p * 2 for p in parts)], axis)
+        return (lax.rev(found, (axis,)) if turned else found) * parts[0].sum(axis, keepdims=True)
+
+    assume(jax.eval_shape(function, x).size > 0)
+    before = without(function, x)
+    after, _ = EAGER.run(before)
+    for found, expected in zip(interpret(after, x), interpret(before, x), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("function", [joined, blurred, steps, lambda x: jnp.gradient(x)[1]])
+def test_kernels_of_peeled_loops(function: Callable[..., Any]) -> None:
+    """The longest loops are vectorized, and the kernel gives what XLA does."""
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(301, 517)), jnp.float32).at[3, 5].set(jnp.nan)
+    ours = graphopt.jit(function, backend="numba")
+    (kernel,) = ours.explain(x).kernels
+    assert any("peel" in str(note) for note in ours.explain(x).notes)
+    assert any(loop.lanes > 1 for loop in kernel.inner_loops()), kernel.inner_loops()
+    np.testing.assert_allclose(ours(x), jax.jit(function)(x), rtol=1e-5, atol=1e-6)
