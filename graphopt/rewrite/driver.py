@@ -296,6 +296,7 @@ class _Sweep:
                 continue
             self.by[node] = rule
             self.recent.append(rule)
+            self.uses[new] += self.uses[node]
             self.left -= 1
             if self.left < 0:
                 raise _NoEnd(self.recent, self.root)
