@@ -98,10 +98,12 @@ class Peel:
 
     def rows(self, phase: Phase, said: list[str]) -> Phase:
         """The phase with its inside apart, where its rows have conditions, and with peeled loops."""
-        inside = self.longest(_parts(phase.name, phase.extent, phase.body))
+        loops = Block([statement for statement in phase.body.statements if isinstance(statement, For)])
+        parts = _parts(phase.name, phase.extent, loops)
+        inside = self.longest(parts)
         if inside is None:
             return replace(phase, body=self.block(phase.body, {}, said))
-        edges = [part for part in _parts(phase.name, phase.extent, phase.body) if part != inside]
+        edges = [part for part in parts if part != inside]
         known = {phase.name: edges[0]} if len(edges) == 1 else {}
         within = ((variable(phase.name, 0, phase.extent - 1), *inside),)
         said.append(f"rows {inside[0]} to {inside[1]} of {phase.extent} apart")

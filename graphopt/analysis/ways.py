@@ -25,6 +25,7 @@ from graphopt.analysis.scattering import SCATTERS, scatter
 from graphopt.analysis.sorting import SORT, sort
 from graphopt.analysis.tiled import crossed_axes, sides, write_in_blocks
 from graphopt.analysis.top_k import TOP_K, top_k
+from graphopt.analysis.turned import turn, turned_operands
 from graphopt.analysis.windows import SELECTED
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
@@ -70,6 +71,17 @@ def ways(body: Graph, any_order: bool = True, every: bool = False) -> Iterator[t
     for axis in crossed_axes(body):
         for side in sides(body.outputs[0].aval.shape, axis, every):
             yield f"blocks of {side} along axis {axis}", partial(in_blocks, axis=axis, side=side)
+    operands, summed = turned_operands(body) if any_order else ((), ())
+
+    def turned(derivation: Derivation, width: int) -> None:
+        prepare(derivation, summed)
+        for operand in operands:
+            turn(derivation, operand)
+        write_by_columns(derivation, rank - 1, width)
+
+    if operands:
+        width = next(widths(body.outputs[0].aval.shape, rank - 1))
+        yield f"turned, columns by {width}", partial(turned, width=width)
     shapes = {n.aval.shape for n in body.outputs}
     kept = [node for node in body.nodes if is_by_columns(node)]
     (shape, *others) = shapes

@@ -20,6 +20,7 @@ from graphopt.backends.numba.engine import NumbaEngine
 from graphopt.config import Options
 from graphopt.ir.loop import For, LoopProgram
 from graphopt.passes import split
+from graphopt.passes.peel import Peel
 from graphopt.passes.pipelines import STANDARD
 from graphopt.passes.split import Split
 from graphopt.rewrite.passes import Context, run_pipeline
@@ -27,7 +28,7 @@ from graphopt.trace.jaxpr import trace_function
 
 SEED = int(os.environ.get("GRAPHOPT_TEST_SEED", "0"))
 FOLDER = Path(__file__).parents[1] / "golden" / "kernels"
-WHOLE = NumbaEngine(split=Split(scalar_cost, most=0))
+WHOLE = NumbaEngine(split=Split(scalar_cost, most=0), peel=Peel(least=1 << 60))
 EAGER = Split(lambda op, dtype: 1.0, long=2.0, chain=0.0, short=1.0)
 """Each operation has a loop for itself."""
 
