@@ -36,6 +36,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from graphopt.analysis.access import always
 from graphopt.analysis.order import blocks_of, indices_of, reads_of, writes_of
 from graphopt.analysis.substitute import block_with
 from graphopt.ir.index import Index, variable
@@ -92,7 +93,8 @@ class Peel:
                 factor = at.coefficient(phase.name) or 0
                 return at - whole * factor + (variable(phase.name, 0, end - start - 1) + start) * factor
 
-            body = block_with(_known(phase.body, {phase.name: (start, end)}), change)
+            # What divides the variable may be known, too, where there are few values of it.
+            body = _known(block_with(_known(phase.body, {phase.name: (start, end)}), change), {})
             grain, beside = min(phase.grain, end - start), phase.beside or number > 0
             yield replace(phase, extent=end - start, grain=grain, body=body, beside=beside)
 
@@ -194,6 +196,11 @@ def _open(within: tuple[tuple[Index, int, int], ...], known: Known) -> tuple[tup
     """Those of some conditions that are not known to hold; None where one is known not to."""
     found = []
     for at, low, high in within:
+        holds = always(((at, low, high),))
+        if holds is False:
+            return None
+        if holds:
+            continue
         names = tuple(at.variables())
         if len(names) != 1 or names[0] not in known or at.divisions():
             found.append((at, low, high))

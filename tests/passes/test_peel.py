@@ -119,6 +119,18 @@ def test_pads_and_joins_of_any_kind(data: st.DataObject) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+def test_a_part_of_one_element() -> None:
+    """A part may be so short that its variable is a number, and conditions with quotients of it are known."""
+    x = jnp.arange(125, dtype=jnp.int8)[None]
+    dimensions = lax.ScatterDimensionNumbers((0,), (1,), (1,))
+
+    def function(x: Any, update: Any) -> Any:
+        return lax.scatter(x, np.array([0]), update, dimensions, unique_indices=True, mode="fill")
+
+    ours = graphopt.jit(function, backend="numba")
+    np.testing.assert_array_equal(ours(x, x[0, 5:6]), jax.jit(function)(x, x[0, 5:6]))
+
+
 @pytest.mark.parametrize("function", [joined, blurred, steps, lambda x: jnp.gradient(x)[1]])
 def test_kernels_of_peeled_loops(function: Callable[..., Any]) -> None:
     """The longest loops are vectorized, and the kernel gives what XLA does."""
