@@ -149,6 +149,8 @@ PAD, CONCATENATE = op_of(p.pad_p), op_of(p.concatenate_p)
 DIVISIONS = {op_of(p.div_p), op_of(p.rem_p)}
 COUNTED = {op_of(p.iota_p), *MOVES, *(op for op in REDUCTIONS)}
 
+BITCAST = op_of(p.bitcast_convert_type_p)
+
 ONE_BY_ONE, BY_COLUMNS, BESIDE = 0.2, 0.1, 0.03
 """Nanoseconds of an operation on an element of a piece that is reduced: where a few coordinates are combined for each,
 which keeps XLA's loops from being vectorized; where the last axis is kept; and otherwise."""
@@ -173,7 +175,12 @@ def is_known(node: Node) -> bool:
         return _is_slow_product(node)
     if node.op is GATHER:
         return len(node.aval.shape) - 1 in node.attrs["dimension_numbers"].offset_dims and node.aval.shape[-1] >= ROW
-    return (node.op in COUNTED and not is_arg(node)) or node.op.elementwise
+    return (node.op in COUNTED and not is_arg(node)) or _is_elementwise(node)
+
+
+def _is_elementwise(node: Node) -> bool:
+    """Whether each element of the result is computed of those at its place: bits under another type too."""
+    return node.op.elementwise or (node.op is BITCAST and node.aval.shape == node.inputs[0].aval.shape)
 
 
 def _is_slow_product(node: Node) -> bool:
@@ -200,7 +207,7 @@ def core_time(node: Node) -> float:
         return GATHERED * node.aval.size
     if node.op in REDUCTIONS:
         return REDUCED * node.inputs[0].aval.nbytes
-    if not node.op.elementwise or node.op in MOVES or aval.dtype is None:
+    if not _is_elementwise(node) or node.op in MOVES or aval.dtype is None:
         return 0.0
     if node.op in DIVISIONS and aval.dtype.kind in "iu":
         return INTEGER_DIVISION * aval.size
@@ -211,7 +218,7 @@ def core_time(node: Node) -> float:
 
 def is_handed_over(body: Graph) -> bool:
     """Whether XLA runs a program that is this body on another thread than the caller's."""
-    counted = (n for n in body.nodes if n.op.elementwise and n.op not in MOVES and n.op not in NOT_COUNTED)
+    counted = (n for n in body.nodes if _is_elementwise(n) and n.op not in MOVES and n.op not in NOT_COUNTED)
     return sum(n.avals[0].size for n in counted) >= OPERATIONS
 
 

@@ -162,3 +162,15 @@ def test_products_of_converted_matrices_leave_xla_and_others_stay() -> None:
     ):
         graph = graphopt.jit(function).explain(*args).graph
         assert any(n.op.name == "dot_general" for n in graph.nodes)
+
+
+def test_the_bits_of_numbers_leave_xla_with_what_is_computed_of_them() -> None:
+    x = np.ones(100_000, np.float32)
+
+    def function(x: Any) -> Any:
+        bits = lax.bitcast_convert_type(x * 3, np.int32)
+        return lax.bitcast_convert_type(bits ^ (bits >> 31), np.float32) + 1
+
+    assert len(graphopt.jit(function).explain(x).kernels) == 1
+    assert graphopt.jit(lambda x: lax.bitcast_convert_type(x, np.int32)).explain(x).kernels
+    assert not graphopt.jit(lambda x: lax.bitcast_convert_type(x, np.int32)).explain(x[:1000]).kernels
