@@ -4,7 +4,8 @@ How far rounding may move a result depends on the program: a difference of two l
 measured by Monte Carlo arithmetic (D. S. Parker, "Monte Carlo Arithmetic", UCLA CSD-970002, 1997): the program before
 the rewrite is run several times, each operand and each result of each operation moved at random by a few units in the
 last place. What these runs do not reach, rounding does not explain. Another order of a sum or product may also decide
-whether it overflows on the way; such results are not known.
+whether it overflows on the way; such results are not known. Nor are quotients by what is so large that its reciprocal
+is flushed to zero: XLA may multiply by that.
 """
 
 from __future__ import annotations
@@ -199,6 +200,15 @@ def _unless(overflow: Any, result: Any, other: float) -> Any:
     return jnp.where(overflow, jnp.asarray(other, result.dtype), result) if np.any(overflow) else result
 
 
+def _quotient(dividend: Any, divisor: Any, result: Any, flushed: bool) -> Any:
+    """A quotient: as it should be, or zero, where the reciprocal of the divisor is a denormal."""
+    x, y = (_numbers(np.asarray(value)) for value in (dividend, divisor))
+    with np.errstate(all="ignore"):
+        large = np.isfinite(y) & (np.abs(y) * float(jnp.finfo(result.dtype).tiny) > 1)
+        other = np.zeros(()) if flushed else x / y
+    return jnp.where(large, jnp.asarray(other.astype(result.dtype)), result) if np.any(large) else result
+
+
 def _moved(graph: Graph, args: Sequence[Any], seed: int) -> tuple[list[Any], bool]:
     """The results of `graph` in Monte Carlo arithmetic, and whether a value on the way was not finite."""
     random = np.random.default_rng(seed)
@@ -231,6 +241,8 @@ def _moved(graph: Graph, args: Sequence[Any], seed: int) -> tuple[list[Any], boo
         if seed % 3:  # in the other runs the result is what this order gives
             other = np.nan if seed % 3 == 1 else 0.0
             results = [_unless(o, r, other) for o, r in zip(_overflows(node, given), results, strict=True)]
+            if node.op.name == "div" and jax.dtypes.issubdtype(results[0].dtype, np.inexact):
+                results = [_quotient(given[0], given[1], results[0], seed % 3 == 2)]
         return [move(result, flushed) for result in results]
 
     def run(node: Node, operands: list[Any]) -> list[Any]:

@@ -69,3 +69,9 @@ def test_every_bit_of_what_is_exact() -> None:
     x = floats(1, 3e-8, 3e-8, 3e-8)
     assert compared(jnp.sum, backwards, x) and not compared(jnp.sum, backwards, x, safety="exact")
     assert not compared(lambda x: x * 0, lambda x: -x * 0, x, safety="exact")
+
+
+def test_a_reciprocal_may_be_flushed() -> None:
+    x = floats(0, 700, -1, -2.5)
+    assert compared(lambda x, y: (x / y).sum(), lambda x, y: x.sum() / y, x, -LARGEST)
+    assert not compared(lambda x, y: (x / y).sum(), lambda x, y: x.sum() / y + 1e-30, x, -LARGEST)
