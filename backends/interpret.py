@@ -31,8 +31,10 @@ from graphopt.ir.loop import (
     Literal,
     Load,
     LoopProgram,
+    Matrix,
     Phase,
     Position,
+    Product,
     Set,
     Smallest,
     Sort,
@@ -150,6 +152,8 @@ class _Run:
                 keys = self.row(statement.keys, statement.at, statement.count)
                 least = np.argsort(keys, kind="stable")[: statement.k]
                 self.set_row(statement.places, statement.to, least.astype(np.int32))
+            elif isinstance(statement, Product):
+                self.multiply(statement)
             elif isinstance(statement, If):
                 self.block(statement.then if self.holds(statement.within) else statement.otherwise)
 
@@ -226,6 +230,20 @@ class _Run:
         if sort.places is not None:
             self.set_row(sort.places, sort.at, self.row(sort.places, sort.at, sort.count)[order])
         self.set_row(sort.keys, sort.at, keys[order])
+
+    def multiply(self, product: Product) -> None:
+        rows, columns, length = product.rows, product.columns, product.length
+        left, right = self.matrix(product.left, rows, length), self.matrix(product.right, length, columns)
+        for i, row in enumerate(left @ right):
+            self.set_row(product.to.buffer, product.to.at + product.to.steps[0] * i, row)
+
+    def matrix(self, matrix: Matrix, rows: int, columns: int) -> Array:
+        """The elements of a matrix."""
+        row, column = matrix.steps
+        return np.array(
+            [self.load(Load(matrix.buffer, matrix.at + (row * i + column * j))) for i in range(rows) for j in range(columns)],
+            matrix.buffer.dtype,
+        ).reshape(rows, columns)
 
     def row(self, buffer: Buffer, at: Index, count: int) -> Array:
         """Elements of a buffer that are there one after the other."""

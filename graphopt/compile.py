@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from graphopt.analysis.engine import Schedule
+from graphopt.analysis.engine import Engine, Schedule
 from graphopt.analysis.local import local_graphs
 from graphopt.analysis.machine import Machine, this_machine
 from graphopt.backends.agreement import disagreement
@@ -36,6 +36,7 @@ from graphopt.passes.random_bits import RandomBits
 from graphopt.passes.rematerialize import Rematerialize
 from graphopt.passes.renew import Renew, copied
 from graphopt.passes.reuse import Reuse
+from graphopt.passes.stream import Stream
 from graphopt.rewrite.passes import Context, Pass, PassRecord, run_pipeline
 from graphopt.rewrite.safety import SAFETIES
 from graphopt.trace.jaxpr import graph_of
@@ -63,8 +64,9 @@ def optimize_graph(
     context = context_for(options, sources, target, timed)
     # What a faulty rule would have done can be done without; who looks for faults sets GRAPHOPT_CHECK, or verifies.
     context.strict = settings().check > 0
-    graph, records = run_pipeline(graph, passes_of(options), context)
     kernels = may_have_kernels(options, context, target)
+    steps = with_streams(passes_of(options), options) if kernels and target.num_devices == 1 else passes_of(options)
+    graph, records = run_pipeline(graph, steps, context)
     decision = decision_for(graph, options, context) if kernels and options.tuning else None
     if decision is not None and decision.block is not None:
         graph, records = in_other_blocks(records, options, context, decision.block)
@@ -75,6 +77,21 @@ def optimize_graph(
     graph, limited = run_pipeline(graph, memory_passes(sources, options, context, target, last_passes), context)
     graph, more = run_pipeline(graph, last_passes(graph), context)
     return graph, (*records, *limited, *more)
+
+
+def with_streams(steps: tuple[Pass, ...], options: Options) -> tuple[Pass, ...]:
+    """The pipeline where another engine than XLA may take part: it has large arrays row by row before `chunk` has them
+    in blocks."""
+
+    def engine() -> Engine:
+        # Numba takes a second to import: not before it is needed.
+        from graphopt.backends.numba import lowering
+
+        return lowering.ENGINE
+
+    stream = Stream(engine, machine_for_decisions() if options.backend == "auto" else None)
+    place = next((k for k, step in enumerate(steps) if isinstance(step, Chunk)), None)
+    return steps if place is None else (*steps[:place], stream, *steps[place:])
 
 
 def memory_passes(

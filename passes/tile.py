@@ -101,7 +101,8 @@ class _Tiler:
     def __init__(self, options: Tile, program: LoopProgram) -> None:
         self.options = options
         own = [buffer for buffer in program.buffers if buffer.role == "tile"]
-        self.left = options.most - sum(tile.nbytes for tile in own)
+        # A larger one is for products, which go through it once: it is in the second cache whatever there is besides.
+        self.left = options.most - sum(tile.nbytes for tile in own if tile.nbytes <= options.most)
         self.numbers = len(own)
         self.tiles: dict[Place, Buffer] = {}
         self.changed: dict[int, tuple[Statement, ...]] = {}  # by the id of a statement what stands in its place

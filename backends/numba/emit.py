@@ -27,6 +27,7 @@ from graphopt.ir.loop import (
     LoopProgram,
     Phase,
     Position,
+    Product,
     Set,
     Sort,
     Statement,
@@ -110,6 +111,8 @@ class _Writer:
             yield from self.block(statement.then)
         elif isinstance(statement, Sort):
             yield self.sort(statement)
+        elif isinstance(statement, Product):
+            yield self.product(statement)
         elif isinstance(statement, Fetch):
             size = statement.buffer.dtype.itemsize
             yield f"for ahead in range({-(-statement.count * size // LINE)}):"
@@ -127,6 +130,15 @@ class _Writer:
         if isinstance(statement, Accumulate):
             return f"{statement.local.name} = {self.accumulated(statement)}"
         return f"{statement.local.name} = {self.expression(statement.value, statement.local.dtype)}"
+
+    def product(self, statement: Product) -> str:
+        matrices = (statement.to, statement.left, statement.right)
+        where = [f"{matrix.buffer.name}, {index(matrix.at)}" for matrix in matrices]
+        steps = [statement.to.steps[0], *statement.left.steps, statement.right.steps[0]]
+        numbers = [statement.rows, statement.columns, statement.length, *steps]
+        place = self.place(statement.node) if statement.node is not None else ""
+        source = f"product_{statement.to.buffer.dtype.name}({', '.join([*where, *map(str, numbers)])})"
+        return f"{source}  # {place}" if place else source
 
     @staticmethod
     def sort(statement: Sort) -> str:

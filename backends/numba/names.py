@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.backends.numba import conversions, intrinsics, memory, networks, random, selecting, sorting
+from graphopt.backends.numba import conversions, intrinsics, memory, networks, products, random, selecting, sorting
 from graphopt.backends.numba.bits import NEXT_AFTER, REDUCE_PRECISION
 from graphopt.backends.numba.complexes import COMPLEX_NAMES
 from graphopt.backends.numba.half import is_half, kept_as
@@ -61,6 +61,8 @@ NAMES: dict[str, Any] = {
     "sort_beside_uint64": networks.sort_beside_uint64,
     "smallest_uint32": selecting.smallest_uint32,
     "smallest_uint64": selecting.smallest_uint64,
+    "product_float32": products.product_of(np.float32),
+    "product_float64": products.product_of(np.float64),
     **{f"read_{d.name}": intrinsics.element_reader(kept_as(d), constant=False) for d in DTYPES},
     **{f"input_{d.name}": intrinsics.element_reader(kept_as(d), constant=True) for d in DTYPES},
     **{f"write_{d.name}": intrinsics.element_writer(kept_as(d)) for d in DTYPES},

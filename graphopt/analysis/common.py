@@ -25,6 +25,7 @@ from graphopt.ir.loop import (
     Position,
     Set,
     Statement,
+    Store,
 )
 
 Key = tuple[Any, ...]
@@ -73,7 +74,7 @@ class Numbering:
         if loop.within:
             return
         inside = list(statements_of(loop))
-        self.own = {*writes_of(loop), *(s.name for s in inside if isinstance(s, For))}
+        self.own = {*writes_of(loop), *(s.name for s in inside if isinstance(s, For))} - _written_over(loop)
         self.changing = {s.local.name for s in inside if isinstance(s, Set | Accumulate)}
         self.known = {}
         yield from self._inside((loop,))
@@ -127,6 +128,30 @@ class Numbering:
             return self._name(atom.name)
         of = self._index(atom.of)
         return None if of is None else (isinstance(atom, Quotient), of, atom.by)
+
+
+def _written_over(loop: For) -> set[str]:
+    """The buffers of which a loop writes elements over, each after it has read it, and reads no other ones."""
+    found: dict[str, Index | None] = {}
+    for statement in loop.body.statements:
+        if isinstance(statement, Store):
+            name = statement.buffer.name
+            own = name not in found and statement.at.coefficient(loop.name)
+            found[name] = statement.at if own and statement.at.divisions() == 0 else None
+    for inner in statements_of(loop):
+        value = inner.value if isinstance(inner, Let | Set) else None
+        if isinstance(value, Load) and value.buffer.name in found and value.at != found[value.buffer.name]:
+            found[value.buffer.name] = None
+    nested = {name for s in loop.body.statements if not isinstance(s, Store) for name in writes_of(s)}
+    reads = [s.value.buffer.name for s in _after_first_store(loop) if isinstance(s.value, Load)]
+    return {name for name, at in found.items() if at is not None} - nested - set(reads)
+
+
+def _after_first_store(loop: For) -> list[Let]:
+    """The values of a loop behind the first element that it writes."""
+    statements = loop.body.statements
+    first = next((k for k, statement in enumerate(statements) if isinstance(statement, Store)), len(statements))
+    return [inner for s in statements[first:] for inner in statements_of(s) if isinstance(inner, Let)]
 
 
 def statements_of(statement: Statement) -> Iterator[Statement]:

@@ -32,6 +32,7 @@ from graphopt.ir.loop import (
     LoopProgram,
     Phase,
     Position,
+    Product,
     Set,
     Smallest,
     Sort,
@@ -104,6 +105,10 @@ SCANNED = 0.3
 """Nanoseconds of an element that is found not to be among the smallest."""
 
 
+MULTIPLIED = 0.12
+"""Nanoseconds in which a vector is multiplied by a number and added to another, in a product of tiles."""
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """What one run of a loop program does.
@@ -156,6 +161,12 @@ def sorting_time(statement: Sort | Smallest) -> float:
     return SCANNED * statement.count + SORTED * min(statement.count, 8 * statement.k) * steps
 
 
+def product_time(statement: Product) -> float:
+    """Nanoseconds in which two tiles are multiplied."""
+    vectors = -(-statement.columns * statement.to.buffer.dtype.itemsize // VECTOR)
+    return MULTIPLIED * statement.rows * statement.length * vectors
+
+
 def phase_threads(program: LoopProgram, cost: Cost, machine: Machine) -> tuple[float, ...]:
     """How many threads share each phase."""
     return tuple(
@@ -182,7 +193,7 @@ class _Walk:
 
     def block(self, block: Block, times: float, variable: str, extent: int) -> None:
         """Adds what a block takes that is run so often. variable: of the innermost loop around it, of that extent."""
-        is_innermost = not any(isinstance(s, For | Sort | Smallest | While) for s in block.statements)
+        is_innermost = not any(isinstance(s, For | Sort | Smallest | Product | While) for s in block.statements)
         loads = [s.value for s in block.statements if isinstance(s, Let) and isinstance(s.value, Load)]
         is_near = is_innermost and all(_is_read_again(load.buffer, times) for load in loads)
         outside, self.share = self.share, IN_REGISTERS if is_near and loads else 1.0
@@ -209,6 +220,9 @@ class _Walk:
                 self.block(block, times * GUESSED, variable, extent)
         elif isinstance(statement, Sort | Smallest):
             self.core += times * sorting_time(statement)
+        elif isinstance(statement, Product):
+            self.flops += times * 2 * statement.rows * statement.columns * statement.length
+            self.core += times * product_time(statement)
         elif isinstance(statement, Fetch):
             self.core += times * FETCHED * statement.count * statement.buffer.dtype.itemsize / VECTOR
         elif isinstance(statement, Let | Set):

@@ -17,6 +17,7 @@ from graphopt.ir.loop import (
     Load,
     Local,
     Position,
+    Product,
     Set,
     Smallest,
     Sort,
@@ -91,6 +92,10 @@ def reads_of(statement: Statement, inside: bool = True) -> Iterator[str]:
         yield from statement.at.variables()
     elif isinstance(statement, Smallest):
         yield from (statement.keys.name, *statement.at.variables(), *statement.to.variables())
+    elif isinstance(statement, Product):
+        yield from (statement.left.buffer.name, statement.right.buffer.name)
+        for matrix in (statement.to, statement.left, statement.right):
+            yield from matrix.at.variables()
     elif isinstance(statement, If | For):
         yield from (name for at, _, _ in statement.within for name in at.variables())
     elif isinstance(statement, When | While):
@@ -119,6 +124,8 @@ def writes_of(statement: Statement) -> Iterator[str]:
         yield statement.buffer.name
     elif isinstance(statement, Smallest):
         yield statement.places.name
+    elif isinstance(statement, Product):
+        yield statement.to.buffer.name
     elif isinstance(statement, Sort):
         yield from (buffer.name for buffer in (statement.keys, statement.places) if buffer is not None)
     for block in blocks_of(statement):

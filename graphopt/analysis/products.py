@@ -81,13 +81,14 @@ def _is_plain(precision: object) -> bool:
 
 
 def expanded(body: Graph) -> tuple[Graph, dict[Node, Node]]:
-    """A graph without products, and what became of its nodes."""
+    """A graph without the products that loops around elements are for, and what became of its nodes."""
     mapping: dict[Node, Node] = {}
-    if not any(node.op is DOT for node in body.nodes):
+    small = {node for node in body.nodes if node.op is DOT and declined(node) is None}
+    if not small:
         return body, mapping
     for node in body.nodes:
         inputs = tuple([mapping[n] for n in node.inputs])
-        mapping[node] = _sum_of_products(node, inputs) if node.op is DOT else node.with_inputs(inputs)
+        mapping[node] = _sum_of_products(node, inputs) if node in small else node.with_inputs(inputs)
     return make_graph(body.params, [mapping[n] for n in body.outputs]), mapping
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
+from graphopt.analysis.between import between, write_between
 from graphopt.analysis.bitcast import changes_width, recast
 from graphopt.analysis.columns import (
     is_by_columns,
@@ -21,6 +22,7 @@ from graphopt.analysis.grouping import ALONE
 from graphopt.analysis.in_place import is_update_in_place, write_update
 from graphopt.analysis.loops import LOOPS, write_loop
 from graphopt.analysis.parts import accumulate, cut_together, reduce_in_parts
+from graphopt.analysis.products import DOT
 from graphopt.analysis.scattering import SCATTERS, scatter
 from graphopt.analysis.sorting import SORT, sort
 from graphopt.analysis.tiled import crossed_axes, sides, write_in_blocks
@@ -38,6 +40,11 @@ def ways(body: Graph, any_order: bool = True, every: bool = False) -> Iterator[t
 
     any_order: whether sums and products may be reordered. every: also those that are only measured.
     """
+    if any(node.op is DOT for node in body.nodes):  # of matrices for which it takes more than loops around elements
+        found = between(body)
+        if found is not None:
+            yield "rows between products", partial(write_between, found=found)
+        return
     rank = len(body.outputs[0].aval.shape)
     whole = next((n for n in body.nodes if n.op in ALONE), None)
 

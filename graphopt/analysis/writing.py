@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from graphopt.analysis.access import Indices, Within, always
-from graphopt.analysis.kernel_time import GUESSED, sorting_time
+from graphopt.analysis.kernel_time import GUESSED, product_time, sorting_time
 from graphopt.analysis.order import sort_by_need
 from graphopt.analysis.reductions import CUMULATIVE, MAX, MIN, REDUCTIONS
 from graphopt.ir.graph import Graph, nested_graphs
@@ -36,6 +36,7 @@ from graphopt.ir.loop import (
     LoopProgram,
     Phase,
     Position,
+    Product,
     Smallest,
     Sort,
     Statement,
@@ -189,6 +190,8 @@ class Writer:
         """A statement at the end of the current block."""
         if isinstance(statement, Sort | Smallest):
             self._spend(sorting_time(statement))
+        elif isinstance(statement, Product):
+            self._spend(product_time(statement))
         self._path[-1].block.statements.append(statement)
 
     def let(self, value: Expression, dtype: Any, node: Node | None = None, kind: str = "v") -> Local:

@@ -319,7 +319,41 @@ class Fetch:
         yield f"fetch {self.buffer.name}[{self.at} ...+ {self.count}]{' to write' if self.write else ''}"
 
 
-Statement = Let | Set | Accumulate | Store | For | If | When | While | Sort | Smallest | Fetch
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A matrix in a buffer: element (i, j) is at `at + steps[0] * i + steps[1] * j`."""
+
+    buffer: Buffer
+    at: Index
+    steps: tuple[int, int]
+
+    def __str__(self) -> str:
+        row, column = (f"{step} * {name}" if step != 1 else name for step, name in zip(self.steps, "ij", strict=True))
+        return f"{self.buffer.name}[{self.at} ...+ {row} + {column}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """`to := left @ right`: `rows` times `length` by `length` times `columns`, summed in any order.
+
+    What lies in one row of `to` and of `right` is beside each other. The three do not overlap. node: as in `Let`.
+    """
+
+    to: Matrix
+    left: Matrix
+    right: Matrix
+    rows: int
+    columns: int
+    length: int
+    node: Any = None
+
+    def lines(self) -> Iterator[str]:
+        """Text."""
+        sizes = f"({self.rows}, {self.length}) @ ({self.length}, {self.columns})"
+        yield f"{self.to} = {self.left} @ {self.right}, {sizes}"
+
+
+Statement = Let | Set | Accumulate | Store | For | If | When | While | Sort | Smallest | Fetch | Product
 
 
 @dataclass(frozen=True, slots=True)

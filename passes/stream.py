@@ -1,0 +1,161 @@
+"""Streaming: what is large between products is computed a few rows at a time, in one kernel.
+
+Before, where %2 has 134 MB:
+    %2: f32[8,2048,2048] = dot_general[...](%0, %1)
+    ...
+    %9: f32[8,2048,64] = dot_general[...](%8, %3)
+After:
+    %2: f32[8,2048,64] = kernel[body=@1, engine="numba", key=...](%0, %1, %3)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from jax.extend.core import primitives as p
+
+from graphopt.analysis.chunk_cost import Memory
+from graphopt.analysis.chunking import Region, generated, grow
+from graphopt.analysis.engine import Engine, Plan
+from graphopt.analysis.grouping import Group
+from graphopt.analysis.machine import Machine
+from graphopt.analysis.products import DOT
+from graphopt.analysis.xla_time import core_time, product_time
+from graphopt.ir.graph import Graph, nested_graphs
+from graphopt.ir.node import Node, project
+from graphopt.ir.op import CONSTANT
+from graphopt.ops.control import COND, SCAN, WHILE
+from graphopt.ops.kernel import kernel
+from graphopt.ops.local import as_given
+from graphopt.passes.fuse import body_of
+from graphopt.rewrite.driver import Firing
+from graphopt.rewrite.passes import Context, Pass
+from graphopt.rewrite.rebuild import rebuild, with_bodies
+from graphopt.rewrite.rule import rewrites
+from graphopt.rewrite.safety import ADMITTED
+
+LARGE = 8 << 20
+"""Bytes of an array from which on what stands around it is looked at."""
+
+LIMIT = 64
+"""Operations in one kernel."""
+
+
+@dataclass(frozen=True)
+class Stream(Pass):
+    """Makes one kernel of a product, what is done with each row of its result, and the products that sum over these.
+
+    Attention is the model. `chunk`, which comes after it, leaves products to XLA and computes what is between them in
+    blocks; here all of it is in a core's cache. Sums are in another order than XLA's, so the safety is `reassociate`.
+
+    engine: gives the engine, once it is needed. machine: that predicted times are for; None where the engine was asked
+    for by name. large: bytes of an array from which on it is looked at.
+    """
+
+    engine: Callable[[], Engine] = field(repr=False)
+    machine: Machine | None
+    large: int = LARGE
+    name = "stream"
+
+    def run(self, graph: Graph, context: Context) -> Graph:
+        """The graph with kernels."""
+        memory = Memory(self.large, 0, 0, 0.0)
+        if "reassociate" not in ADMITTED[context.options.numerics]:
+            return graph
+        if not any(memory.contractions(inner) for inner in nested_graphs(graph)):
+            return graph
+        if (reason := self.engine().unavailable()) is not None:
+            context.note(f"left to XLA: everything, for {reason}")
+            return graph
+        return _Streamer(self, memory, context).graph(graph)
+
+
+@rewrites(p.dot_general_p, safety="reassociate")
+def row_by_row(node: Node) -> Node | None:
+    """what is made of the rows of a large product, and summed by others → the same, a few rows at a time"""
+    return None  # it takes a graph to see what is made of it
+
+
+class _Streamer:
+    def __init__(self, options: Stream, memory: Memory, context: Context) -> None:
+        self.options = options
+        self.memory = memory
+        self.context = context
+        self.engine = options.engine()
+        self.done: dict[Graph, Graph] = {}
+
+    def graph(self, graph: Graph) -> Graph:
+        """`graph` with kernels, and those that it runs."""
+        if graph not in self.done:
+            new = graph
+            tried: set[Node] = set()
+            while (seed := next((n for n in self.memory.contractions(new) if n not in tried), None)) is not None:
+                tried.add(seed)
+                if not self.stopped:
+                    new = self.streamed(new, seed) or new
+
+            def visit(node: Node, inputs: tuple[Node, ...]) -> Node | None:
+                if node.op not in (SCAN, WHILE, COND):
+                    return None
+                return node.with_attrs(with_bodies(node, self.graph)).with_inputs(inputs)
+
+            self.done[graph] = rebuild(new, self.context.sources, visit)
+        return self.done[graph]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether no more may be done, for bisection."""
+        return self.context.limit is not None and len(self.context.firings) >= self.context.limit
+
+    def streamed(self, graph: Graph, seed: Node) -> Graph | None:
+        """`graph` with a kernel of what is around a large product; None where there is none."""
+        if seed.op is not DOT:
+            return None
+        users, made = graph.users(), generated(graph)
+        for axis, size in enumerate(seed.aval.shape):
+            region = grow(graph, users, made, seed, axis) if size > 1 else None
+            group = None if region is None else self.group(region)
+            if group is None:
+                continue
+            body, inputs, _ = body_of(group, graph, self.context.sources)
+            plan = self.engine.plan(body, True)
+            if plan is None or not self.is_worth(plan, body):
+                continue
+            node = kernel(body, tuple([as_given(n) for n in inputs]), plan.key, self.engine.name)
+            several = len(group.results) > 1
+            found = {n: project(node, k) if several else node for k, n in enumerate(group.results)}
+            infos = self.context.sources.infos.get(graph, {})
+            self.context.firings.append(Firing(row_by_row, seed, node, "reassociate", infos.get(seed, ())))
+            self.context.note(f"{self.engine.name}: a kernel of {len(group.members)} operations, row by row")
+            return rebuild(graph, self.context.sources, lambda old, given: found.get(old))
+        return None
+
+    def group(self, region: Region) -> Group | None:
+        """The operations of a region; None where they are not for a kernel, or their sums go over rows."""
+        if region.sums or region.again or not region.results:
+            return None
+        members = {node for node in region.axes if node.op is not CONSTANT}
+        stack = list(members)
+        while stack:
+            more = [n for n in stack.pop().inputs if n in region.generated and n.op is not CONSTANT and n not in members]
+            members.update(more)
+            stack += more
+        if len(members) > LIMIT or sum(node.op is DOT for node in members) < 2:
+            return None
+        if any(node.op is not DOT and self.engine.declines(node, False) is not None for node in members):
+            return None
+        return Group(members, list(region.results))
+
+    def is_worth(self, plan: Plan, body: Graph) -> bool:
+        """Whether a kernel is expected to be faster than XLA."""
+        machine = self.options.machine
+        if machine is None:
+            return True
+        products = sum(product_time(node, machine) for node in body.nodes if node.op is DOT)
+        others = sum(core_time(node) for node in body.nodes if node.op is not DOT) / machine.threads
+        time = self.engine.time(plan.key, machine)
+        if time < products + others:
+            return True
+        self.context.note(f"left to XLA: {(products + others) / 1e6:.2f} ms there, {time / 1e6:.2f} ms in a kernel")
+        return False
