@@ -46,7 +46,7 @@ cache."""
 KEPT = 3 << 17
 """Bytes of all tiles of a block: less than half of a core's second cache."""
 
-ROWS, MOST = 6, 48
+ROWS, MOST = 6, 24
 """Rows of which a block has a multiple, and those that it has at most: with 12 a core already computes as long as it
 takes to have the right factors from the cache that all share."""
 

@@ -3,7 +3,7 @@
 All of them write the argument as n ln 2 + r with |r| at most ln(2) / 2 (Cody and Waite, with fma: n times the first
 part of ln 2 is exact), and exp(r) - 1 as r + r² q(r) with our own minimax polynomial q (`coefficients.py`). The factor
 2**n is built from bits and multiplied in two steps, so that denormal results are rounded once and large ones overflow
-where they should.
+where they should; some processors have one instruction for that.
 """
 
 from __future__ import annotations

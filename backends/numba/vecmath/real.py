@@ -8,7 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.backends.numba.vecmath.intrinsics import Kind, float32, float64, fma, from_bits, int32, int64, to_bits
+from graphopt.backends.numba.vecmath.intrinsics import (
+    Kind,
+    float32,
+    float64,
+    fma,
+    from_bits,
+    int32,
+    int64,
+    scale,
+    scales,
+    to_bits,
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,8 @@ def scaled_in(real: Real) -> Any:
     integer, power_of_two = real.integer, power_of_two_in(real)
 
     def scaled(p: Any, n: Any) -> Any:
+        if scales():
+            return scale(p, n)
         half = integer(n >> 1)
         return p * power_of_two(half) * power_of_two(integer(n - half))
 
