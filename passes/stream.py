@@ -38,6 +38,16 @@ from graphopt.rewrite.safety import ADMITTED
 LARGE = 8 << 20
 """Bytes of an array from which on what stands around it is looked at."""
 
+BLOCK, ROWS = 4 << 20, 32
+"""Bytes and rows of a block, as it would be computed in XLA."""
+
+PIECES = 30_000.0
+"""Nanoseconds that each of several pieces of a masked region takes besides."""
+
+IN_PIECES = 1.7
+"""What columns take that are computed in pieces of a masked region, of what they take in one: half of causal attention
+takes nearly as long as all of attention."""
+
 LIMIT = 64
 """Operations in one kernel."""
 
@@ -60,7 +70,7 @@ class Stream(Pass):
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """The graph with kernels."""
-        memory = Memory(self.large, 0, 0, 0.0)
+        memory = Memory(self.large, BLOCK, ROWS, PIECES)
         if "reassociate" not in ADMITTED[context.options.numerics]:
             return graph
         if not any(memory.contractions(inner) for inner in nested_graphs(graph)):
@@ -120,7 +130,7 @@ class _Streamer:
                 continue
             body, inputs, _ = body_of(group, graph, self.context.sources)
             plan = self.engine.plan(body, True)
-            if plan is None or not self.is_worth(plan, body):
+            if plan is None or not self.is_worth(plan, body, self.share(region, graph)):
                 continue
             node = kernel(body, tuple([as_given(n) for n in inputs]), plan.key, self.engine.name)
             several = len(group.results) > 1
@@ -147,15 +157,23 @@ class _Streamer:
             return None
         return Group(members, list(region.results))
 
-    def is_worth(self, plan: Plan, body: Graph) -> bool:
-        """Whether a kernel is expected to be faster than XLA."""
+    def share(self, region: Region, graph: Graph) -> float:
+        """How much of the time of a region is left of it in blocks, where a mask leaves columns out."""
+        found = self.memory.masked(region, graph.nodes)
+        if found is None:
+            return 1.0
+        kept = sum((p.stop - p.start) * (p.last - p.first) for p in found.pieces)
+        return min(1.0, IN_PIECES * kept / (region.extent * found.extent))
+
+    def is_worth(self, plan: Plan, body: Graph, share: float) -> bool:
+        """Whether a kernel, which computes all columns, is expected to be faster than XLA. share: of what XLA does."""
         machine = self.options.machine
         if machine is None:
             return True
         products = sum(product_time(node, machine) for node in body.nodes if node.op is DOT)
         others = sum(core_time(node) for node in body.nodes if node.op is not DOT) / machine.threads
-        time = self.engine.time(plan.key, machine)
-        if time < products + others:
+        xla, time = share * (products + others), self.engine.time(plan.key, machine)
+        if time < xla:
             return True
-        self.context.note(f"left to XLA: {(products + others) / 1e6:.2f} ms there, {time / 1e6:.2f} ms in a kernel")
+        self.context.note(f"not row by row: {xla / 1e6:.2f} ms in XLA, {time / 1e6:.2f} ms in a kernel")
         return False

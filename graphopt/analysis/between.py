@@ -31,11 +31,11 @@ from graphopt.analysis.access import Indices, Within
 from graphopt.analysis.axes import along
 from graphopt.analysis.derive import Derivation
 from graphopt.analysis.products import DOT, axes_of
-from graphopt.analysis.writing import TooLargeError
+from graphopt.analysis.writing import INT64, TooLargeError
 from graphopt.ir.graph import Graph
 from graphopt.ir.index import Index, delinear, linear, variable
 from graphopt.ir.index import number as number_index
-from graphopt.ir.loop import SERIAL, Buffer, Load, Matrix, Product, Store, Value
+from graphopt.ir.loop import SERIAL, Buffer, Load, Matrix, Position, Product, Store, Value
 from graphopt.ir.node import Node
 from graphopt.ir.op import PARAM
 
@@ -255,11 +255,22 @@ class _Writer:
         leading = (*extents, -(-self.extent // self.rows))
 
         def write_block(index: Index) -> None:
-            *at, block = delinear(index, leading)
+            *at, block = self.places(index, leading)
             self.at = dict(zip(self.found.others, at, strict=True))
             self.block(block, right, others)
 
         self.d.phase(math.prod(leading), write_block)
+
+    def places(self, index: Index, extents: tuple[int, ...]) -> list[Index]:
+        """An iteration's places along axes, each a variable: what is divided is divided once."""
+        found = []
+        for at, extent in zip(delinear(index, extents), extents, strict=True):
+            if at.divisions():
+                local = self.d.let(Position(at), INT64)
+                self.d.bind(local.name)
+                at = variable(local.name, 0, extent - 1)
+            found.append(at)
+        return found
 
     # ---- right factors
 
@@ -315,7 +326,7 @@ class _Writer:
         is_inner = not at(tuple(Index() for _ in shape), Index(), variable("j", 0, 1))[-1].is_number
 
         def write(index: Index) -> None:
-            *indices, panel = delinear(index, (*shape, count))
+            *indices, panel = self.places(index, (*shape, count))
             name = self.d.name("j")
             column = variable(name, 0, width - 1)
             within: Within = ((panel * width + column, 0, columns),) if columns % width else ()
