@@ -234,16 +234,22 @@ class _Run:
     def multiply(self, product: Product) -> None:
         rows, columns, length = product.rows, product.columns, product.length
         left, right = self.matrix(product.left, rows, length), self.matrix(product.right, length, columns)
-        for i, row in enumerate(left @ right):
+        with np.errstate(invalid="ignore", over="ignore"):
+            found = left @ right
+        for i, row in enumerate(found):
             self.set_row(product.to.buffer, product.to.at + product.to.steps[0] * i, row)
 
     def matrix(self, matrix: Matrix, rows: int, columns: int) -> Array:
         """The elements of a matrix."""
-        row, column = matrix.steps
-        return np.array(
-            [self.load(Load(matrix.buffer, matrix.at + (row * i + column * j))) for i in range(rows) for j in range(columns)],
-            matrix.buffer.dtype,
-        ).reshape(rows, columns)
+        buffer, (row, column) = matrix.buffer, matrix.steps
+        places = self.index(matrix.at) + row * np.arange(rows)[:, None] + column * np.arange(columns)
+        if places.size and not 0 <= places.min() <= places.max() < buffer.size:
+            raise EngineError(f"{matrix} has elements {places.min()} to {places.max()} of {buffer}")
+        if buffer.role != "in":
+            for writer in np.unique(self.writer[buffer][places]):
+                if writer == NOBODY or (buffer.role != "tile" and self.first <= writer != self.now):
+                    raise EngineError(f"{matrix} is read, of which an element was written by no phase before")
+        return self.memory[buffer][places]
 
     def row(self, buffer: Buffer, at: Index, count: int) -> Array:
         """Elements of a buffer that are there one after the other."""

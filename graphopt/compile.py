@@ -89,9 +89,13 @@ def with_streams(steps: tuple[Pass, ...], options: Options) -> tuple[Pass, ...]:
 
         return lowering.ENGINE
 
-    stream = Stream(engine, machine_for_decisions() if options.backend == "auto" else None)
-    place = next((k for k, step in enumerate(steps) if isinstance(step, Chunk)), None)
-    return steps if place is None else (*steps[:place], stream, *steps[place:])
+    machine = machine_for_decisions() if options.backend == "auto" else None
+    found: list[Pass] = []
+    for step in steps:
+        if isinstance(step, Chunk):
+            found.append(Stream(engine, machine, step.memory))
+        found.append(step)
+    return tuple(found)
 
 
 def memory_passes(

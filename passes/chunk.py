@@ -72,9 +72,14 @@ class Chunk(Pass):
     piece: float = 30_000
     name = "chunk"
 
+    @property
+    def memory(self) -> Memory:
+        """What its options say of memory."""
+        return Memory(self.large, self.block, self.rows, self.piece)
+
     def run(self, graph: Graph, context: Context) -> Graph:
         """The graph with loops over blocks."""
-        memory = Memory(self.large, self.block, self.rows, self.piece)
+        memory = self.memory
         if not any(memory.contractions(inner) for inner in nested_graphs(graph)):
             return graph
         if context.platforms != ("cpu",) or context.portable or context.differentiable:

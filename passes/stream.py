@@ -35,15 +35,6 @@ from graphopt.rewrite.rebuild import rebuild, with_bodies
 from graphopt.rewrite.rule import rewrites
 from graphopt.rewrite.safety import ADMITTED
 
-LARGE = 8 << 20
-"""Bytes of an array from which on what stands around it is looked at."""
-
-BLOCK, ROWS = 4 << 20, 32
-"""Bytes and rows of a block, as it would be computed in XLA."""
-
-PIECES = 30_000.0
-"""Nanoseconds that each of several pieces of a masked region takes besides."""
-
 IN_PIECES = 1.7
 """What columns take that are computed in pieces of a masked region, of what they take in one: half of causal attention
 takes nearly as long as all of attention."""
@@ -60,25 +51,24 @@ class Stream(Pass):
     blocks; here all of it is in a core's cache. Sums are in another order than XLA's, so the safety is `reassociate`.
 
     engine: gives the engine, once it is needed. machine: that predicted times are for; None where the engine was asked
-    for by name. large: bytes of an array from which on it is looked at.
+    for by name. memory: which arrays are large, and what blocks of them would take.
     """
 
     engine: Callable[[], Engine] = field(repr=False)
     machine: Machine | None
-    large: int = LARGE
+    memory: Memory
     name = "stream"
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """The graph with kernels."""
-        memory = Memory(self.large, BLOCK, ROWS, PIECES)
         if "reassociate" not in ADMITTED[context.options.numerics]:
             return graph
-        if not any(memory.contractions(inner) for inner in nested_graphs(graph)):
+        if not any(self.memory.contractions(inner) for inner in nested_graphs(graph)):
             return graph
         if (reason := self.engine().unavailable()) is not None:
             context.note(f"left to XLA: everything, for {reason}")
             return graph
-        return _Streamer(self, memory, context).graph(graph)
+        return _Streamer(self, context).graph(graph)
 
 
 @rewrites(p.dot_general_p, safety="reassociate")
@@ -88,9 +78,9 @@ def row_by_row(node: Node) -> Node | None:
 
 
 class _Streamer:
-    def __init__(self, options: Stream, memory: Memory, context: Context) -> None:
+    def __init__(self, options: Stream, context: Context) -> None:
         self.options = options
-        self.memory = memory
+        self.memory = options.memory
         self.context = context
         self.engine = options.engine()
         self.done: dict[Graph, Graph] = {}
@@ -148,7 +138,9 @@ class _Streamer:
         members = {node for node in region.axes if node.op is not CONSTANT}
         stack = list(members)
         while stack:
-            more = [n for n in stack.pop().inputs if n in region.generated and n.op is not CONSTANT and n not in members]
+            more = [
+                n for n in stack.pop().inputs if n in region.generated and n.op is not CONSTANT and n not in members
+            ]
             members.update(more)
             stack += more
         if len(members) > LIMIT or sum(node.op is DOT for node in members) < 2:

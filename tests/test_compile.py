@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import pytest
 
 import graphopt
+from graphopt.compile import with_streams
+from graphopt.config import Options
 from graphopt.errors import GraphError, PassError
 from graphopt.ir.attrs import Attrs
 from graphopt.ir.aval import array_aval
@@ -85,9 +87,11 @@ def test_the_graphs_are_written_before_the_first_pass_and_after_each(tmp_path: P
     (folder,) = tmp_path.iterdir()
     assert folder.name.startswith("001-") and folder.name.endswith("-cpu")
     files = sorted(folder.iterdir())
+    steps = with_streams(STANDARD, Options())
+    assert [step.name for step in steps[-2:]] == ["stream", "chunk"]
     assert [file.name for file in files] == [
         "00-traced.txt",
-        *(f"{number:02d}-{step.name}.txt" for number, step in enumerate(STANDARD, start=1)),
+        *(f"{number:02d}-{step.name}.txt" for number, step in enumerate(steps, start=1)),
     ]
     assert "jit[" in files[0].read_text() and "jit[" not in files[1].read_text()
     assert parse(files[-1].read_text()).count() == 2

@@ -26,8 +26,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from graphopt.analysis.access import Indices, Within
+from graphopt.analysis.access import MOVES, Indices, Within
 from graphopt.analysis.axes import along
 from graphopt.analysis.derive import Derivation
 from graphopt.analysis.products import DOT, axes_of
@@ -263,14 +264,14 @@ class _Writer:
 
     def places(self, index: Index, extents: tuple[int, ...]) -> list[Index]:
         """An iteration's places along axes, each a variable: what is divided is divided once."""
-        found = []
-        for at, extent in zip(delinear(index, extents), extents, strict=True):
-            if at.divisions():
-                local = self.d.let(Position(at), INT64)
-                self.d.bind(local.name)
-                at = variable(local.name, 0, extent - 1)
-            found.append(at)
-        return found
+        found = zip(delinear(index, extents), extents, strict=True)
+        return [self.place(at, extent) if at.divisions() else at for at, extent in found]
+
+    def place(self, at: Index, extent: int) -> Index:
+        """An index as a variable, which is known to be less than `extent`."""
+        local = self.d.let(Position(at), INT64)
+        self.d.bind(local.name)
+        return variable(local.name, 0, extent - 1)
 
     # ---- right factors
 
@@ -370,8 +371,7 @@ class _Writer:
 
         def kept_row(row: Index) -> Callable[[Indices], Value]:
             def element(at: Indices) -> Value:
-                here = {**self.at, found.rows: first + row}
-                if any(at[axis] != index for axis, index in here.items()):
+                if any(at[axis] != index for axis, index in self.at.items()):
                     raise TooLargeError  # of another row, or another matrix
                 return d.let(Load(array, row * self.columns + at[found.columns]), self.dtype, found.first, "x")
 
@@ -379,10 +379,11 @@ class _Writer:
 
         lefts = {node: array if len(self.lefts) == 1 else d.new_tile(self.dtype, array.size) for node in self.lefts}
         again = {node: d.new_tile(node.aval.dtype, self.rows) for node in self.needed_again()}
-        early = [(node, buffer) for node, buffer in zip(d.body.outputs, d.outputs, strict=True) if node not in self.late]
+        early = [
+            (node, buffer) for node, buffer in zip(d.body.outputs, d.outputs, strict=True) if node not in self.late
+        ]
 
         def write_row(row: Index) -> None:
-            self.at[found.rows] = first + row
             d.combined[found.first] = kept_row(row)
             for node, buffer in early:
                 at = self.indices(node, Index())
@@ -407,8 +408,13 @@ class _Writer:
         name = self.d.name("j")
         row = variable(name, 0, self.rows - 1) if self.rows > 1 else Index()
         within: Within = ((first + row, 0, self.extent),) if self.extent % self.rows else ()
-        self.d.loop_over(name, self.rows, SERIAL, lambda: write(row), within)
-        self.at.pop(self.found.rows, None)
+
+        def write_row() -> None:
+            self.at[self.found.rows] = self.place(first + row, self.extent) if within else first + row
+            write(row)
+
+        self.d.loop_over(name, self.rows, SERIAL, write_row, within)
+        del self.at[self.found.rows]
 
     def first_rows(self, first: Index) -> Matrix:
         """A tile with the rows of the first product's left factor."""
@@ -418,7 +424,6 @@ class _Writer:
         start = len(axes.batch[0]) + (len(axes.free[0]) if side else 0)
 
         def write_row(row: Index) -> None:
-            self.at[self.found.rows] = first + row
             of = {axis: self.at[k] for k, axis in enumerate(axes.batch[side])}
             of |= {axis: self.at.get(start + k, Index()) for k, axis in enumerate(axes.free[side])}
 
@@ -443,7 +448,7 @@ class _Writer:
 
     def indices(self, node: Node, column: Index) -> Indices:
         """The indices of an element of a node, in the row that is being computed."""
-        of = {None: Index(), self.found.columns: column, **self.at}
+        of: dict[int | None, Index] = {None: Index(), self.found.columns: column, **self.at}
         sizes = zip(self.found.labels[node], node.aval.shape, strict=True)
         return tuple(of[label] if size > 1 else Index() for label, size in sizes)
 
@@ -457,9 +462,7 @@ class _Writer:
         named = [labels[axis] for axis in axes_of(last).batch[self.given(last)]]
         return tuple(Index() if label is None else self.at[label] for label in named)
 
-    def multiply(
-        self, to: Buffer, left: Matrix, right: _Panels, node: Node, batch: Indices, block: Index
-    ) -> None:
+    def multiply(self, to: Buffer, left: Matrix, right: _Panels, node: Node, batch: Indices, block: Index) -> None:
         """A product of the rows that a block has, a panel after the other."""
         length = self.length if node is self.found.first else self.columns
 
@@ -481,14 +484,19 @@ class _Writer:
 
     def needed_again(self) -> list[Node]:
         """What rows have a number of each, that is needed with the last products."""
-        late, labels = self.late, self.found.labels
-        used = {n for node in late if node not in self.found.lasts for n in node.inputs}
-        return [
-            node
-            for node in self.d.body.nodes
-            if node in used and node in labels and node not in late and self.found.columns not in labels[node]
-            and all(label is not None or size == 1 for label, size in zip(labels[node], node.aval.shape, strict=True))
-        ]  # fmt: skip
+        lasts, labels = self.found.lasts, self.found.labels
+        found: dict[Node, None] = {}
+        stack = [n for node in self.late if node not in lasts for n in node.inputs]
+        while stack:
+            node = stack.pop()
+            if node in labels and node not in self.late and node not in found:
+                sizes = zip(labels[node], node.aval.shape, strict=True)
+                of_rows = self.found.columns not in labels[node] and node.op not in MOVES
+                if of_rows and all(label is not None or size == 1 for label, size in sizes):
+                    found[node] = None
+                else:
+                    stack += node.inputs
+        return [node for node in self.d.body.nodes if node in found]
 
     def results(self, first: Index, results: dict[Node, Buffer], again: dict[Node, Buffer]) -> None:
         """Stores what is made of the last products."""
@@ -496,9 +504,8 @@ class _Writer:
         outputs = [(n, buffer) for n, buffer in zip(d.body.outputs, d.outputs, strict=True) if n in self.late]
 
         def write_row(row: Index) -> None:
-            self.at[found.rows] = first + row
             for node, tile in again.items():
-                d.combined[node] = self.of_row(node, lambda at, tile=tile: Load(tile, row))
+                d.combined[node] = self.of_row(node, partial(_in_row, tile, row))
             for last, tile in results.items():
                 place, width = self.place_of_free(last), self.widths[last]
 
@@ -534,7 +541,11 @@ class _Writer:
         return element
 
 
+def _in_row(tile: Buffer, row: Index, at: Indices) -> Load:
+    """The number of a row."""
+    return Load(tile, row)
+
+
 def _gone(at: Indices) -> Value:
     """An element of the large array after it was written over."""
     raise TooLargeError
-

@@ -1,0 +1,83 @@
+"""Streaming: a kernel takes the place of what stands between products, with the results of `jax.jit`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import graphopt
+from graphopt.ir.graph import nested_graphs
+from graphopt.ops.kernel import KERNEL
+from graphopt.passes.chunk import Chunk
+from graphopt.passes.pipelines import STANDARD
+from graphopt.rewrite.passes import Pass
+
+from .test_chunk import attention, capped, causal, grouped, linear_kernel, of_jax, operands, same
+
+PASSES: tuple[Pass, ...] = (*STANDARD[:-1], Chunk(large=1 << 12))
+
+
+def kernels(function: Callable[..., Any], *args: Any, **options: Any) -> int:
+    """How many kernels there are with products in them."""
+    options = {"backend": "numba", "passes": PASSES, **options}
+    graph = graphopt.jit(function, **options).explain(*args).graph
+    bodies = [n.attrs["body"].graph for inner in nested_graphs(graph) for n in inner.nodes if n.op is KERNEL]
+    return sum(any(node.op.name == "dot_general" for node in body.nodes) for body in bodies)
+
+
+@pytest.mark.parametrize("form", [attention, causal, capped, grouped, of_jax], ids=lambda form: form.__name__)
+def test_forms(form: Callable[..., Any]) -> None:
+    args = operands(2, 61, 18)
+    assert kernels(form, *args) == 1
+    same(jax.jit(form)(*args), graphopt.jit(form, backend="numba", passes=PASSES)(*args), 2e-5)
+
+
+def test_what_a_kernel_is_not_for_stays() -> None:
+    args = operands(2, 61, 18)
+    assert kernels(linear_kernel, *args) == 0
+    assert kernels(attention, *args, numerics="exact") == 0
+    assert kernels(attention, *args, passes=STANDARD) == 0  # nothing is large
+    assert kernels(attention, *operands(2, 61, 18, jnp.bfloat16)) == 0
+    assert kernels(attention, *args, backend="xla") == 0
+
+
+def test_inside_of_a_loop() -> None:
+    def layers(x: Any) -> Any:
+        return jax.lax.scan(lambda y, _: (y + attention(y, y, y), None), x, None, length=3)[0]
+
+    x = operands(2, 61, 18)[0]
+    assert kernels(layers, x) == 1
+    same(jax.jit(layers)(x), graphopt.jit(layers, backend="numba", passes=PASSES)(x), 2e-5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -0.0, 1e-42])
+def test_what_is_not_finite(value: float) -> None:
+    args = operands(2, 61, 18)
+    args[0] = args[0].at[0, 3, 1].set(value)
+    args[2] = args[2].at[1, 60, 2].set(value)
+    found = graphopt.jit(attention, backend="numba", passes=PASSES)(*args)
+    np.testing.assert_allclose(found, jax.jit(attention)(*args), rtol=2e-5, atol=1e-6)
+
+
+def test_engines_are_chosen_by_time() -> None:
+    """A window leaves so little of all columns that they are not all computed for it."""
+
+    def window(q: Any, k: Any, v: Any, width: int) -> Any:
+        place = jnp.arange(q.shape[0])
+        near = jnp.abs(place[:, None] - place[None]) < width
+        return jax.nn.softmax(jnp.where(near, q @ k.T, -jnp.inf), -1) @ v
+
+    args = [jax.ShapeDtypeStruct((4096, 64), np.float32)] * 3
+    found = [
+        kernels(lambda *args, width=width: window(*args, width), *args, backend="auto", passes=None)
+        for width in (4096, 64)
+    ]
+    assert found == [1, 0]
+
+
+def test_the_report_says_what_was_done() -> None:
+    report = graphopt.jit(attention, backend="numba", passes=PASSES).explain(*operands(2, 61, 18))
+    assert "row by row" in str(report)
