@@ -249,7 +249,8 @@ class _Run:
             for writer in np.unique(self.writer[buffer][places]):
                 if writer == NOBODY or (buffer.role != "tile" and self.first <= writer != self.now):
                     raise EngineError(f"{matrix} is read, of which an element was written by no phase before")
-        return self.memory[buffer][places]
+        found: Array = self.memory[buffer][places]
+        return found
 
     def row(self, buffer: Buffer, at: Index, count: int) -> Array:
         """Elements of a buffer that are there one after the other."""

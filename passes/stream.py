@@ -10,8 +10,9 @@ After:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from jax.extend.core import primitives as p
 
@@ -116,7 +117,7 @@ class _Streamer:
         for axis, size in enumerate(seed.aval.shape):
             region = grow(graph, users, made, seed, axis) if size > 1 else None
             group = None if region is None else self.group(region)
-            if group is None:
+            if region is None or group is None:
                 continue
             body, inputs, _ = body_of(group, graph, self.context.sources)
             plan = self.engine.plan(body, True)
@@ -128,7 +129,7 @@ class _Streamer:
             infos = self.context.sources.infos.get(graph, {})
             self.context.firings.append(Firing(row_by_row, seed, node, "reassociate", infos.get(seed, ())))
             self.context.note(f"{self.engine.name}: a kernel of {len(group.members)} operations, row by row")
-            return rebuild(graph, self.context.sources, lambda old, given: found.get(old))
+            return rebuild(graph, self.context.sources, partial(_given, found))
         return None
 
     def group(self, region: Region) -> Group | None:
@@ -136,11 +137,10 @@ class _Streamer:
         if region.sums or region.again or not region.results:
             return None
         members = {node for node in region.axes if node.op is not CONSTANT}
+        made = {node for node in region.generated if node.op is not CONSTANT}
         stack = list(members)
         while stack:
-            more = [
-                n for n in stack.pop().inputs if n in region.generated and n.op is not CONSTANT and n not in members
-            ]
+            more = [n for n in stack.pop().inputs if n in made and n not in members]
             members.update(more)
             stack += more
         if len(members) > LIMIT or sum(node.op is DOT for node in members) < 2:
@@ -169,3 +169,8 @@ class _Streamer:
             return True
         self.context.note(f"not row by row: {xla / 1e6:.2f} ms in XLA, {time / 1e6:.2f} ms in a kernel")
         return False
+
+
+def _given(found: Mapping[Node, Node], node: Node, inputs: tuple[Node, ...]) -> Node | None:
+    """What takes the place of a node."""
+    return found.get(node)

@@ -186,8 +186,8 @@ def _made_of(body: Graph, nodes: Sequence[Node]) -> set[Node]:
 
 @dataclass(frozen=True, slots=True)
 class _Panels:
-    """A right factor: columns `width` at a time. where: the matrix of a panel, for the indices of its axes that matrices
-    are side by side along, and its number."""
+    """A right factor, columns `width` at a time. where: the matrix of a panel, for its number and the indices of the
+    axes that matrices are side by side along."""
 
     columns: int
     width: int
@@ -225,7 +225,8 @@ class _Writer:
 
     def factors(self) -> int:
         """Bytes of the right factors of one matrix."""
-        return (self.length + sum(self.widths.values())) * self.columns * int(self.dtype.itemsize)
+        total: int = (self.length + sum(self.widths.values())) * self.columns * self.dtype.itemsize
+        return total
 
     def given(self, last: Node) -> int:
         """Which factor of a last product is made of the large array."""
@@ -241,8 +242,7 @@ class _Writer:
 
     def free(self, last: Node) -> int:
         """The axis of that factor which the result has."""
-        (axis,) = axes_of(last).free[1 - self.given(last)]
-        return axis
+        return int(axes_of(last).free[1 - self.given(last)][0])
 
     def place_of_free(self, last: Node) -> int:
         """And that axis of the result."""
@@ -448,9 +448,9 @@ class _Writer:
 
     def indices(self, node: Node, column: Index) -> Indices:
         """The indices of an element of a node, in the row that is being computed."""
-        of: dict[int | None, Index] = {None: Index(), self.found.columns: column, **self.at}
+        of = {self.found.columns: column, **self.at}
         sizes = zip(self.found.labels[node], node.aval.shape, strict=True)
-        return tuple(of[label] if size > 1 else Index() for label, size in sizes)
+        return tuple(Index() if label is None or size == 1 else of[label] for label, size in sizes)
 
     def batch_of_first(self) -> Indices:
         """Which matrix of the first product's right factors it is."""

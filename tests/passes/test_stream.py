@@ -1,5 +1,6 @@
 """Streaming: a kernel takes the place of what stands between products, with the results of `jax.jit`."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -65,16 +66,13 @@ def test_what_is_not_finite(value: float) -> None:
 def test_engines_are_chosen_by_time() -> None:
     """A window leaves so little of all columns that they are not all computed for it."""
 
-    def window(q: Any, k: Any, v: Any, width: int) -> Any:
+    def window(width: int, q: Any, k: Any, v: Any) -> Any:
         place = jnp.arange(q.shape[0])
         near = jnp.abs(place[:, None] - place[None]) < width
         return jax.nn.softmax(jnp.where(near, q @ k.T, -jnp.inf), -1) @ v
 
     args = [jax.ShapeDtypeStruct((4096, 64), np.float32)] * 3
-    found = [
-        kernels(lambda *args, width=width: window(*args, width), *args, backend="auto", passes=None)
-        for width in (4096, 64)
-    ]
+    found = [kernels(functools.partial(window, width), *args, backend="auto", passes=None) for width in (4096, 64)]
     assert found == [1, 0]
 
 
