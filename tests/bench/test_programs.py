@@ -30,7 +30,8 @@ def test_graphopt_computes_what_jax_does(program: Program) -> None:
 def same(found: jax.Array, expected: jax.Array) -> None:
     assert jax.typeof(found) == jax.typeof(expected)
     assert np.isfinite(expected).all()
-    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
+    # Of the transformer, both differ by 3e-5 from what float64 gives.
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def vary(x: jax.Array) -> jax.Array:
