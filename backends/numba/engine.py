@@ -11,6 +11,7 @@ from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.beside import parts_apart, write_beside
+from graphopt.analysis.between import between
 from graphopt.analysis.derive import IOTA, Derivation
 from graphopt.analysis.engine import PREDICTED, Pairs, Plan, Schedule
 from graphopt.analysis.in_place import is_right
@@ -245,7 +246,7 @@ class NumbaEngine:
         Empty where it has parts that do not need each other: each of them has its own.
         """
         found: dict[str, float] = {}
-        summed, _ = expanded(body)
+        summed, _ = _written_out(body)
         for name, _ in ways(summed, any_order, True) if len(parts_apart(body)) == 1 else ():
             try:
                 found[name] = self.derivation(body, any_order, (), Schedule(name)).time
@@ -263,9 +264,9 @@ class NumbaEngine:
             return self._derivation(body, any_order, 1, in_place, schedule)
 
     def _derivation(self, body: Graph, any_order: bool, small: int, in_place: Pairs, schedule: Schedule) -> Derivation:
-        summed, mapping = expanded(body)
+        summed, mapping = _written_out(body)
         # Before products are written out: two of one operand are apart, though both broadcast it.
-        parts = [(expanded(part)[0], numbers) for part, numbers in parts_apart(body)]
+        parts = [(_written_out(part)[0], numbers) for part, numbers in parts_apart(body)]
         if len(parts) == 1:
             best, _ = self._best(summed, any_order, small, in_place, schedule)
         elif in_place:
@@ -316,6 +317,14 @@ class NumbaEngine:
 
 
 _planned: dict[int, Planned] = {}
+
+
+def _written_out(body: Graph) -> tuple[Graph, dict[Node, Node]]:
+    """A body without its small products, and what became of its nodes; with them where they are beside large ones."""
+    summed, mapping = expanded(body)
+    if any(node.op is DOT for node in summed.nodes) and between(summed) is None:
+        return body, {}
+    return summed, mapping
 
 
 def plan_by_key(key: int) -> Planned:

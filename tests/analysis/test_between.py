@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from graphopt.analysis import between as module
+from graphopt.analysis import row_blocks as module
 from graphopt.analysis.between import between
 from graphopt.analysis.writing import TooLargeError
 from graphopt.backends.interpret import interpret, shaped
@@ -86,6 +86,8 @@ def kernel_matrix(x: Any, y: Any, w: Any) -> Any:
     return jnp.exp(-squares) @ w
 
 
+LAYERS = (drawn(13, 20), drawn(20, 19), drawn(19, 18))
+
 CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "attention": (attention, (drawn(2, 13, 20), drawn(2, 19, 20), drawn(2, 19, 18))),
     "in float64": (attention, tuple(drawn(1, 19, 17, dtype="float64") for _ in range(3))),
@@ -99,6 +101,12 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "nothing between": (nothing_between, (drawn(13, 20), drawn(19, 20), drawn(19, 20))),
     "layers": (layers, (drawn(13, 20), drawn(20, 19), drawn(19, 18))),
     "kernel matrix": (kernel_matrix, (drawn(13, 20) * 0.1, drawn(19, 20) * 0.1, drawn(19, 20))),
+    "thin products": (attention, (drawn(2, 37, 8), drawn(2, 41, 8), drawn(2, 41, 5))),
+    "itself and what is made of it": (lambda x, y, z: ((x @ y) @ z, jnp.exp(x @ y) @ z), LAYERS),
+    "other columns of the row": (lambda x, y, z: (x @ y + jnp.tanh(x @ y)[:, ::-1]) @ z, LAYERS),
+    "the column beside": (lambda x, y, z: (x @ y - jnp.roll(x @ y, 1, axis=1)) @ z, LAYERS),
+    "the first column": (lambda x, y, z: (x @ y - (x @ y)[:, :1]) @ z, LAYERS),
+    "sums of the row for each column": (lambda x, y, z: (x @ y + ((x @ y)[..., None] * y[:19]).sum(1)) @ z, LAYERS),
     "with itself": (lambda x: softmax(x @ x.T) @ x, (drawn(13, 20),)),
 }
 
@@ -160,6 +168,8 @@ DECLINED: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         lambda x, y, z: jnp.cumsum(x @ y, 1) @ z,
         (drawn(13, 20), drawn(20, 19), drawn(19, 20)),
     ),
+    "with sums along rows": (lambda x, y, z: (x @ y + jnp.cumsum(x @ y, 1)) @ z, LAYERS),
+    "with its order": (lambda x, y, z: (x @ y - jnp.sort(x @ y, 1)) @ z, LAYERS),
     "rows of others": (
         lambda x, y, z: ((x @ y) - (x @ y).max(0)) @ z,
         (drawn(13, 20), drawn(20, 19), drawn(19, 20)),
