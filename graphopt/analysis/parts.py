@@ -11,7 +11,7 @@ from graphopt.analysis.derive import Derivation, merged
 from graphopt.analysis.folds import Fold, Values
 from graphopt.analysis.ordered import accumulator
 from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, accumulated_as, axes_of, is_arg
-from graphopt.analysis.running import running
+from graphopt.analysis.running import Running, running
 from graphopt.ir.index import Index, delinear
 from graphopt.ir.index import number as number_index
 from graphopt.ir.loop import SERIAL, Buffer, Load, Local, Set, Store, Value
@@ -22,6 +22,9 @@ PARTS = 64
 
 LONG = 1 << 15
 """Elements from which on one is cut, where there are fewer than FEW of it."""
+
+BLOCK = 64
+"""Elements of a running sum that are added one after the other as they are; the sums of blocks have more digits."""
 
 FEW = 8
 
@@ -163,7 +166,7 @@ def accumulate(derivation: Derivation, node: Node) -> None:
     axis, shape, backwards = node.attrs["axis"], node.aval.shape, node.attrs["reverse"]
     others = (*shape[:axis], *shape[axis + 1 :])
     rows, length = math.prod(others), shape[axis]
-    kept = running(node)
+    kept, short = running(node, length > BLOCK), running(node)
     (buffer,) = derivation.outputs
     stride = math.prod(shape[axis + 1 :])
 
@@ -172,26 +175,45 @@ def accumulate(derivation: Derivation, node: Node) -> None:
         return (*at[:axis], step * -1 + (length - 1) if backwards else step, *at[axis:])
 
     def taken(row: Index, step: Index) -> Values:
-        return kept.taken(derivation, derivation.value(node.inputs[0], place(row, step)))
+        return short.taken(derivation, derivation.value(node.inputs[0], place(row, step)))
 
-    def add(totals: list[Local], more: Values) -> None:
-        combined = kept.combine(derivation, list(totals), more)
+    def add(totals: list[Local], more: Values, to: Running = kept) -> None:
+        combined = to.combine(derivation, list(totals), more)
         for total, value in zip(totals, combined, strict=True):
             derivation.add(Set(total, value))
+
+    def store(row: Index, step: Index, values: Values) -> None:
+        outer, inner = row // stride, row % stride
+        result = derivation.converted(short.given(derivation, values), node.aval.dtype)
+        derivation.add(Store(buffer, outer * (stride * length) + place(row, step)[axis] * stride + inner, result))
 
     def run(row: Index, start: Index, count: int, totals: list[Local]) -> None:
         def write(j: Index) -> None:
             add(totals, taken(row, start + j))
             derivation.spend(node)
-            outer, inner = row // stride, row % stride
-            result = derivation.converted(kept.given(derivation, list(totals)), node.aval.dtype)
-            at = place(row, start + j)[axis]
-            derivation.add(Store(buffer, outer * (stride * length) + at * stride + inner, result))
+            store(row, start + j, list(totals))
 
-        derivation.loop(count, SERIAL, write)
+        def block(start: Index, count: int) -> None:
+            before = [derivation.converted(t, d) for t, d in zip(totals, short.dtypes, strict=True)]
+            within = start_values(short)
 
-    def start_values() -> list[Local]:
-        return [derivation.let(start, start.dtype, None, "a") for start in kept.starts]
+            def write(j: Index) -> None:
+                add(within, taken(row, start + j), short)
+                derivation.spend(node)
+                store(row, start + j, short.combine(derivation, before, list(within)))
+
+            derivation.loop(count, SERIAL, write)
+            add(totals, [derivation.converted(t, d) for t, d in zip(within, kept.dtypes, strict=True)])
+
+        if kept.dtypes == short.dtypes:
+            derivation.loop(count, SERIAL, write)
+            return
+        derivation.loop(count // BLOCK, SERIAL, lambda number: block(start + number * BLOCK, BLOCK))
+        if count % BLOCK:
+            block(start + count // BLOCK * BLOCK, count % BLOCK)
+
+    def start_values(of: Running = kept) -> list[Local]:
+        return [derivation.let(start, start.dtype, None, "a") for start in of.starts]
 
     each, left = divmod(length, PARTS)
     if rows >= FEW or length < LONG:
@@ -202,7 +224,8 @@ def accumulate(derivation: Derivation, node: Node) -> None:
     def of_part(row: Index, number: Index) -> Sequence[Value]:
         if node.op in CUMULATIVE:  # one value, whose combinations may be done side by side
             of_all = accumulator(CUMULATIVE[node.op], node.aval.dtype)
-            return [derivation.reduced([([each], lambda r: taken(row, number * each + r[0])[0])], of_all, node)]
+            total = derivation.reduced([([each], lambda r: taken(row, number * each + r[0])[0])], of_all, node)
+            return [derivation.converted(total, kept.dtypes[0])]
         fold = Fold(
             kept.dtypes,
             lambda writer: list(kept.starts),

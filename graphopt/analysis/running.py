@@ -39,11 +39,15 @@ class Running:
     given: Callable[[Writer, Values], Value]
 
 
-def running(node: Node) -> Running:
-    """What a cumulative operation keeps."""
+def running(node: Node, long: bool = False) -> Running:
+    """What a cumulative operation keeps. long: of many elements, whose roundings one after the other would add up: sums
+    are kept in float64 then."""
     if node.op not in CUMULATIVE:
         return _log_sum(accumulated_as(node.aval.dtype))
-    kept = accumulator(CUMULATIVE[node.op], node.aval.dtype)
+    reduction, dtype = CUMULATIVE[node.op], accumulated_as(node.aval.dtype)
+    if long and reduction.combine is ADD and dtype == np.float32:
+        dtype = np.dtype(np.float64)
+    kept = accumulator(reduction, dtype)
     return Running(
         (kept.dtype,),
         (kept.start,),

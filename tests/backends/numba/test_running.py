@@ -84,3 +84,22 @@ def test_extrema_are_of_integers() -> None:
     """What waits for the one before is one instruction."""
     (node,) = (n for n in trace_function(lax.cummax, drawn((4,), False))[0].nodes if n.op.name == "cummax")
     assert kept_by(node).dtypes == (np.dtype(np.int32),)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((200_003,), 0), ((3, 5_001), 1), ((65,), 0), ((129, 2), 0)])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_roundings_of_long_sums_do_not_add_up(shape: tuple[int, ...], axis: int, reverse: bool, dtype: str) -> None:
+    x = np.random.default_rng(3).random(shape).astype(jnp.dtype(dtype))
+    found = in_kernel(lambda x: lax.cumsum(x, axis, reverse=reverse), x).astype(np.float64)
+    wide = np.flip(x, axis) if reverse else x
+    expected = np.cumsum(wide.astype(np.float64), axis)
+    expected = np.flip(expected, axis) if reverse else expected
+    np.testing.assert_allclose(found, expected, rtol=2.5 * float(jnp.finfo(x.dtype).eps))
+
+
+def test_infinities_and_nans_stay_in_long_sums() -> None:
+    x = np.ones(1000, np.float32)
+    x[[300, 500, 700]] = np.inf, -np.inf, np.nan
+    found = in_kernel(lax.cumsum, x)
+    assert np.isfinite(found[:300]).all() and (found[300:500] == np.inf).all() and np.isnan(found[500:]).all()
