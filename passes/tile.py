@@ -117,7 +117,8 @@ class _Tiler:
             first: dict[object, Place] = {}
             for statement in block.statements:
                 if isinstance(statement, For):
-                    found = list(numbering.places(statement))
+                    # What loops around this block have in common with others is stored or gone already.
+                    found = [p for p in numbering.places(statement) if id(p.let) not in self.changed]
                     self.loop(statement, [(p, first[p.key]) for p in found if p.key in first], times)
                     for place in found:
                         first.setdefault(place.key, place)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, example, given, seed, settings
 from hypothesis import strategies as st
 from jax import lax
 
@@ -267,6 +267,8 @@ STEPS: tuple[Callable[[Any, Any], Any], ...] = (
     st.lists(st.tuples(st.sampled_from(range(len(STEPS))), st.integers(0, 3), st.integers(0, 3)), max_size=6),
     st.sampled_from([(2, 11, 3), (3, 1, 2), (2, 9, 9), (1, 1, 13)]),
 )
+@example([(0, 0, 0), (1, 0, 0), (3, 0, 0)], (2, 9, 9))  # alike in loops beside each other, and in loops in these
+@example([(0, 0, 0), (0, 0, 0), (0, 0, 0), (2, 0, 1), (3, 0, 0)], (2, 9, 9))
 def test_programs_with_tiles_compute_what_their_graphs_do(
     steps: list[tuple[int, int, int]], shape: tuple[int, ...]
 ) -> None:
