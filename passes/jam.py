@@ -34,6 +34,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from graphopt.analysis.common import statements_of
 from graphopt.analysis.order import indices_of, reads_of, writes_of
 from graphopt.analysis.substitute import expression_with
 from graphopt.ir.index import Index, variable
@@ -178,21 +179,14 @@ class _Jammer:
 
 def _own(block: Block, names: set[str]) -> set[str]:
     """`names`, and the locals of a block that each row has for itself: they depend on these, or are changed."""
+    straight = [s for top in block.statements for s in statements_of(top) if not isinstance(s, For)]
     changed = True
     found = set(names)
     while changed:
         changed = False
-        for statement in _flat(block):
+        for statement in straight:
             new = set(writes_of(statement)) - found
             if new and (isinstance(statement, Accumulate | Set) or found & set(reads_of(statement))):
                 found |= new
                 changed = True
     return found
-
-
-def _flat(block: Block) -> Iterator[Statement]:
-    for statement in block.statements:
-        if isinstance(statement, For):
-            yield from _flat(statement.body)
-        else:
-            yield statement

@@ -22,8 +22,8 @@ from jax.extend.core import primitives as p
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.engine import Engine, Pairs, Schedule
 from graphopt.analysis.local import is_shard_map
-from graphopt.ir.graph import Graph, nested_graphs
-from graphopt.ir.node import Node
+from graphopt.ir.graph import Graph, depth_first, nested_graphs
+from graphopt.ir.node import Node, result_of
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, op_of
 from graphopt.ops.control import SCAN, WHILE, Scan, While
 from graphopt.ops.kernel import KERNEL, kernel
@@ -138,27 +138,11 @@ def _may_be_written_over(
         return False
     if operand.op is PARAM:
         index = operand.attrs["index"]
-        if index not in carried or _result_of(graph.outputs[carried[index]]) != (node, result):
+        if index not in carried or result_of(graph.outputs[carried[index]]) != (node, result):
             return False
         # A slice that was taken before is no view of it.
-        before = _above(node)
+        before = set(depth_first(node.inputs, lambda n: n.inputs))
         return all(user is node or (user in before and user.op not in MOVES) for user in users[operand])
     made = operand.inputs[0] if operand.op is PROJECT else operand
     is_fresh = made.op in (KERNEL, DOT) or (made.op.elementwise and made.op is not CONSTANT)
     return is_fresh and users[operand] == [node]
-
-
-def _result_of(node: Node) -> tuple[Node, int]:
-    return (node.inputs[0], node.attrs["index"]) if node.op is PROJECT else (node, 0)
-
-
-def _above(node: Node) -> set[Node]:
-    """All that a node needs."""
-    found: set[Node] = set()
-    stack = list(node.inputs)
-    while stack:
-        current = stack.pop()
-        if current not in found:
-            found.add(current)
-            stack += current.inputs
-    return found

@@ -16,7 +16,7 @@ from graphopt.analysis.grouping import ALONE
 from graphopt.analysis.products import DOT, axes_of
 from graphopt.analysis.reductions import REDUCTIONS
 from graphopt.analysis.windows import SELECTED
-from graphopt.ir.graph import Graph
+from graphopt.ir.graph import Graph, depth_first
 from graphopt.ir.node import Node
 
 Labels = tuple[int | None, ...]
@@ -103,7 +103,8 @@ def _with(body: Graph, first: Node, rows: int, columns: int, lasts: Sequence[Nod
             return None
         if len(axes.free[1 - side]) != 1 or not _is_all(of, node.inputs[side], needed | {columns}):
             return None
-        if any(labels.get(n, ()) and n in _above(node) for n in lasts):
+        above: list[Node] = depth_first(node.inputs, lambda n: n.inputs)
+        if not set(lasts).isdisjoint(above):
             return None
     late = made_of(body, lasts)
     for node in body.outputs:
@@ -142,18 +143,6 @@ def _labels(body: Graph, first: Node) -> dict[Node, Labels] | None:
             found.append(next(iter(named), None))
         labels[node] = tuple(found)
     return labels
-
-
-def _above(node: Node) -> set[Node]:
-    """What a node is made of."""
-    found: set[Node] = set()
-    stack = list(node.inputs)
-    while stack:
-        current = stack.pop()
-        if current not in found:
-            found.add(current)
-            stack += current.inputs
-    return found
 
 
 def made_of(body: Graph, nodes: Sequence[Node]) -> set[Node]:

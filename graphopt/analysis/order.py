@@ -157,5 +157,7 @@ def indices_of(block: Block) -> Iterator[Index]:
         elif isinstance(statement, Store | Sort | Fetch | Smallest):
             yield statement.at
             yield from (statement.to,) if isinstance(statement, Smallest) else ()
+        elif isinstance(statement, Product):
+            yield from (matrix.at for matrix in (statement.to, statement.left, statement.right))
         for inner in blocks_of(statement):
             yield from indices_of(inner)

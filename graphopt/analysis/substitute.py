@@ -15,7 +15,9 @@ from graphopt.ir.loop import (
     If,
     Let,
     Load,
+    Matrix,
     Position,
+    Product,
     Set,
     Smallest,
     Sort,
@@ -42,6 +44,9 @@ def statement_with(statement: Statement, change: Change) -> Statement:
         return replace(statement, at=change(statement.at))
     if isinstance(statement, Smallest):
         return replace(statement, at=change(statement.at), to=change(statement.to))
+    if isinstance(statement, Product):
+        to, left, right = (_matrix(matrix, change) for matrix in (statement.to, statement.left, statement.right))
+        return replace(statement, to=to, left=left, right=right)
     if isinstance(statement, For):
         return replace(statement, body=block_with(statement.body, change), within=_within(statement.within, change))
     if isinstance(statement, If):
@@ -57,6 +62,10 @@ def expression_with(value: Expression, change: Change) -> Expression:
     if isinstance(value, Load | Position):
         return replace(value, at=change(value.at))
     return Test(_within(value.within, change)) if isinstance(value, Test) else value
+
+
+def _matrix(matrix: Matrix, change: Change) -> Matrix:
+    return replace(matrix, at=change(matrix.at))
 
 
 def _within(within: Within, change: Change) -> Within:

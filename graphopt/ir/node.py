@@ -200,6 +200,11 @@ def project(node: Node, index: int) -> Node:
     return make_node(PROJECT, (node,), Attrs({"index": index}), (node.avals[index],))
 
 
+def result_of(node: Node) -> tuple[Node, int]:
+    """The operation whose result a node is, and which of its results."""
+    return (node.inputs[0], node.attrs["index"]) if node.op is PROJECT else (node, 0)
+
+
 def results(node: Node) -> tuple[Node, ...]:
     """All results of a node, the states of effects included."""
     return tuple(project(node, i) for i in range(len(node.avals)))

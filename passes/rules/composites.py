@@ -8,7 +8,7 @@ from itertools import chain
 from jax import lax
 from jax.extend.core import primitives as p
 
-from graphopt.ir.node import Node
+from graphopt.ir.node import Node, result_of
 from graphopt.ir.op import PROJECT, op_of
 from graphopt.ops.make import fit, full, make
 from graphopt.passes.rules.moving import MOVES, broadcast, concatenated, reshaped, sliced
@@ -22,15 +22,10 @@ UNROLLED = 8
 """Coefficients up to which JAX writes a polynomial out where it is not told; longer ones begin with 0 times x."""
 
 
-def _result_of(node: Node) -> tuple[Node, int]:
-    """The operation whose result a node is, and which of its results."""
-    return (node.inputs[0], node.attrs["index"]) if node.op is PROJECT else (node, 0)
-
-
 @rewrites(SPLIT, UNSTACK, PROJECT, safety=MOVES, law="reduction")
 def part_of_an_array(node: Node) -> Node | None:
     """split(x), unstack(x) → slice(x), with which each of their results is made"""
-    whole, number = _result_of(node)
+    whole, number = result_of(node)
     if (whole.op is not SPLIT and whole.op is not UNSTACK) or len(node.avals) != 1:
         return None
     x, axis = whole.inputs[0], int(whole.attrs["axis"])
@@ -60,7 +55,7 @@ def tiles(node: Node) -> Node | None:
 @rewrites(DEVICE_PUT, PROJECT, safety=MOVES, law="identity")
 def array_put_anywhere(node: Node) -> Node | None:
     """device_put(x) → x where no device is named"""
-    put, number = _result_of(node)
+    put, number = result_of(node)
     if put.op is not DEVICE_PUT or len(node.avals) != 1:
         return None
     if any(put.attrs[name][number] is not None for name in ("devices", "srcs")):

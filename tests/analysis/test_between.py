@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import pytest
 
 from graphopt.analysis import row_blocks as module
 from graphopt.analysis.between import between
+from graphopt.analysis.order import indices_of
+from graphopt.analysis.substitute import block_with
 from graphopt.analysis.writing import TooLargeError
 from graphopt.backends.interpret import interpret, shaped
 from graphopt.backends.numba.engine import NumbaEngine
 from graphopt.backends.reference import evaluate
 from graphopt.config import Options
 from graphopt.ir.graph import Graph
-from graphopt.ir.loop import LoopProgram
+from graphopt.ir.index import variable
+from graphopt.ir.loop import Block, Buffer, LoopProgram, Matrix, Product
 from graphopt.passes.inline import Inline
 from graphopt.rewrite.passes import Context
 from graphopt.trace.jaxpr import trace_function
@@ -204,3 +208,15 @@ def test_rows_that_no_cache_holds() -> None:
     shapes = ((64, 64), (40_000, 64), (40_000, 64))
     graph, _ = trace_function(CASES["divided after"][0], *(np.zeros(shape, np.float32) for shape in shapes))
     assert between(graph) is not None and ENGINE.plan(graph, True) is None
+
+
+def test_a_product_with_other_indices() -> None:
+    """Of all three matrices: a pass that cuts or moves loops around one must not leave a place behind."""
+    i, j, k = (variable(name, 0, 9) for name in "ijk")
+    buffers = [Buffer(name, np.dtype(np.float32), 100, "in") for name in ("out0", "in0", "in1")]
+    to, left, right = (Matrix(buffer, at, (4, 1)) for buffer, at in zip(buffers, (i, j, k), strict=True))
+    block = Block([Product(to, left, right, 2, 2, 2)])
+    assert list(indices_of(block)) == [i, j, k]
+    moved = block_with(block, lambda at: at + 5)
+    assert list(indices_of(moved)) == [i + 5, j + 5, k + 5]
+    assert isinstance(moved.statements[0], Product) and moved.statements[0].left == replace(left, at=j + 5)
