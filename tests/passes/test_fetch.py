@@ -1,8 +1,6 @@
 """Rows are asked for before they are needed: programs before and after as text, and interpreted."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,16 +10,12 @@ import pytest
 from jax import lax
 
 import graphopt
-from graphopt.backends.interpret import interpret
 from graphopt.backends.numba.engine import NumbaEngine
-from graphopt.config import Options
 from graphopt.ir.loop import LoopProgram
 from graphopt.passes.fetch import LARGE, FetchAhead
-from graphopt.passes.pipelines import STANDARD
-from graphopt.rewrite.passes import Context, run_pipeline
-from graphopt.trace.jaxpr import trace_function
 
-FOLDER = Path(__file__).parents[1] / "golden" / "kernels"
+from .loop_programs import check_before_and_after, check_files, program_by
+
 WITHOUT = NumbaEngine(fetch=FetchAhead(large=1 << 60))
 EAGER = FetchAhead(large=0)
 
@@ -29,9 +23,7 @@ X = np.random.default_rng(0).normal(size=(7, 128)).astype(np.float32)
 
 
 def without(function: Callable[..., Any], *args: Any) -> LoopProgram:
-    graph, sources = trace_function(function, *args)
-    graph, _ = run_pipeline(graph, STANDARD, Context(Options(), sources))
-    return WITHOUT.program(graph)[0]
+    return program_by(WITHOUT, function, *args)
 
 
 def centred(x: Any) -> Any:
@@ -51,20 +43,11 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_text_before_and_after(name: str) -> None:
     function, args = CASES[name]
-    before = without(function, *args)
-    after, said = EAGER.run(before)
-    for found, expected in zip(interpret(after, *args), interpret(before, *args), strict=True):
-        np.testing.assert_array_equal(found, expected)
-    text = f"# fetch: {name}\n\n# before\n{before}\n\n# after\n# {', '.join(said)}\n{after}\n"
-    file = FOLDER / f"fetch-{name.replace(' ', '-')}.txt"
-    if os.environ.get("GRAPHOPT_TEST_UPDATE") == "1":
-        file.write_text(text)
-    assert file.is_file(), f"{file} is missing; GRAPHOPT_TEST_UPDATE=1 writes it"
-    assert text == file.read_text()
+    check_before_and_after(EAGER, name, without(function, *args), *args)
 
 
 def test_no_text_is_left_over() -> None:
-    assert {f.name for f in FOLDER.glob("fetch-*")} == {f"fetch-{name.replace(' ', '-')}.txt" for name in CASES}
+    check_files("fetch", CASES)
 
 
 LEFT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {

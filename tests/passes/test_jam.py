@@ -1,8 +1,6 @@
 """Rows reduced side by side: programs before and after as text, and interpreted."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,16 +9,12 @@ import numpy as np
 import pytest
 
 import graphopt
-from graphopt.backends.interpret import interpret
 from graphopt.backends.numba.engine import NumbaEngine
-from graphopt.config import Options
 from graphopt.ir.loop import LoopProgram
 from graphopt.passes.jam import LEAST, ROWS, Jam
-from graphopt.passes.pipelines import STANDARD
-from graphopt.rewrite.passes import Context, run_pipeline
-from graphopt.trace.jaxpr import trace_function
 
-FOLDER = Path(__file__).parents[1] / "golden" / "kernels"
+from .loop_programs import check_before_and_after, check_files, program_by
+
 WITHOUT = NumbaEngine(jam=Jam(long=1 << 60))
 EAGER = Jam(rows=3, long=0)
 
@@ -30,9 +24,7 @@ VECTOR, SCALES = (RANDOM.normal(size=n).astype(np.float32) for n in MATRIX.shape
 
 
 def without(function: Callable[..., Any], *args: Any) -> LoopProgram:
-    graph, sources = trace_function(function, *args)
-    graph, _ = run_pipeline(graph, STANDARD, Context(Options(), sources))
-    return WITHOUT.program(graph)[0]
+    return program_by(WITHOUT, function, *args)
 
 
 def dequantized(matrix: Any, scales: Any, vector: Any) -> Any:
@@ -52,20 +44,11 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_text_before_and_after(name: str) -> None:
     function, args = CASES[name]
-    before = without(function, *args)
-    after, said = EAGER.run(before)
-    for found, expected in zip(interpret(after, *args), interpret(before, *args), strict=True):
-        np.testing.assert_array_equal(found, expected)
-    text = f"# jam: {name}\n\n# before\n{before}\n\n# after\n# {', '.join(said)}\n{after}\n"
-    file = FOLDER / f"jam-{name}.txt"
-    if os.environ.get("GRAPHOPT_TEST_UPDATE") == "1":
-        file.write_text(text)
-    assert file.is_file(), f"{file} is missing; GRAPHOPT_TEST_UPDATE=1 writes it"
-    assert text == file.read_text()
+    check_before_and_after(EAGER, name, without(function, *args), *args)
 
 
 def test_no_text_is_left_over() -> None:
-    assert {f.name for f in FOLDER.glob("jam-*")} == {f"jam-{name}.txt" for name in CASES}
+    check_files("jam", CASES)
 
 
 LEFT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,17 +16,14 @@ import graphopt
 from graphopt.backends.interpret import interpret
 from graphopt.backends.numba.costs import scalar_cost
 from graphopt.backends.numba.engine import NumbaEngine
-from graphopt.config import Options
 from graphopt.ir.loop import For, LoopProgram
 from graphopt.passes import split
 from graphopt.passes.peel import Peel
-from graphopt.passes.pipelines import STANDARD
 from graphopt.passes.split import Split
-from graphopt.rewrite.passes import Context, run_pipeline
-from graphopt.trace.jaxpr import trace_function
+
+from .loop_programs import check_files, check_text, program_by
 
 SEED = int(os.environ.get("GRAPHOPT_TEST_SEED", "0"))
-FOLDER = Path(__file__).parents[1] / "golden" / "kernels"
 WHOLE = NumbaEngine(split=Split(scalar_cost, most=0), peel=Peel(least=1 << 60))
 EAGER = Split(lambda op, dtype: 1.0, long=2.0, chain=0.0, short=1.0)
 """Each operation has a loop for itself."""
@@ -43,9 +39,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def whole(function: Callable[..., Any], *args: Any) -> LoopProgram:
-    graph, sources = trace_function(function, *args)
-    graph, _ = run_pipeline(graph, STANDARD, Context(Options(), sources))
-    return WHOLE.program(graph)[0]
+    return program_by(WHOLE, function, *args)
 
 
 def same_bits(before: LoopProgram, after: LoopProgram, *args: Any) -> None:
@@ -72,16 +66,11 @@ def test_the_text_before_and_after(name: str, short: None) -> None:
     before = whole(CASES[name], X, X[::-1])
     after, said = Split(scalar_cost).run(before)
     same_bits(before, after, X, X[::-1])
-    text = f"# split: {name}\n\n# before\n{before}\n\n# after\n# {', '.join(said)}\n{after}\n"
-    file = FOLDER / f"split-{name.replace(' ', '-')}.txt"
-    if os.environ.get("GRAPHOPT_TEST_UPDATE") == "1":
-        file.write_text(text)
-    assert file.is_file(), f"{file} is missing; GRAPHOPT_TEST_UPDATE=1 writes it"
-    assert text == file.read_text()
+    check_text("split", name, before, after, said)
 
 
 def test_no_text_is_left_over() -> None:
-    assert {f.name for f in FOLDER.glob("split-*")} == {f"split-{name.replace(' ', '-')}.txt" for name in CASES}
+    check_files("split", CASES)
 
 
 LEFT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
