@@ -1,7 +1,8 @@
 """Programs that run again and again: first call, steady time in warm and in fresh caches, memory.
 
 Warm: every call gets the same arrays as the one before. Fresh: each contender has copies of the arrays that no call has
-used since the caches were swept.
+used since the caches were swept. Results lie in memory that the process had before, unless they are so large that they
+always get new memory: see `graphopt.bench.caches.keep_memory`.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ import jax
 import numpy as np
 
 import graphopt
-from graphopt.bench.caches import Sweep, last_cache
-from graphopt.bench.measure import narrowed, one_each, paired_ratio, repeated, rounds
+from graphopt.bench.caches import Sweep, keep_memory, last_cache
+from graphopt.bench.measure import awaited, narrowed, one_each, paired_ratio, repeated, rounds
 from graphopt.bench.programs import Program
 from graphopt.bench.rows import Measure, Row, measure_of
 from graphopt.errors import GraphoptError
 
 JITS: dict[str, Callable[..., Any]] = {"jax": jax.jit, "graphopt": graphopt.jit}
 
-WAIT: dict[str, Callable[[Any], Any]] = dict.fromkeys(JITS, jax.block_until_ready) | {"numpy": lambda result: result}
+WAIT: dict[str, Callable[[Any], Any]] = dict.fromkeys(JITS, awaited) | {"numpy": lambda result: result}
 """How each contender's result is awaited. NumPy's is there when the call returns."""
 
 TURN = 1e-3
@@ -71,6 +72,7 @@ def measure(program: Program, repeats: int, jits: Mapping[str, Callable[..., Any
 
 
 def _measure(program: Program, repeats: int, jits: Mapping[str, Callable[..., Any]]) -> Row:
+    keep_memory()
     gc.collect()
     args = program.arguments()
     # JAX keeps the traces of functions inside (jax.nn.relu, say): without this, who comes first pays for both.

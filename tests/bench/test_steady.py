@@ -1,5 +1,8 @@
 """Steady measurements: what is compared, how often, from which caches, and what happens where results differ."""
 
+import ctypes
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +217,26 @@ def test_a_sweep_runs_over_its_whole_buffer() -> None:
     sweep()
     assert sweep._buffer.shape == (1000,)
     assert (sweep._buffer == 2).all()
+
+
+REUSED = """
+import resource
+import numpy as np
+from graphopt.bench.caches import keep_memory
+keep_memory()
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    held = [np.ones(1 << 17) for _ in range(10)]
+    del held
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library cannot be told")
+def test_results_get_memory_that_the_process_has_had() -> None:
+    """Ten arrays of 1 MiB have 2,560 pages."""
+    done = subprocess.run([sys.executable, "-c", REUSED], check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 500
 
 
 @pytest.mark.parametrize(
