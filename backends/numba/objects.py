@@ -21,6 +21,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from graphopt.analysis.machine import usable_cores
+from graphopt.analysis.writing import ALIGNED
 from graphopt.backends.numba.code import compiler, define, loaded
 from graphopt.backends.numba.frame import check_version
 from graphopt.backends.numba.records import CELL, CELL_SIZE, FORKED, IS_FORK, SLOTS, TASK, UNKNOWN
@@ -127,10 +129,24 @@ def add_kernel(key: int, compile: Callable[[], tuple[str, bytes]], launch: Launc
         if key in _table:
             return
         address = loaded(f"{key:014x}", timed)
-        phases = [int(number) for phase in launch.phases for number in phase]
+        phases = [int(number) for phase in launch.phases for number in _in_even_chunks(phase)]
         counts = [launch.inputs, len(launch.results), len(launch.scratch), len(launch.phases)]
         words = [address, *counts, *launch.results, *launch.scratch, *phases]
         _table.add(key, np.array(words, np.uint64))
+
+
+def _in_even_chunks(phase: tuple[int, int, bool, bool]) -> tuple[int, int, bool, bool]:
+    """A phase, with one chunk of equal size for each thread where none is woken for it.
+
+    One that is awake begins within a third of a microsecond, so that there is little to even out; and each thread goes
+    through the same memory with every run. One that must be woken may come at any time.
+    """
+    extent, grain, beside, wakes = phase
+    chunks = min(usable_cores(), extent // grain)
+    if wakes or chunks < 2:
+        return phase
+    least = -(-extent // chunks)
+    return extent, least if least <= ALIGNED else -(-least // ALIGNED) * ALIGNED, beside, wakes
 
 
 def is_known(key: int) -> bool:

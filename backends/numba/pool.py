@@ -62,6 +62,10 @@ ATTEMPT = 300_000
 SHARES = 4
 """What a thread takes at once is this part of its equal share of what is left."""
 
+LOOKS = 300
+"""How often the caller looks whether the others are done before it lets the system run something else meanwhile: less
+than half a microsecond, which is what one call of the system takes."""
+
 # The state of one loop, in bytes from its start; the last are the arguments by which XLA schedules a task.
 (
     NEXT,
@@ -204,8 +208,11 @@ def _share(frame: Any, kernel: Any, buffers: Any, first: int, chunks: int, words
     store(state, ARGUMENTS + 24, task_address())
     store(state, ARGUMENTS + 32, state)
     _work(state)
+    looks = 0
     while load_atomic(state, DONE) < chunks:
-        sched_yield()
+        looks += 1
+        if looks > LOOKS:
+            sched_yield()
     _release(state)
 
 
@@ -234,7 +241,7 @@ def run_phases(frame: Any, record: Any, words: Any, phases: int, buffers: Any) -
             chunks += _chunks(words, count)
             count += 1
         # A short rest is not worth a thread.
-        may_share = chunks > 1 and (count > 1 or _number(words, 0, EXTENT) >= 2 * _number(words, 0, GRAIN))
+        may_share = chunks > 1 and (count > 1 or 2 * _number(words, 0, EXTENT) >= 3 * _number(words, 0, GRAIN))
         if may_share and not timed:
             timed, awake = True, _is_shared(now())
         if may_share and (awake or _number(words, 0, WAKES) != 0):

@@ -20,7 +20,7 @@ from jax import lax
 
 import graphopt
 from graphopt.analysis import machine, parts, writing
-from graphopt.backends.numba import frame
+from graphopt.backends.numba import frame, objects
 from graphopt.backends.numba.emit import source_of
 from graphopt.backends.numba.engine import NumbaEngine, plan_by_key
 from graphopt.backends.numba.names import function_of
@@ -179,6 +179,26 @@ def test_phases_for_which_no_thread_is_woken(monkeypatch: pytest.MonkeyPatch) ->
     for pause in (0.0, 0.0, 0.0, 0.001, 0.0, 0.001) * 20:
         time.sleep(pause)
         np.testing.assert_allclose(jitted(x), np.sqrt(x) + 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("cores", "extent", "grain", "expected"),
+    [
+        (2, 100_000, 33_344, 50_048),  # not three chunks for two threads
+        (2, 100_000, 20_032, 50_048),
+        (16, 100_000, 20_032, 25_024),
+        (2, 50_000, 25_024, 25_024),  # too little for two
+        (2, 5, 1, 3),
+        (4, 120, 60, 60),
+        (1, 100_000, 20_032, 20_032),
+    ],
+)
+def test_threads_that_are_awake_have_equal_chunks(
+    cores: int, extent: int, grain: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "usable_cores", lambda: cores)
+    assert objects._in_even_chunks((extent, grain, False, False)) == (extent, expected, False, False)
+    assert objects._in_even_chunks((extent, grain, True, True)) == (extent, grain, True, True)
 
 
 def planned_phases(key: int) -> tuple[tuple[int, int, bool, bool], ...]:
