@@ -25,6 +25,8 @@ LEVELS = (
     ("bind",),
     ("explain", "shrink", "verify"),
     ("choices", "tune"),
+    ("traceable",),
+    ("jitted",),
     ("api",),
     ("graphopt",),  # what a user imports: graphopt/__init__.py
     ("bench", "calibrate", "demo"),

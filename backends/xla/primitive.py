@@ -21,7 +21,7 @@ from graphopt.errors import PassError
 
 # The user's own frames are what tracebacks and source locations should show.
 _PACKAGE = Path(__file__).parents[2]
-for _path in ("api.py", "jax_internals.py", "backends"):
+for _path in ("api.py", "jitted.py", "traceable.py", "jax_internals.py", "backends"):
     internals.hide_frames(str(_PACKAGE / _path))
 
 NAME = "optimized_call"

@@ -13,9 +13,10 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from graphopt.api import choose_call, jit, optimize
+from graphopt.api import jit, optimize
 from graphopt.backends.xla.target import Target
 from graphopt.config import Options
+from graphopt.traceable import choose_call
 
 # The checks' names are read in a process with one device: nothing here asks for eight of them before a check runs.
 X = np.sin(np.arange(64, dtype=np.float32)).reshape(8, 8)

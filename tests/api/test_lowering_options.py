@@ -10,9 +10,10 @@ from jax import export
 from jax.experimental import compute_on
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from graphopt.api import choose_call, jit, optimize
+from graphopt.api import jit, optimize
 from graphopt.backends.xla.target import Target
 from graphopt.config import Options
+from graphopt.traceable import choose_call
 
 X = jnp.linspace(0.1, 1.0, 3)
 

@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from graphopt.api import TRIED_JAX, choose_call, choose_dispatch, jit, optimize
+from graphopt.api import jit, optimize
 from graphopt.compile import rewrite_jaxpr
 from graphopt.config import Options
 from graphopt.errors import UntriedJaxWarning
+from graphopt.jitted import choose_dispatch
+from graphopt.traceable import TRIED_JAX, choose_call
 
 from .comparing import close, each_way
 
