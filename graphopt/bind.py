@@ -44,7 +44,7 @@ def bind(closed: ClosedJaxpr) -> Bound | None:
     call = closed.jaxpr.eqns[0] if len(closed.jaxpr.eqns) == 1 else None
     if call is None or call.primitive.name != OPTIMIZED_CALL or any(hasattr(e, "input") for e in call.effects):
         return None
-    from graphopt import jax_internals as internals
+    from graphopt.jax_internals import calls, tracing
 
     options: Options = call.params["options"]
     if not any(isinstance(step, Bind) for step in passes_of(options)):
@@ -54,9 +54,9 @@ def bind(closed: ClosedJaxpr) -> Bound | None:
     given = [values[v] for v, k in zip(call.invars, known, strict=True) if k]
     if sum(value.nbytes for value in given) < LARGE:
         return None
-    program, _ = bound_program(internals.with_known(call.params["call_jaxpr"], known, given), options)
+    program, _ = bound_program(tracing.with_known(call.params["call_jaxpr"], known, given), options)
     # What is neither large nor small stays a constant, though not one that passes look into.
-    program, others = internals.lift_constants(program, [c.size > SMALL_CONSTANT for c in program.consts])
+    program, others = tracing.lift_constants(program, [c.size > SMALL_CONSTANT for c in program.consts])
     inputs = [Var(v.aval) for v in program.jaxpr.invars[: len(others)]]
     rest = [v for v, k in zip(call.invars, known, strict=True) if not k]
     constants = {v: c for v, c in values.items() if v in (*rest, *closed.jaxpr.outvars)}
@@ -71,9 +71,9 @@ def bind(closed: ClosedJaxpr) -> Bound | None:
         call.source_info,
         call.ctx,
     )
-    jaxpr = internals.with_equations(closed.jaxpr, list(constants), list(operands), [again])
+    jaxpr = tracing.with_equations(closed.jaxpr, list(constants), list(operands), [again])
     ours = {id(value) for value in _kept.values()}
-    aliases = [value if id(value) in ours else internals.alias(value) for value in operands.values()]
+    aliases = [value if id(value) in ours else calls.alias(value) for value in operands.values()]
     return ClosedJaxpr(jaxpr, list(constants.values())), aliases
 
 
@@ -133,10 +133,10 @@ def bound_graph(graph: Graph, context: Context) -> tuple[Graph, tuple[PassRecord
 def has_internals() -> bool:
     """Whether JAX is as graphopt knows it; if not, captured arrays are written into programs, as `jax.jit` does."""
     try:
-        from graphopt import jax_internals
+        from graphopt.jax_internals import calls, tracing
     except (ImportError, AttributeError):
         return False
-    return bool(jax_internals)
+    return bool(calls and tracing)
 
 
 BEFORE = ("inline", "fold", "simplify", "affine")
@@ -158,13 +158,13 @@ def compute(graph: Graph) -> Sequence[jax.Array]:
     found = [_kept.get(node) for node in nodes]
     if all(value is not None for value in found):
         return [value for value in found if value is not None]
-    from graphopt import jax_internals as internals
+    from graphopt.jax_internals import calls, tracing
 
     closed = jaxpr_of(graph)
     # As operands all of them: XLA would fold what it finds in a program, more slowly than it computes it.
-    program, operands = internals.lift_constants(closed, [True] * len(closed.consts))
+    program, operands = tracing.lift_constants(closed, [True] * len(closed.consts))
     with jax.ensure_compile_time_eval():
-        values: Sequence[jax.Array] = jax_jit(jaxpr_as_fun(program))(*map(internals.alias, operands))
+        values: Sequence[jax.Array] = jax_jit(jaxpr_as_fun(program))(*map(calls.alias, operands))
     for node, value in zip(nodes, values, strict=True):
         _kept[node] = value
     return values

@@ -21,7 +21,7 @@ from graphopt.rewrite.driver import Firing
 from graphopt.rewrite.passes import PassRecord
 
 try:
-    from graphopt.jax_internals import user_line
+    from graphopt.jax_internals.tracing import user_line
 except ImportError:  # a JAX that was not tried: without lines
 
     def user_line(source_info: Any) -> str:

@@ -90,7 +90,7 @@ def choose_dispatch(version: str) -> Dispatch | None:
     if ".".join(version.split(".")[:2]) not in TRIED_JAX:
         return None
     try:
-        from graphopt.jax_internals import with_cache_miss
+        from graphopt.jax_internals.calls import with_cache_miss
 
         with_cache_miss(jax_jit(lambda x: x), lambda miss: miss)
     except (ImportError, AttributeError, KeyError, TypeError):
@@ -165,7 +165,7 @@ def _called(
     """
     early = ("static_argnums", "static_argnames", "donate_argnums", "donate_argnames")
     if choose is not None and _dispatch is not None:
-        from graphopt.jax_internals import cache_miss_of
+        from graphopt.jax_internals.calls import cache_miss_of
 
         def missed(*args: Any, **kwargs: Any) -> Any:
             return cache_miss_of(choose(args, kwargs))(*args, **kwargs)
@@ -309,7 +309,7 @@ def _jax_jit(function: Callable[..., Any], options: Options, jax_options: dict[s
     """What `jax.jit` makes of a function and its options; pickled as what it was made of, which JAX's own is not."""
     jitted: Any = jax_jit(traceable_of(function, options), **jax_options)
     if _dispatch is not None:
-        from graphopt.jax_internals import with_operands
+        from graphopt.jax_internals.calls import with_operands
 
         jitted = with_operands(jitted, bind)
     jitted.__reduce_ex__ = lambda protocol: (_jax_jit, (function, options, jax_options))

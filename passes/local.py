@@ -20,13 +20,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphopt import jax_internals as internals
 from graphopt.analysis.engine import Engine
 from graphopt.analysis.local import is_local, is_local_sharding, is_same_value, is_shard_map, local_graphs, plain_type
 from graphopt.ir.attrs import Attrs, SubGraph, map_subgraphs
 from graphopt.ir.graph import Graph, make_graph
 from graphopt.ir.node import NO_EFFECTS, Node, constant, make_node, param, project
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, STATE
+from graphopt.jax_internals.lowering import differs_by_mesh_only
 from graphopt.ops.local import retyped
 from graphopt.passes.fuse import RUNS_ITS_GRAPHS
 from graphopt.rewrite.passes import Context, Pass
@@ -102,7 +102,7 @@ def plain_node(node: Node, inputs: tuple[Node, ...]) -> Node | None:
     """A node of plain arrays on these operands; None where that cannot be."""
     if node.effects or node.op is STATE or not all(is_local(aval) or aval.is_plain for aval in node.avals):
         return None
-    if node.context is not None and not internals.differs_by_mesh_only(node.context):
+    if node.context is not None and not differs_by_mesh_only(node.context):
         return None
     values: dict[str, Any] = {}
     for name, value in node.attrs.items():

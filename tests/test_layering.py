@@ -100,7 +100,7 @@ def violations(sources: Sources) -> list[str]:
             target = module_named(name, sources)
             if target is not None and LEVEL_OF.get(unit_of(target), 0) > LEVEL_OF[unit]:
                 found.append(f"{where}, which is above it")
-            if within(name, "jax._src") and module != "graphopt.jax_internals":
+            if within(name, "jax._src") and not within(module, "graphopt.jax_internals"):
                 found.append(f"{where}; only graphopt.jax_internals may")
             if within(name, "numba") and not within(module, "graphopt.backends.numba"):
                 found.append(f"{where}; only graphopt.backends.numba may")

@@ -13,16 +13,17 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr
 
-from graphopt import jax_internals as internals
 from graphopt.backends.xla.region import SMALL_CONSTANT, Region, RegionCall
 from graphopt.backends.xla.target import Rewrite, Target
 from graphopt.config import Options
 from graphopt.errors import PassError
+from graphopt.jax_internals import lowering, tracing
+from graphopt.jax_internals.primitive import call_primitive, register_experimental_rules
 
 # The user's own frames are what tracebacks and source locations should show.
 _PACKAGE = Path(__file__).parents[2]
-for _path in ("api.py", "jitted.py", "traceable.py", "jax_internals.py", "backends"):
-    internals.hide_frames(str(_PACKAGE / _path))
+for _path in ("api.py", "jitted.py", "traceable.py", "jax_internals", "backends"):
+    tracing.hide_frames(str(_PACKAGE / _path))
 
 NAME = "optimized_call"
 
@@ -33,19 +34,19 @@ def optimized_call(rewrite: Rewrite) -> RegionCall:
     def lower(ctx: Any, *values: Any, call_jaxpr: ClosedJaxpr, options: Options) -> Sequence[Any]:
         rewritten = rewrite(call_jaxpr, options, _target(ctx, values))
         _check_same_types(call_jaxpr, rewritten)
-        return internals.lower_inline(ctx, rewritten, *values)
+        return lowering.lower_inline(ctx, rewritten, *values)
 
-    primitive = internals.call_primitive(NAME, lower)
+    primitive = call_primitive(NAME, lower)
 
     def call(function: Callable[..., Any], options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        internals.register_experimental_rules(primitive)
-        region = Region(function, args, kwargs, internals.is_traced_here)
-        names = region.names(internals.argument_names)
+        register_experimental_rules(primitive)
+        region = Region(function, args, kwargs, tracing.is_traced_here)
+        names = region.names(tracing.argument_names)
         operands = region.operands
-        closed = internals.trace_to_jaxpr(region.run, operands, function, names, region.result_paths)
+        closed = tracing.trace_to_jaxpr(region.run, operands, function, names, region.result_paths)
         region.forget_arguments()
         # Left inside, a captured tracer would lose its outer gradient and a Ref its identity.
-        closed, captured = internals.lift_constants(closed, [_must_be_operand(c) for c in closed.consts])
+        closed, captured = tracing.lift_constants(closed, [_must_be_operand(c) for c in closed.consts])
         computed = primitive.bind(*captured, *operands, call_jaxpr=closed, options=options)  # type: ignore[no-untyped-call]
         return region.results(computed)
 
@@ -53,7 +54,7 @@ def optimized_call(rewrite: Rewrite) -> RegionCall:
 
 
 def _must_be_operand(constant: Any) -> bool:
-    if isinstance(constant, jax.core.Tracer) or internals.is_ref(constant):
+    if isinstance(constant, jax.core.Tracer) or tracing.is_ref(constant):
         return True
     if isinstance(constant, jax.Array) and len(constant.sharding.device_set) > 1:
         return True
@@ -62,11 +63,11 @@ def _must_be_operand(constant: Any) -> bool:
 
 def _target(ctx: Any, values: Sequence[Any]) -> Target:
     return Target(
-        platforms=internals.lowering_platforms(ctx),
-        num_devices=internals.lowering_devices(ctx),
-        for_export=internals.is_lowering_for_export(ctx),
-        symbolic=internals.has_symbolic_dimensions(ctx),
-        alone=internals.is_alone(ctx, values),
+        platforms=lowering.lowering_platforms(ctx),
+        num_devices=lowering.lowering_devices(ctx),
+        for_export=lowering.is_lowering_for_export(ctx),
+        symbolic=lowering.has_symbolic_dimensions(ctx),
+        alone=lowering.is_alone(ctx, values),
     )
 
 
