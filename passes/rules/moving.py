@@ -10,12 +10,32 @@ from jax.lax import GatherDimensionNumbers
 from graphopt.ir.attrs import Attrs
 from graphopt.ir.node import Node, constant, is_comparable
 from graphopt.ir.op import CONSTANT, Op, op_of
+from graphopt.ops import elementwise
 from graphopt.ops.make import BROADCAST, make, with_parameters
 from graphopt.rewrite.pattern import splat
 
 MOVES = {"biufco": "exact", "h": "reassociate"}
 """The safety of data movement: every bit stays. But XLA:CPU repeats and pads bfloat16 by way of float32, where some
 denormals are flushed, by their place in the array."""
+
+# fmt: off
+_ROUNDED_ONCE = frozenset((
+    "abs", "add", "and", "ceil", "clamp", "clz", "complex", "conj", "convert_element_type", "eq", "floor", "ge",
+    "gt", "imag", "is_finite", "le", "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not", "or",
+    "population_count", "real", "reduce_precision", "rem", "round", "select_n", "shift_left", "shift_right_arithmetic",
+    "shift_right_logical", "sign", "sqrt", "square", "sub", "xor",
+))
+# fmt: on
+EXACT_OPS = tuple(op for op in elementwise.OPS if op.name in _ROUNDED_ONCE)
+"""Operations whose result is the same wherever an element stands."""
+FUNCTIONS = tuple(op for op in elementwise.OPS if op.name not in _ROUNDED_ONCE)
+"""Functions that XLA approximates, in vectors by another formula than in what is left over at the end of a row.
+
+Division is one of them: XLA multiplies an array by the reciprocal of a scalar, but divides a single number by it.
+"""
+
+ROUNDED = {"biu": "exact", "fc": "reassociate"}
+"""The safety of moving functions."""
 
 TRANSPOSE, RESHAPE, SQUEEZE, REV = map(op_of, (p.transpose_p, p.reshape_p, p.squeeze_p, p.rev_p))
 SLICE, CONCATENATE, PAD, IOTA = map(op_of, (p.slice_p, p.concatenate_p, p.pad_p, p.iota_p))

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 
 from graphopt.ir.node import Node
 from graphopt.ir.op import Op
-from graphopt.ops import elementwise
 from graphopt.ops.make import BROADCAST
 from graphopt.passes.rules.moving import (
+    EXACT_OPS,
+    FUNCTIONS,
     MOVES,
     RESHAPE,
+    ROUNDED,
     SQUEEZE,
     TRANSPOSE,
     Uses,
@@ -22,22 +24,6 @@ from graphopt.passes.rules.moving import (
     uniform,
 )
 from graphopt.rewrite.rule import AnyRule, rewrites
-
-# fmt: off
-_ROUNDED_ONCE = frozenset((
-    "abs", "add", "and", "ceil", "clamp", "clz", "complex", "conj", "convert_element_type", "div", "eq", "floor", "ge",
-    "gt", "imag", "is_finite", "le", "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not", "or",
-    "population_count", "real", "reduce_precision", "rem", "round", "select_n", "shift_left", "shift_right_arithmetic",
-    "shift_right_logical", "sign", "sqrt", "square", "sub", "xor",
-))
-# fmt: on
-EXACT_OPS = tuple(op for op in elementwise.OPS if op.name in _ROUNDED_ONCE)
-"""Operations whose result is the same wherever an element stands."""
-FUNCTIONS = tuple(op for op in elementwise.OPS if op.name not in _ROUNDED_ONCE)
-"""Functions that XLA approximates, in vectors by another formula than in what is left over at the end of a row."""
-
-EXACT = MOVES
-ROUNDED = {"biu": "exact", "fc": "reassociate"}
 
 
 def _whole(node: Node) -> tuple[int, ...]:
@@ -124,13 +110,13 @@ def _pair(function: Callable[[Node, Uses], Node | None], name: str, of: tuple[Op
     """The rule for exact operations, and the one for functions that are approximated."""
     law = "movement"
     return (
-        rewrites(*EXACT_OPS, safety=EXACT, law=law, an_operand=of, name=f"{name} elementwise operation")(function),
+        rewrites(*EXACT_OPS, safety=MOVES, law=law, an_operand=of, name=f"{name} elementwise operation")(function),
         rewrites(*FUNCTIONS, safety=ROUNDED, law=law, an_operand=of, name=f"{name} function")(function),
     )
 
 
 scalar_operand = rewrites(
-    *EXACT_OPS, *FUNCTIONS, safety=EXACT, law="reduction", name="scalar operand", an_operand=[BROADCAST]
+    *EXACT_OPS, *FUNCTIONS, safety=MOVES, law="reduction", name="scalar operand", an_operand=[BROADCAST]
 )(_scalar_operand)
 
 RULES: tuple[AnyRule, ...] = (

@@ -5,13 +5,17 @@ from __future__ import annotations
 from jax.extend.core import primitives as p
 
 from graphopt.ir.node import Node
+from graphopt.ir.op import Op
 from graphopt.ops.make import make
 from graphopt.passes.rules.moving import (
     CONCATENATE,
+    EXACT_OPS,
+    FUNCTIONS,
     MOVES,
     PAD,
     RESHAPE,
     REV,
+    ROUNDED,
     SLICE,
     SQUEEZE,
     Uses,
@@ -136,11 +140,9 @@ def slice_of_padding(node: Node, uses: Uses) -> Node | None:
     return None if uses(inner) > 1 else make(PAD, core, value, padding_config=tuple(left))
 
 
-@rewrites(p.slice_p, safety=MOVES, law="movement")
-def slice_of_elementwise(node: Node, uses: Uses) -> Node | None:
-    """slice(f(x, y)) → f(slice(x), slice(y))"""
+def _slice_later(node: Node, uses: Uses, of: tuple[Op, ...]) -> Node | None:
     inner = node.inputs[0]
-    if not inner.op.elementwise or node.aval.size >= inner.aval.size or uses(inner) > 1:
+    if inner.op not in of or node.aval.size >= inner.aval.size or uses(inner) > 1:
         return None
     shape, (starts, counts, strides) = inner.aval.shape, bounds(node)
     if inner.effects or inner.context is not None or any(n.aval.shape not in ((), shape) for n in inner.inputs):
@@ -157,6 +159,18 @@ def slice_of_elementwise(node: Node, uses: Uses) -> Node | None:
     return applied(inner.op, inner.attrs, *parts)
 
 
+@rewrites(p.slice_p, safety=MOVES, law="movement")
+def slice_of_elementwise_operation(node: Node, uses: Uses) -> Node | None:
+    """slice(f(x, y)) → f(slice(x), slice(y))"""
+    return _slice_later(node, uses, EXACT_OPS)
+
+
+@rewrites(p.slice_p, safety=ROUNDED, law="movement")
+def slice_of_function(node: Node, uses: Uses) -> Node | None:
+    """slice(f(x, y)) → f(slice(x), slice(y)), for functions that are approximated"""
+    return _slice_later(node, uses, FUNCTIONS)
+
+
 RULES: tuple[AnyRule, ...] = (
     whole_slice,
     slice_of_slice,
@@ -164,7 +178,8 @@ RULES: tuple[AnyRule, ...] = (
     slice_of_reshape,
     slice_of_concatenation,
     slice_of_padding,
-    slice_of_elementwise,
+    slice_of_elementwise_operation,
+    slice_of_function,
 )
 
 DECLINED: dict[str, str] = {

@@ -207,7 +207,7 @@ SLICES = {
         on(lambda x: cut(pad(x, 1, (2, 3, 0)), (6,), (8,)), ((3,), "bfloat16"), special=False),
         on(lambda x: cut(pad(x, 1, (2, 3, 0), (0, 0, 0)), (2, 0), (5, 5), (1, 2)), ((3, 5), "bool")),
     ),
-    "slice of elementwise": (
+    "slice of elementwise operation": (
         on(lambda x, y: cut(x * y, (1, 0), (3, 2)), ((4, 3), F), ((4, 3), F)),
         on(lambda x, y: cut(x * y, (1,), (3,)), ((4,), "int8"), ((), "int8")),
         on(
@@ -215,6 +215,13 @@ SLICES = {
             ((5,), "bool"),
             ((5,), F),
         ),
+    ),
+    "slice of function": (
+        on(lambda x, y: cut(x / y, (2,), (3,)), ((3,), F), ((), F)),
+        on(lambda x, y: cut(x / y, (1, 0), (3, 2)), ((4, 3), "complex64"), ((4, 3), "complex64")),
+        on(lambda x, y: cut(lax.div(x, y), (1,), (3,)), ((4,), "int8"), ((), "int8")),
+        on(lambda x: cut(lax.tanh(x), (1,), (8,), (3,)), ((9,), "bfloat16")),
+        on(lambda x: cut(lax.exp(x), (5,), (37,)), ((37,), F)),
     ),
 }
 
