@@ -10,8 +10,9 @@ finds no chunk left and touches nothing but the state.
 A thread of the pool that has done its work looks for more for some microseconds before it sleeps. To hand work to one
 that is awake takes less than one microsecond; to wake one takes ten of the caller's, and it comes later still. So
 threads are woken for long phases, and short ones are shared where a thread is awake. Where short kernels follow each
-other closely, one is woken now and then: it stays awake if they come closely enough. To wake it for each of them would
-take longer than it helps.
+other closely, one is woken: it stays awake if they come closely enough and nothing else keeps its core busy. If it did,
+the next that follow each other wake it again; if not, that is tried now and then. To wake it for each of them would
+take longer than it helps: twice what the kernel takes, where it comes too late each time.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ AWAKE = 15_000
 """Nanoseconds for which a thread of the pool looks for more work: measured, about twenty."""
 
 RARELY = 3_000_000
-"""Nanoseconds between two times that a thread is woken for short kernels."""
+"""Nanoseconds between two times that a thread is woken for short kernels, where it did not stay awake after the last."""
 
 ATTEMPT = 300_000
 """Nanoseconds that it then takes a thread to wake, find out, and have its caches filled."""
@@ -223,10 +224,12 @@ def _is_shared(time: int) -> Any:
         return True
     if time - load_atomic(cell(), LAST) >= AWAKE:
         return False
-    since = time - load_atomic(cell(), WOKEN)
-    if since >= RARELY:
+    woken = load_atomic(cell(), WOKEN)
+    since, stayed = time - woken, load_atomic(cell(), LOOKED) - woken >= ATTEMPT
+    if since >= (ATTEMPT if stayed else RARELY):
         store(cell(), WOKEN, numba.uintp(time))
-    return since >= RARELY or since < ATTEMPT
+        return True
+    return since < ATTEMPT
 
 
 @inlined
