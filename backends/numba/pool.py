@@ -55,7 +55,7 @@ AWAKE = 15_000
 """Nanoseconds for which a thread of the pool looks for more work: measured, about twenty."""
 
 RARELY = 3_000_000
-"""Nanoseconds between two times that a thread is woken for short kernels, where it did not stay awake after the last."""
+"""Nanoseconds between two times that a thread is woken for short kernels where it did not stay awake the last time."""
 
 ATTEMPT = 300_000
 """Nanoseconds that it then takes a thread to wake, find out, and have its caches filled."""
