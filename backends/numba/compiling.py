@@ -25,6 +25,7 @@ from numba.core.typed_passes import PreLowerStripPhis as StripPhis
 from numba.core.untyped_passes import DeadBranchPrune, FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 
 from graphopt.backends.numba.translating import NotTranslatedError, translated
+from graphopt.backends.numba.vecmath.usual import PREFIX
 from graphopt.rewrite.passes import without_collections
 
 KERNEL_SIGNATURE = types.uintp(types.uintp, types.intp, types.intp, types.intp)
@@ -168,7 +169,17 @@ def _optimize(module: Any) -> None:
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = options.slp_vectorization = True
     builder = llvm.create_pass_builder(_machine(), options)
+    variants = [function for function in module.functions if function.name.startswith(PREFIX)]
     for function in module.functions:
         if not function.is_declaration and function.name != SYMBOL:
-            function.linkage = "internal"  # so that nothing is left of what has been inlined
+            # So that nothing is left of what has been inlined. Variants are not called before there are vectors.
+            function.linkage = "external" if function.name.startswith(PREFIX) else "internal"
     builder.getModulePassManager().run(module, builder)
+    if variants:
+        for function in variants:
+            function.linkage = "internal"
+        manager = llvm.create_new_module_pass_manager()
+        manager.add_always_inliner_pass()
+        manager.add_new_gvn_pass()
+        manager.add_global_dead_code_eliminate_pass()
+        manager.run(module, builder)

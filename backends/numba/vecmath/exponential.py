@@ -38,7 +38,7 @@ def reduced_in(real: Real) -> Any:
     log2e = real.nearest(1 / LN2)
 
     def reduced(x: Any) -> Any:
-        n, count = nearest_integer(x * log2e)
+        n, count = nearest_integer(x, log2e)
         exact = fma(-n, ln2_high, x)
         r = fma(-n, ln2_low, exact)
         return r, fma(-n, ln2_low, exact - r), horner(r, polynomial), count

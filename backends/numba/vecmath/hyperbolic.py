@@ -11,29 +11,30 @@ from typing import Any
 from graphopt.backends.numba.vecmath import coefficients
 from graphopt.backends.numba.vecmath.exponential import half_exp_f32, half_exp_f64, reduced_f32, reduced_f64
 from graphopt.backends.numba.vecmath.intrinsics import copysign, fabs, fma, horner, select
-from graphopt.backends.numba.vecmath.real import F32, F64, Real, power_of_two_f32, power_of_two_f64
+from graphopt.backends.numba.vecmath.real import F32, F64, Real, fast_two_sum, power_of_two_f32, power_of_two_f64
 
 
 def tanh_in(real: Real) -> Any:
     """tanh in a format."""
-    one, two = real.floating(1), real.floating(2)
-    near_below, largest = real.floating(0.625), real.floating(10 if real is F32 else 20)
-    polynomial = coefficients.TANH_F32 if real is F32 else coefficients.TANH_F64
+    zero, half, one, two = (real.floating(number) for number in (0, 0.5, 1, 2))
+    largest, many = real.floating(10 if real is F32 else 20), real.floating(2.0**real.mantissa)
     reduced = reduced_f32 if real is F32 else reduced_f64
     power_of_two = power_of_two_f32 if real is F32 else power_of_two_f64
 
     def tanh(x: Any) -> Any:
-        """tanh(x), from 5/8 on as 1 - 2 / (e**2x + 1).
+        """tanh(x) = h / (h + 1) with h = (e**2x - 1) / 2 = s (e**r - 1) + (s - 1/2), where s = 2**(n - 1).
 
+        1 / (h + 1) is 1 - tanh(x), by which what rounding the sum loses is corrected.
         Worst error measured: 1.31 ulp in float32, 1.26 ulp in float64.
         """
         size = fabs(x)
-        z = size * size
-        near = fma(size * z, horner(z, polynomial), size)
         r, _, q, n = reduced(two * select(size > largest, largest, size))
-        scale = power_of_two(n)
-        far = one - two / (fma(scale, fma(r * r, q, r), scale) + one)
-        return copysign(select(size < near_below, near, far), x)
+        s = power_of_two(n - 1)
+        h = fma(s, fma(r * r, q, r), s - half)
+        below, lost = fast_two_sum(one, h)  # exact where h is above one, too, up to where one is its last bit
+        lost = select(h < many, lost, zero)
+        found = h / below
+        return copysign(fma(fma(-found, found, found), -lost, found), x)
 
     return tanh
 

@@ -28,18 +28,37 @@ Dtype = np.dtype[Any]
 _FLOATS = {4: ir.FloatType(), 8: ir.DoubleType()}
 
 
-def _type_of(dtype: Dtype) -> Any:
-    """How LLVM calls numbers of a dtype."""
+def type_of(dtype: Dtype, lanes: int = 1) -> Any:
+    """How LLVM calls numbers of a dtype, and vectors of them."""
     if dtype.kind == "c":
         return ir.LiteralStructType([_FLOATS[dtype.itemsize // 2]] * 2)
-    if dtype.kind == "f":
-        return _FLOATS[dtype.itemsize]
-    return ir.IntType(1 if dtype.kind == "b" else 8 * dtype.itemsize)
+    kind = _FLOATS[dtype.itemsize] if dtype.kind == "f" else ir.IntType(1 if dtype.kind == "b" else 8 * dtype.itemsize)
+    return kind if lanes == 1 else ir.VectorType(kind, lanes)
+
+
+def _constant(value: Any, dtype: Dtype, lanes: int) -> Any:
+    """A number that is known before the code runs, in each lane."""
+    one = ir.Constant(type_of(dtype), value)
+    return one if lanes == 1 else ir.Constant(type_of(dtype, lanes), [one] * lanes)
+
+
+def intrinsic_name(name: str, *kinds: Any) -> str:
+    """How LLVM calls its intrinsic on these types."""
+
+    def of(kind: Any) -> str:
+        if isinstance(kind, ir.VectorType):
+            return f"v{kind.count}{kind.element.intrinsic_name}"
+        return str(kind.intrinsic_name)
+
+    return ".".join([name, *map(of, kinds)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Number:
-    """A number that is computed when the code runs. value: what LLVM knows it as, from `builder` on."""
+    """A number that is computed when the code runs, or a vector of them, in each of whose lanes the same is done.
+
+    value: what LLVM knows it as, from `builder` on. dtype: of one of them.
+    """
 
     builder: Any
     value: Any
@@ -50,9 +69,14 @@ class Number:
     def _new(self, value: Any, dtype: Dtype | None = None) -> Number:
         return Number(self.builder, value, self.dtype if dtype is None else dtype)
 
+    @property
+    def lanes(self) -> int:
+        """How many numbers these are."""
+        return self.value.type.count if isinstance(self.value.type, ir.VectorType) else 1
+
     def _value(self, other: Any) -> Any:
         """A number of the same dtype, as LLVM knows it."""
-        return _number(self.builder, other, self.dtype).value
+        return _number(self, other, self.dtype).value
 
     def _arithmetic(self, other: Any, name: str, reversed: bool = False) -> Number:
         if self.dtype.kind not in "iuf":
@@ -152,8 +176,8 @@ class Number:
         return self._new(self.builder.extract_value(self.value, number), np.dtype(f"f{self.dtype.itemsize // 2}"))
 
 
-def _number(builder: Any, value: Any, dtype: Dtype) -> Number:
-    """A number of a dtype: one that is computed already, or a constant."""
+def _number(beside: Number, value: Any, dtype: Dtype) -> Number:
+    """A number of a dtype: one that is computed already, or a constant, in as many lanes as another."""
     if isinstance(value, Number):
         if value.dtype != dtype:
             raise TypeError(f"{value.dtype} where {dtype} is needed")
@@ -162,14 +186,14 @@ def _number(builder: Any, value: Any, dtype: Dtype) -> Number:
     fits = own == dtype if own is not None else dtype == np.float64 if isinstance(value, float) else dtype.kind in "iub"
     if not fits:
         raise TypeError(f"{value!r} where {dtype} is needed")
-    return Number(builder, ir.Constant(_type_of(dtype), value.item() if own is not None else value), dtype)
+    constant = _constant(value.item() if own is not None else value, dtype, beside.lanes)
+    return Number(beside.builder, constant, dtype)
 
 
-def _operands(*values: Any) -> list[Number]:
+def operands_of(*values: Any) -> list[Number]:
     """Some numbers of one dtype, which at least one of them has, or a constant of NumPy's or of float64."""
     computed = [value for value in values if isinstance(value, Number)]
-    dtype = computed[0].dtype
-    return [_number(computed[0].builder, value, dtype) for value in values]
+    return [_number(computed[0], value, computed[0].dtype) for value in values]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +213,7 @@ class Kind:
         of, to, builder = number.dtype, self.dtype, number.builder
         if of == to:
             return number
-        kind, wider = _type_of(to), to.itemsize > of.itemsize
+        kind, wider = type_of(to, number.lanes), to.itemsize > of.itemsize
         if of.kind == to.kind == "f":
             convert = builder.fpext if wider else builder.fptrunc
         elif of.kind == "f":
@@ -240,9 +264,10 @@ def intrinsic_like(function: Callable[..., Any], typed: Any) -> Any:
 
 def _call(name: str, *operands: Any) -> Number:
     """A call of an LLVM intrinsic whose operands and result are all of one type."""
-    numbers = _operands(*operands)
+    numbers = operands_of(*operands)
     builder, kind = numbers[0].builder, numbers[0].value.type
-    function = builder.module.declare_intrinsic(name, [kind], ir.FunctionType(kind, [kind] * len(numbers)))
+    of_kind = ir.FunctionType(kind, [kind] * len(numbers))
+    function = builder.module.declare_intrinsic(intrinsic_name(name, kind), (), of_kind)
     return Number(builder, builder.call(function, [number.value for number in numbers]), numbers[0].dtype)
 
 
@@ -294,11 +319,11 @@ def scales() -> bool:
 
 def scale(x: Any, n: Number) -> Number:
     """x * 2**n for an integer n of 32 bits or within them, rounded once. Where the processor does not: a call."""
-    count = n.value if n.dtype.itemsize == 4 else n.builder.trunc(n.value, ir.IntType(32))
-    number = _number(n.builder, x, x.dtype)
+    count = int32(n).value
+    number = _number(n, x, x.dtype)
     kind = number.value.type
     function = ir.FunctionType(kind, [kind, count.type])
-    found = n.builder.module.declare_intrinsic("llvm.ldexp", [kind, count.type], function)
+    found = n.builder.module.declare_intrinsic(intrinsic_name("llvm.ldexp", kind, count.type), (), function)
     return Number(n.builder, n.builder.call(found, [number.value, count]), number.dtype)
 
 
@@ -314,20 +339,20 @@ def select(condition: Number, a: Any, b: Any) -> Number:
     """`a` where the condition holds, otherwise `b`; both are computed, and no branch is left to be removed."""
     known = next((x for x in (a, b) if isinstance(x, Number)), None)
     dtype = known.dtype if known is not None else np.asarray(a).dtype
-    first, second = (_number(condition.builder, x, dtype) for x in (a, b))
+    first, second = (_number(condition, x, dtype) for x in (a, b))
     return Number(condition.builder, condition.builder.select(condition.value, first.value, second.value), dtype)
 
 
 def pair(re: Number, im: Number) -> Number:
     """The complex number of two parts."""
     builder, dtype = re.builder, np.dtype(f"c{2 * re.dtype.itemsize}")
-    found = ir.Constant(_type_of(dtype), ir.Undefined)
+    found = ir.Constant(type_of(dtype), ir.Undefined)
     return Number(builder, builder.insert_value(builder.insert_value(found, re.value, 0), im.value, 1), dtype)
 
 
 def _of_same_width(x: Number, kind: str) -> Number:
     dtype = np.dtype(f"{kind}{x.dtype.itemsize}")
-    return Number(x.builder, x.builder.bitcast(x.value, _type_of(dtype)), dtype)
+    return Number(x.builder, x.builder.bitcast(x.value, type_of(dtype, x.lanes)), dtype)
 
 
 def to_bits(x: Number) -> Number:

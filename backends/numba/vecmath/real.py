@@ -108,16 +108,16 @@ scaled_f32, scaled_f64 = scaled_in(F32), scaled_in(F64)
 
 
 def nearest_integer_in(real: Real) -> Any:
-    """x ↦ the nearest integer, as a number of the format and as an integer; |x| less than 2**(mantissa - 2).
+    """x, factor ↦ the nearest integer to their product, as a number of the format and as an integer.
 
-    By adding 1.5 * 2**mantissa, whose last bit is one: no conversion, which would have no defined value for NaN.
+    The product is less than 2**(mantissa - 2). By adding 1.5 * 2**mantissa, whose last bit is one: no conversion, which would have no defined value for NaN.
     """
     integer = real.integer
     magic = real.floating(1.5 * 2.0**real.mantissa)
     bits = real.bits(magic)
 
-    def nearest_integer(x: Any) -> Any:
-        shifted = x + magic
+    def nearest_integer(x: Any, factor: Any = None) -> Any:
+        shifted = x + magic if factor is None else fma(x, factor, magic)
         return shifted - magic, integer(to_bits(shifted) - bits)
 
     return nearest_integer

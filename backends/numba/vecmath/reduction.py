@@ -1,9 +1,12 @@
-"""Range reduction of sin, cos and tan: x = n π/2 + r with |r| at most about π/4, for every finite x.
+"""Range reduction of sin, cos and tan: x = n π/2 + r with |r| at most about π/4.
 
-After Payne and Hanek (1983): x / 2π is needed up to whole turns only, so the leading bits of 1 / 2π, which give whole
-turns with the last bit of x, are left out. What is left begins at a bit that depends on the exponent of x, and is cut
-into pieces whose products with x are exact, as one number (float32, computed in float64) or as the sum of two
-(float64). There is no other path for small x: a loop with a branch to a slow one would not be vectorized.
+Where x is not far from zero, by subtracting n times π/2 in three parts (Cody and Waite): with fma the first difference
+is exact, for it is a multiple of the last bit of the first part.
+
+For every finite x, after Payne and Hanek (1983): x / 2π is needed up to whole turns only, so the leading bits of
+1 / 2π, which give whole turns with the last bit of x, are left out. What is left begins at a bit that depends on the
+exponent of x, and is cut into pieces whose products with x are exact, as one number (float32, computed in float64) or
+as the sum of two (float64).
 """
 
 from __future__ import annotations
@@ -14,14 +17,42 @@ from typing import Any
 
 from graphopt.backends.numba.vecmath.intrinsics import Number, fabs, fma, int64, rint, select, to_bits
 from graphopt.backends.numba.vecmath.real import (
+    F32,
     F64,
     PI,
+    Real,
     fast_two_sum,
+    nearest_integer_f32,
     nearest_integer_f64,
     power_of_two_f64,
     two_product,
     two_sum,
 )
+
+NEAR = {F32: F32.floating(2.0**16), F64: F64.floating(2.0**27)}
+"""Up to where x is near: n has no more than half the bits of a significand there."""
+
+
+def near_in(real: Real, as_sum: bool) -> Any:
+    """x ↦ r, n for |x| < NEAR. as_sum: r as the sum of two numbers, the second what the first loses."""
+    nearest_integer = nearest_integer_f32 if real is F32 else nearest_integer_f64
+    two_by_pi = real.nearest(2 / PI)
+    first = real.nearest(PI / 2)
+    second, third = real.split(PI / 2 - Fraction(float(first)))
+
+    def near(x: Any) -> Any:
+        n, count = nearest_integer(x, two_by_pi)
+        left = fma(-n, first, x)
+        if not as_sum:
+            return fma(-n, third, fma(-n, second, left)), count
+        product, product_lost = two_product(n, second)
+        r, lost = two_sum(left, -product)
+        return r, fma(-n, third, lost - product_lost), count
+
+    return near
+
+
+near_f32, near_sum_f32, near_sum_f64 = near_in(F32, False), near_in(F32, True), near_in(F64, True)
 
 BITS = 1300  # of 1 / 2π: up to 954 are left out for the largest float64, and then 265 are used
 

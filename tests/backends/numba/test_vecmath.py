@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import platform
@@ -16,13 +17,17 @@ import numpy as np
 import pytest
 from jax import lax
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
 from graphopt.backends.numba import vecmath
+from graphopt.backends.numba.code import load
+from graphopt.backends.numba.compiling import KERNEL_SIGNATURE, object_of, text_of
+from graphopt.backends.numba.names import function_of
 from graphopt.backends.numba.vecmath import HALF_POWERS, SCALAR_MATH, log2_f32, log2_f64
 from graphopt.backends.numba.vecmath.intrinsics import scalar, to_bits
 from graphopt.backends.numba.vecmath.real import power_of_two_f64
+from graphopt.backends.numba.vecmath.usual import PREFIX
 
 from . import minimax, references
 
@@ -41,39 +46,28 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 each_function = pytest.mark.parametrize("name", NAMES)
 
 
-def _pointer(typing_context: Any, address: Any) -> Any:
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(types.uintp), emit
-
-
-pointer: Any = intrinsic(_pointer)
+@functools.cache
+def kernel(name: str, dtype: np.dtype[Any]) -> Any:
+    """A loop over elements, as the backend writes it."""
+    count = 2 if name in references.BINARY else 1
+    loads = [f"        x{i} = input_{dtype}(buffer(buffers, {i}), i)" for i in range(count)]
+    lines = [
+        "def kernel(buffers, phase, start, stop):",
+        "    for i in range(start, stop):",
+        *loads,
+        f"        write_{dtype}(buffer(buffers, {count}), i, measured({', '.join(f'x{i}' for i in range(count))}))",
+        "    return np.uint64(0)",
+    ]
+    made = function_of("\n".join(lines))
+    made.__globals__["measured"] = scalar(FUNCTIONS[name, dtype])
+    return made
 
 
 @functools.cache
 def loop(name: str, dtype: np.dtype[Any]) -> Any:
-    """A compiled loop over elements at addresses, as the backend writes its kernels."""
-    function, size, kind = scalar(FUNCTIONS[name, dtype]), dtype.itemsize, dtype.type
-
-    def unary(x: int, o: int, start: int, stop: int) -> None:
-        n = stop - start
-        operand = numba.carray(pointer(numba.uintp(x + numba.uintp(size * start))), n, kind)
-        result = numba.carray(pointer(numba.uintp(o + numba.uintp(size * start))), n, kind)
-        for i in range(n):
-            result[i] = function(operand[i])
-
-    def binary(x: int, y: int, o: int, start: int, stop: int) -> None:
-        n = stop - start
-        left = numba.carray(pointer(numba.uintp(x + numba.uintp(size * start))), n, kind)
-        right = numba.carray(pointer(numba.uintp(y + numba.uintp(size * start))), n, kind)
-        result = numba.carray(pointer(numba.uintp(o + numba.uintp(size * start))), n, kind)
-        for i in range(n):
-            result[i] = function(left[i], right[i])
-
-    operands = 2 if name in references.BINARY else 1
-    signature = types.void(*[types.uintp] * (operands + 1), types.intp, types.intp)
-    return numba.cfunc(signature, error_model="numpy")(binary if operands == 2 else unary)
+    """The loop, compiled."""
+    address = load(*object_of(kernel(name, dtype), KERNEL_SIGNATURE))
+    return ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_size_t, *[ctypes.c_ssize_t] * 3)(address)
 
 
 def call(name: str, *operands: Any) -> Any:
@@ -81,7 +75,8 @@ def call(name: str, *operands: Any) -> Any:
     operands = tuple(np.ascontiguousarray(operand) for operand in operands)
     assert all(operand.dtype == dtype and operand.size == operands[0].size for operand in operands)
     result = np.empty_like(operands[0])
-    loop(name, dtype).ctypes(*(a.ctypes.data for a in (*operands, result)), 0, result.size)
+    table = np.array([a.ctypes.data for a in (*operands, result)], np.uintp)
+    loop(name, dtype)(table.ctypes.data, 0, 0, result.size)
     return result
 
 
@@ -125,7 +120,7 @@ def test_powers_of_halves(exponent: float, dtype: np.dtype[Any], monkeypatch: py
         expected = np.asarray(jax.jit(lax.pow)(points, dtype.type(exponent)))
     assert kinds(call(name, points)) == kinds(expected)
     kind = "float" if dtype == np.float32 else "double"
-    assert re.search(rf"@llvm\.sqrt\.v\d+f{8 * dtype.itemsize}|fmul <\d+ x {kind}>", loop(name, dtype).inspect_llvm())
+    assert re.search(rf"@llvm\.sqrt\.v\d+f{8 * dtype.itemsize}|fmul <\d+ x {kind}>", text_of(kernel(name, dtype)))
 
 
 @pytest.mark.parametrize("name", ["cos", "sin", "tan"])
@@ -318,13 +313,43 @@ def has_fma() -> bool:
 @each_function
 @each_dtype
 def test_the_loop_is_vectorized(name: str, dtype: np.dtype[Any]) -> None:
-    text = loop(name, dtype).inspect_llvm()
+    text = text_of(kernel(name, dtype))
     kind = {4: "float", 8: "double"}[dtype.itemsize]
     packed = re.findall(rf"(?:@llvm\.fma\.v\d+f\d+|fdiv <\d+ x {kind}>)", text)
     assert packed, f"no packed arithmetic in the loop of {name}"
     called = set(re.findall(r"\bcall [^@\n]*@\"?([\w.]+)", text))
-    # What is left belongs to the wrapper around the kernel: the kernel itself, and how its exceptions are printed.
-    assert not {c for c in called if not c.startswith(("llvm.", "Py", "NRT", "numba")) and "test_vecmath" not in c}
+    # What is left is what is not usual, and the rest of the loop, one at a time.
+    assert not {c for c in called if not c.startswith(("llvm.", PREFIX))}
+
+
+@pytest.mark.skipif(not has_fma(), reason="without an instruction for fma it is a call")
+@pytest.mark.parametrize("name", ["cos", "pow", "sin", "tan"])
+@each_dtype
+def test_the_usual_way_is_part_of_the_loop(name: str, dtype: np.dtype[Any]) -> None:
+    """Of the functions of vectors nothing is left but what they call for other arguments."""
+    text = text_of(kernel(name, dtype))
+    left = re.findall(rf"@({re.escape(PREFIX)}[\w.]+)\(", text)
+    assert set(left) <= {f"{PREFIX}{name}_f{8 * dtype.itemsize}{suffix}" for suffix in ("", ".rare")}
+    assert re.search(r"call fastcc <\d+ x |call <\d+ x (?:float|double)> @graphopt", text)
+
+
+@pytest.mark.parametrize("name", ["cos", "pow", "sin", "tan"])
+@each_dtype
+@pytest.mark.parametrize("size", [1, 3, 16, 61])
+def test_arguments_that_are_not_usual(name: str, dtype: np.dtype[Any], size: int) -> None:
+    """One of them among others changes nothing but itself, by as much as two ways differ."""
+    rng = np.random.default_rng(SEED)
+    usual = tuple(rng.uniform(0.5, 3, size).astype(dtype) for _ in range(1 + (name in references.BINARY)))
+    expected = call(name, *usual)
+    for place in range(size):
+        for other in (1e30, -1e30, -2.5, np.inf, np.nan, 0.0):
+            mixed = tuple(operand.copy() for operand in usual)
+            mixed[0][place] = other
+            alone = call(name, *(np.full(64, operand[place]) for operand in mixed))[0]
+            found = call(name, *mixed)
+            np.testing.assert_array_equal(found[place], alone)
+            others = np.arange(size) != place
+            np.testing.assert_allclose(found[others], expected[others], rtol=4 * np.finfo(dtype).eps)
 
 
 def test_the_table_has_each_function_under_its_operation() -> None:
