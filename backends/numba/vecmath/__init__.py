@@ -1,11 +1,12 @@
 """Scalar functions in float32 and float64 that LLVM vectorizes where a loop has their instructions.
 
-They have no branches and no calls: what depends on the argument is selected among values that have all been computed.
-None reads a table; a few constants are selected by size.
+What depends on the argument is selected among values that have all been computed: there are no branches, but for one
+that is taken where a vector has an argument that is not usual (`usual.py`). None reads a table; a few constants are
+selected by size.
 
 With each stands the worst error measured, in units in the last place of the exact result (of a denormal one, in the
 smallest denormal): in float32 on at least every 37th number, against the float64 function, and on all numbers for erfc,
-logistic, sin and sinh; in float64 on some thousand numbers against mpmath, and on a million against 80 bits. The tests
+logistic and sinh; in float64 on some thousand numbers against mpmath, and on a million against 80 bits. The tests
 (tests/backends/numba/test_vecmath.py) hold all of them to two units, against mpmath.
 
 NaN, infinities and signed zeros come out as JAX has them, denormals as IEEE 754 has them. Where the processor is told

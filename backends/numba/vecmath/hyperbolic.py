@@ -1,7 +1,7 @@
 """tanh, sinh and cosh.
 
-Near zero the odd ones are x + x³ p(x²) with our own minimax polynomial (`coefficients.py`); elsewhere all of them come
-from the exponential function, as in Cephes (S. L. Moshier, 1989).
+All of them come from the exponential function, as in Cephes (S. L. Moshier, 1989), but for sinh near zero, which is
+x + x³ p(x²) with our own minimax polynomial (`coefficients.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def tanh_in(real: Real) -> Any:
         """tanh(x) = h / (h + 1) with h = (e**2x - 1) / 2 = s (e**r - 1) + (s - 1/2), where s = 2**(n - 1).
 
         1 / (h + 1) is 1 - tanh(x), by which what rounding the sum loses is corrected.
-        Worst error measured: 1.31 ulp in float32, 1.26 ulp in float64.
+        Worst error measured: 1.96 ulp in float32, 1.90 ulp in float64.
         """
         size = fabs(x)
         r, _, q, n = reduced(two * select(size > largest, largest, size))

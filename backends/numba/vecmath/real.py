@@ -108,9 +108,10 @@ scaled_f32, scaled_f64 = scaled_in(F32), scaled_in(F64)
 
 
 def nearest_integer_in(real: Real) -> Any:
-    """x, factor ↦ the nearest integer to their product, as a number of the format and as an integer.
+    """x, factor ↦ the integer nearest to their product, as a number of the format and as an integer.
 
-    The product is less than 2**(mantissa - 2). By adding 1.5 * 2**mantissa, whose last bit is one: no conversion, which would have no defined value for NaN.
+    The product is less than 2**(mantissa - 2). By adding 1.5 * 2**mantissa, whose last bit is one: no conversion, which
+    would have no defined value for NaN.
     """
     integer = real.integer
     magic = real.floating(1.5 * 2.0**real.mantissa)

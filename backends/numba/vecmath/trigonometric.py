@@ -25,7 +25,14 @@ from graphopt.backends.numba.vecmath.intrinsics import (
     to_bits,
 )
 from graphopt.backends.numba.vecmath.real import F32, F64, Real, fast_two_sum
-from graphopt.backends.numba.vecmath.reduction import NEAR, near_f32, near_sum_f32, near_sum_f64, reduced_f32, reduced_f64
+from graphopt.backends.numba.vecmath.reduction import (
+    NEAR,
+    near_f32,
+    near_sum_f32,
+    near_sum_f64,
+    reduced_f32,
+    reduced_f64,
+)
 from graphopt.backends.numba.vecmath.usual import usually
 
 SIN_F32, SIN_F64 = coefficients.SIN_F32, coefficients.SIN_F64
@@ -130,7 +137,7 @@ def usual_tan_f32(x: Any) -> Any:
 def tan_f32(x: Any) -> Any:
     """tan(x), for every x: -1 / tan(r) in odd quadrants.
 
-    Worst error measured: 0.53 ulp.
+    Worst error measured: 1.54 ulp.
     """
     r, n = reduced_f32(float64(x))
     z = r * r

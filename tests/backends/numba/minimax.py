@@ -110,7 +110,6 @@ FITS = (
     ),
     odd("TAN_WIDE", mpmath.tan, QUARTER_PI, (7, 0), "tan", wide=True),
     odd("TAN", mpmath.tan, QUARTER_PI, (6, 14), "tan"),
-    odd("TANH", mpmath.tanh, mpf(5) / 8, (5, 11), "tanh"),
     odd("SINH", mpmath.sinh, mpf(1), (4, 7), "sinh"),
     odd("ASIN", mpmath.asin, mpf(1) / 2, (6, 13), "asin"),
     odd("ATAN", mpmath.atan, mpf(1), (10, 22), "atan"),
