@@ -26,7 +26,7 @@ from graphopt.ir.op import PROJECT, op_of
 from graphopt.ops.contract import DOT_GENERAL
 from graphopt.ops.make import BROADCAST, CONVERT, fit, make
 from graphopt.passes.rules.contraction import axes_of
-from graphopt.passes.rules.moving import IOTA, applied, reshaped, transposed
+from graphopt.passes.rules.moving import IOTA, applied, broadcast, reshaped, transposed
 from graphopt.rewrite.driver import Firing
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import rebuild, with_bodies
@@ -155,12 +155,13 @@ def _identity(x: Node) -> tuple[int, int] | None:
 @dataclass(frozen=True, slots=True)
 class _Product:
     """A product with an inverse. side: on which side the inverse is. transposed: whether the transposed system is
-    solved. columns: right-hand sides."""
+    solved. columns: right-hand sides. for_all: whether these are the same for each matrix of a batch."""
 
     inverse: Inverse
     side: int
     transposed: bool
     columns: int
+    for_all: bool = False
 
 
 class _Solver:
@@ -227,10 +228,13 @@ def product_of(node: Node, inverse: Inverse) -> _Product | None:
     side = node.inputs.index(inverse.node)
     summed, batch, free = axes_of(node)
     other = node.inputs[1 - side]
-    if len(summed[side]) != 1 or len(free[side]) != 1 or list(batch[side]) != list(range(inverse.batch)):
+    of_batch = list(range(inverse.batch))
+    for_all = bool(of_batch) and not batch[side] and free[side][:-1] == of_batch
+    if len(summed[side]) != 1 or not (for_all or (len(free[side]) == 1 and list(batch[side]) == of_batch)):
         return None
     columns = math.prod(other.aval.shape[axis] for axis in free[1 - side])
-    return _Product(inverse, side, summed[side][0] != inverse.across, columns) if node.aval.size else None
+    turned = summed[side][0] != inverse.across
+    return _Product(inverse, side, turned, columns, for_all) if node.aval.size else None
 
 
 @rewrites(p.dot_general_p, safety=SAFETY, law="composition", keeps_derivatives=False)
@@ -251,15 +255,19 @@ def solved(node: Node, plan: _Product) -> Node:
     factors, permutation = solve.inputs[inverse.factors], solve.inputs[inverse.permutation]
     summed, batch, free = axes_of(node)
     mine = 1 - side
-    shape = [other.aval.shape[axis] for axis in (*batch[mine], *free[mine])]
-    first, left = shape[: inverse.batch], shape[inverse.batch :]
+    first, left = solve.aval.shape[: inverse.batch], [other.aval.shape[axis] for axis in free[mine]]
     columns = transposed(other, [*batch[mine], *summed[mine], *free[mine]])
-    columns = reshaped(columns, (*first, inverse.size, plan.columns))
+    of_each = (*(() if plan.for_all else first), inverse.size, plan.columns)
+    columns = reshaped(columns, of_each)
+    if plan.for_all:
+        columns = broadcast(columns, (*first, *of_each), (len(first), len(first) + 1))
     found = _substituted(factors, permutation, columns, plan.transposed)
     found = reshaped(found, (*first, inverse.size, *left))
     if side == 1:
-        depth = len(first)
-        found = transposed(found, [*range(depth), *range(depth + 1, depth + 1 + len(left)), depth])
+        depth, rank = len(first), len(found.aval.shape)
+        of_matrices, columns_first = list(range(depth)), list(range(depth + 1, rank))
+        order = [*columns_first, *of_matrices, depth] if plan.for_all else [*of_matrices, *columns_first, depth]
+        found = transposed(found, order)
     return fit(found, node.aval)
 
 

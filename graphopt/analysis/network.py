@@ -181,6 +181,11 @@ class _Reader:
             return None
         if self.diagonals and visit.alone and node.op is CONVERT and self.unify(node.inputs[0], labels, False):
             return []
+        if self.diagonals and not alone and (vector := _spread_diagonal(node)) is not None:
+            # A vector on a diagonal is read for each of its readers: none needs the matrix then.
+            mask, values = vector
+            if self.unify(mask, labels, False):
+                return [_Visit(values, _spread(values, node, labels), False, False)]
         if not alone or node.op not in _OPENED or any(not n.aval.is_plain for n in node.inputs):
             return None
         if node.op is DOT_GENERAL:
@@ -295,6 +300,22 @@ def identity_axes(mask: Node) -> tuple[int, int] | None:
     if mask.aval.shape[first] > 1 << 7 and mask.inputs[0].aval.dtype.itemsize < 4:
         return None
     return places[first], places[second]
+
+
+def _spread_diagonal(node: Node) -> tuple[Node, Node] | None:
+    """The identity's mask and what is repeated to be on the diagonal, as `diag` and `eye(n) * d` write it."""
+    if node.op is SELECT and len(node.inputs) == 3 and splat(node.inputs[1]) == 0:
+        mask, _, values = node.inputs
+        found = mask.aval.shape == node.aval.shape and values.op is BROADCAST and len(values.inputs) == 1
+        return (mask, values) if found and values.inputs[0].aval.size < node.aval.size else None
+    if node.op is MUL and all(n.aval.dtype == node.aval.dtype for n in node.inputs):
+        for number, values in (node.inputs, node.inputs[::-1]):
+            masked = number.op is CONVERT and number.aval.shape == node.aval.shape
+            if not masked or kind_of(number.inputs[0].aval.dtype) != "b" or values.op is not BROADCAST:
+                continue
+            if values.inputs[0].aval.size < node.aval.size:
+                return number.inputs[0], values
+    return None
 
 
 def diagonal_of(node: Node) -> Node | None:

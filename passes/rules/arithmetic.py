@@ -7,9 +7,10 @@ from jax.extend.core import primitives as p
 
 from graphopt.ir.node import Node
 from graphopt.ir.op import op_of
-from graphopt.ops.make import CONVERT, full, make
+from graphopt.ops.make import BROADCAST, CONVERT, full, make
 from graphopt.passes.rules.conditions import one_unshared, unshared
 from graphopt.passes.rules.constants import is_normal, literal, value_of, with_constant
+from graphopt.passes.rules.moving import broadcast
 from graphopt.rewrite.pattern import operation, variables
 from graphopt.rewrite.rule import AnyRule, Match, Rule, rewrites
 
@@ -212,11 +213,20 @@ def quotient_by_a_scalar(node: Node) -> Node | None:
 @rewrites(p.mul_p, safety={"iu": "exact", "f": "nonfinite"}, law="reduction")
 def product_with_a_mask(node: Node) -> Node | None:
     """x * number(p) → select_n(p, 0, x) where p is a boolean"""
+    shape = node.aval.shape
     for value, mask in (node.inputs, node.inputs[::-1]):
-        if mask.op is CONVERT and mask.inputs[0].aval.dtype == np.bool_ and mask.inputs[0].aval.is_plain:
-            flags = mask.inputs[0]
-            if value.aval.shape == node.aval.shape and flags.aval.shape in ((), value.aval.shape):
-                return make(op_of(p.select_n_p), flags, full(0, value.aval), value)
+        repeated = mask.op is BROADCAST and len(mask.inputs) == 1
+        number = mask.inputs[0] if repeated else mask
+        if number.op is not CONVERT or number.inputs[0].aval.dtype != np.bool_ or not number.inputs[0].aval.is_plain:
+            continue
+        if value.aval.size == 1 < node.aval.size:  # a number by which a mask is multiplied
+            continue
+        flags, kept = number.inputs[0], broadcast(value, shape, range(len(shape)))
+        if repeated:
+            flags = broadcast(flags, mask.aval.shape, mask.attrs["broadcast_dimensions"])
+        if flags.aval.shape:
+            flags = broadcast(flags, shape, range(len(shape)))
+        return make(op_of(p.select_n_p), flags, full(0, kept.aval), kept)
     return None
 
 

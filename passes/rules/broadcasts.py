@@ -5,6 +5,7 @@ from __future__ import annotations
 from jax.extend.core import primitives as p
 
 from graphopt.ir.node import Node
+from graphopt.ir.op import CONSTANT
 from graphopt.ops.make import BROADCAST, full
 from graphopt.passes.rules.moving import (
     IOTA,
@@ -31,6 +32,13 @@ def broadcast_of_broadcast(node: Node) -> Node | None:
         return None
     outer = node.attrs["broadcast_dimensions"]
     return broadcast(inner.inputs[0], node.aval.shape, [outer[d] for d in inner.attrs["broadcast_dimensions"]])
+
+
+@rewrites(p.broadcast_in_dim_p, safety=MOVES, law="composition", all_operands=(CONSTANT,))
+def broadcast_of_equal_numbers(node: Node) -> Node | None:
+    """broadcast(a constant array of one number) → broadcast(the number)"""
+    value = uniform(node.inputs[0])
+    return None if value is None else broadcast(value, node.aval.shape, ())
 
 
 @rewrites(p.broadcast_in_dim_p, safety=MOVES, law="composition")
@@ -152,6 +160,7 @@ def part_of_iota(node: Node) -> Node | None:
 
 RULES: tuple[AnyRule, ...] = (
     broadcast_of_broadcast,
+    broadcast_of_equal_numbers,
     broadcast_of_reshape,
     broadcast_of_squeeze,
     slice_of_broadcast,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from jax.extend.core import primitives as p
 
 from graphopt.ir.node import Node
@@ -75,22 +77,50 @@ def multiple_of_product(node: Node, uses: Uses) -> Node | None:
     return applied(DOT_GENERAL, inner.attrs, x, make(MUL, c, y))
 
 
-@rewrites(ADD, SUB, safety=NONFINITE, law="distribution", an_operand=[DOT_GENERAL])
+@rewrites(ADD, SUB, safety=NONFINITE, law="distribution", an_operand=[DOT_GENERAL, MUL])
 def sum_of_products(node: Node, uses: Uses) -> Node | None:
-    """dot(x, y) + dot(x, z) → dot(x, y + z); so for a difference, and for the other side"""
-    a, b = node.inputs
-    if a.op is not DOT_GENERAL or b.op is not DOT_GENERAL or a is b or a.attrs != b.attrs:
+    """dot(x, y) + c * dot(x, z) → dot(x, y + c * z) for a scalar c; so for a difference, and for the other side"""
+    first, second = (_multiple(n, uses) for n in node.inputs)
+    if first is None or second is None or first.product is second.product:
         return None
-    if uses(a) > 1 or uses(b) > 1 or a.context is not None or b.context is not None:
+    a, b = first.product, second.product
+    if a.attrs != b.attrs or not _same_dtype(a):
         return None
     for side in (0, 1):
         if a.inputs[side] is b.inputs[side] and a.inputs[1 - side].aval is b.inputs[1 - side].aval:
-            if not _same_dtype(a):
+            x, y = a.inputs[1 - side], b.inputs[1 - side]
+            scaled = (first.factor or second.factor) is not None
+            if scaled and x.aval.size > node.aval.size:  # more to multiply than there was
                 return None
-            both = make(node.op, a.inputs[1 - side], b.inputs[1 - side])
+            both = make(node.op, first.applied_to(x), second.applied_to(y))
             operands = (a.inputs[0], both) if side == 0 else (both, a.inputs[1])
             return applied(DOT_GENERAL, a.attrs, *operands)
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Multiple:
+    """A product of matrices times a scalar, if there is one."""
+
+    product: Node
+    factor: Node | None = None
+
+    def applied_to(self, x: Node) -> Node:
+        return x if self.factor is None else make(MUL, self.factor, x)
+
+
+def _multiple(node: Node, uses: Uses) -> _Multiple | None:
+    """The product that a node is a multiple of, where nothing else reads either."""
+    if uses(node) > 1 or node.context is not None:
+        return None
+    if node.op is DOT_GENERAL:
+        return _Multiple(node)
+    if node.op is not MUL or node.attrs["out_dtype"] is not None:
+        return None
+    c, inner = sorted(node.inputs, key=lambda n: len(n.aval.shape))
+    if c.aval.shape or inner.op is not DOT_GENERAL or uses(inner) > 1 or inner.context is not None:
+        return None
+    return _Multiple(inner, c) if inner.aval.shape and c.aval.dtype == inner.aval.dtype else None
 
 
 @rewrites(SUM, safety=REORDERED, law="composition", an_operand=[DOT_GENERAL])

@@ -5,14 +5,16 @@ one. Instead of multiplying by zeros, elements are gathered, or summed as they g
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
+import jax
 import numpy as np
 from jax.extend.core import primitives as p
 from jax.lax import GatherDimensionNumbers, GatherScatterMode
 
 from graphopt.ir.attrs import Attrs
 from graphopt.ir.node import Node
-from graphopt.ir.op import Op, op_of
+from graphopt.ir.op import CONSTANT, Op, op_of
 from graphopt.ops.make import BROADCAST, CONVERT, full, make
 from graphopt.passes.rules.contraction import axes_of
 from graphopt.passes.rules.moving import (
@@ -40,6 +42,9 @@ OPPOSITE = {LT: GE, GE: LT, LE: GT, GT: LE}
 
 LEAST_CHOSEN = 16
 """Elements along an axis below which multiplying by a mask costs no more than reading at indices."""
+
+LARGEST_LOOKED_AT = 1 << 24
+"""Elements up to which a constant is compared with a triangle of ones."""
 
 LEAST_SUMMED = 32
 """Elements along an axis below which multiplying by a mask costs no more than a cumulative sum."""
@@ -156,7 +161,36 @@ def _weights(x: Node) -> _Mask | None:
             return mask_of(mask)
         if splat(zero) == 1 and splat(one) == 0:
             return _complement(mask_of(mask))
-    return None
+    return _constant_triangle(x) if x.op is CONSTANT else None
+
+
+def _constant_triangle(x: Node) -> _Mask | None:
+    """The mask of a constant matrix of ones below a diagonal, or above it, and zeros elsewhere."""
+    if len(x.aval.shape) != 2 or not 0 < x.aval.size <= LARGEST_LOOKED_AT or kind_of(x.aval.dtype) not in "iufc":
+        return None
+    if not _is_at_hand(x.value):
+        return None
+    value = np.asarray(x.value)
+    rows, columns = value.shape
+    ones, last = (int(np.count_nonzero(value[i])) for i in (0, -1))
+    below = bool(value[0, -1] == 0)  # the first row ends with zeros, or else begins with them
+    shift = (ones - 1 if ones else last - rows) if below else columns - ones
+
+    def row(i: int) -> np.ndarray[Any, Any]:
+        places = np.arange(columns)
+        return (places <= i + shift) if below else (places >= i + shift)
+
+    if any(not np.array_equal(value[i], row(i)) for i in (0, rows - 1, *range(rows))):
+        return None
+    return _Mask(LE if below else GE, _Count(1, 0), _Count(0, shift))
+
+
+def _is_at_hand(array: Any) -> bool:
+    """Whether the elements of a constant can be looked at without moving them from a device."""
+    if isinstance(array, jax.core.Tracer) or not isinstance(array, jax.Array):
+        return isinstance(array, np.ndarray)
+    devices = array.devices()
+    return array.is_fully_addressable and not array.is_deleted() and {d.platform for d in devices} == {"cpu"}
 
 
 def _complement(mask: _Mask | None) -> _Mask | None:
@@ -216,11 +250,33 @@ def sum_of_one_chosen(node: Node, uses: Uses) -> Node | None:
     if mask.compare is not EQ or isinstance(mask.other, _Count) or node.attrs["axes"] != (axis,):
         return None
     left = [k for k in range(len(shape)) if k != axis]
-    if list(mask.axes) != left or x.aval.shape != shape or shape[axis] < LEAST_CHOSEN:
+    if x.aval.shape != shape or shape[axis] < LEAST_CHOSEN:
         return None
+    if list(mask.axes) != left:
+        return _slices_chosen(x, mask.other, axis, mask.axes)
     rows = reshaped(transposed(x, [*left, axis]), (node.aval.size, shape[axis]))
     places = reshaped(mask.other, (node.aval.size,))
     return reshaped(_gathered(rows, places, OF_EACH_ROW, (1, 1)), node.aval.shape)
+
+
+def _slices_chosen(x: Node, places: Node, axis: int, chosen: tuple[int, ...]) -> Node | None:
+    """x[i] along an axis, for each i in `places`, whose axes are those `chosen`, along which `x` stays the same."""
+    shape = x.aval.shape
+    core: Node | None = x
+    for gone in sorted(chosen, reverse=True):
+        core = None if core is None else _without_axis(core, gone, core.aval.shape)
+    if core is None or list(chosen) != sorted(chosen):
+        return None
+    kept = [k for k in range(len(shape)) if k not in chosen]
+    where = kept.index(axis)
+    left = [k for k in range(len(shape)) if k != axis]
+    numbers = GatherDimensionNumbers(
+        offset_dims=tuple([left.index(k) for k in kept if k != axis]),
+        collapsed_slice_dims=(where,),
+        start_index_map=(where,),
+    )
+    sizes = tuple([1 if k == where else n for k, n in enumerate(core.aval.shape)])
+    return _gathered(core, places, numbers, sizes)
 
 
 def _gathered(x: Node, places: Node, numbers: GatherDimensionNumbers, sizes: tuple[int, ...]) -> Node:
@@ -297,7 +353,9 @@ def _is_summed_alike(node: Node) -> bool:
     return kind_of(node.aval.dtype) in "iufc" and (kind_of(node.aval.dtype) != "f" or node.aval.dtype.itemsize >= 4)
 
 
-@rewrites(p.dot_general_p, safety={"iu": "exact", "fc": "nonfinite"}, law="reduction", an_operand=[CONVERT, SELECT])
+@rewrites(
+    p.dot_general_p, safety={"iu": "exact", "fc": "nonfinite"}, law="reduction", an_operand=[CONVERT, SELECT, CONSTANT]
+)
 def product_with_a_triangle_of_ones(node: Node) -> Node | None:
     """dot(tril(1), x) → cumsum(x), also with other diagonals, and from the other end"""
     contracted, batch, free = axes_of(node)

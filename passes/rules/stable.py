@@ -12,7 +12,7 @@ from jax.extend.core import primitives as p
 
 from graphopt.ir.node import Node
 from graphopt.ir.op import op_of
-from graphopt.ops.make import make
+from graphopt.ops.make import BROADCAST, make
 from graphopt.passes.rules import shares
 from graphopt.passes.rules.conditions import one_unshared, unshared
 from graphopt.passes.rules.constants import value_of, with_constant
@@ -26,7 +26,7 @@ reciprocal_square = operation(p.integer_pow_p, y=-2)
 SUM, SQUARE, MUL, DIV, SUB = map(op_of, (p.reduce_sum_p, p.square_p, p.mul_p, p.div_p, p.sub_p))
 NEG, ABS = op_of(p.neg_p), op_of(p.abs_p)
 
-x, y = variables("x y")
+w, x, y, z = variables("w x y z")
 
 FINITE = {"f": "nonfinite"}
 APPROXIMATE = {"f": "approximate"}
@@ -46,9 +46,9 @@ def _may_be_positive(m: Match) -> bool:
     return exponent.op is not NEG or exponent.inputs[0].op not in (ABS, SQUARE)
 
 
-def _operand_goes(m: Match) -> bool:
-    """Whether nothing but the logarithm reads its operand."""
-    return m.uses(m.node.inputs[0]) <= 1
+def _operand_goes_or_repeats(m: Match) -> bool:
+    """Whether nothing but the logarithm reads its operand, or it is taken of fewer elements then."""
+    return m.uses(m.node.inputs[0]) <= 1 or m["y"].op is BROADCAST
 
 
 def _quotient_goes(m: Match) -> bool:
@@ -69,8 +69,15 @@ SOFT: tuple[AnyRule, ...] = (
          law="reduction"),
     Rule("multiple times its reciprocal square", (x * y) * reciprocal_square(x), y / x, safety=APPROXIMATE,
          when=one_unshared, law="reduction"),
-    Rule("logarithm of a share", log(exp(x) / y), x - log(y), safety=APPROXIMATE, when=_operand_goes,
+    Rule("logarithm of a share", log(exp(x) / y), x - log(y), safety=APPROXIMATE, when=_operand_goes_or_repeats,
          law="reduction"),
+    Rule("derivative of the logarithm of a share", ((y / exp(x)) / z + w) * exp(x), y / z + w * exp(x),
+         safety=APPROXIMATE, law="reduction"),
+    Rule("derivative of the logarithm of a scaled share", ((y / exp(x)) * z + w) * exp(x), y * z + w * exp(x),
+         safety=APPROXIMATE, law="reduction"),
+    Rule("share of what is divided by it", ((y / exp(x)) * z) * exp(x), y * z, safety=APPROXIMATE, law="reduction"),
+    Rule("share of a quotient by it", ((y / exp(x)) / z) * exp(x), y / z, safety=APPROXIMATE, law="reduction"),
+    Rule("share of a quotient", (y / exp(x)) * exp(x), y, safety=APPROXIMATE, law="reduction"),
 )  # fmt: skip
 
 

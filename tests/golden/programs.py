@@ -560,3 +560,13 @@ AFFINE = {
           return %9, %7
         }""",
 }
+
+SOLVE: dict[str, Case] = {
+    "matrix and vector": (lambda a, v: jnp.linalg.inv(a) @ v, (np.ones((9, 9), np.float32), np.ones(9, np.float32))),
+    "from the left": (lambda a, v: v @ jnp.linalg.inv(a), (np.ones((9, 9), np.float32), np.ones(9, np.float32))),
+    "read by others stays": (
+        lambda a, v: (jnp.linalg.inv(a) @ v, jnp.linalg.inv(a).sum()),
+        (np.ones((9, 9), np.float32), np.ones(9, np.float32)),
+    ),
+}
+"""They are simplified before the pass: the identity is a cast then, and products have no transposes."""

@@ -24,11 +24,26 @@ from graphopt.passes.hoist import Hoist
 from graphopt.passes.inline import Inline
 from graphopt.passes.rematerialize import Rematerialize
 from graphopt.passes.reroll import Reroll
-from graphopt.rewrite.passes import Context, Pass
+from graphopt.passes.simplify import Simplify
+from graphopt.passes.solve import Solve
+from graphopt.rewrite.passes import Context, Pass, run_pipeline
 from graphopt.trace.jaxpr import trace_function
 
 from ..golden.printing import golden_text
-from ..golden.programs import AFFINE, BIND, CHUNK, CONTRACT, DEAD, FOLD, HOIST, INLINE, REMATERIALIZE, REROLL, Case
+from ..golden.programs import (
+    AFFINE,
+    BIND,
+    CHUNK,
+    CONTRACT,
+    DEAD,
+    FOLD,
+    HOIST,
+    INLINE,
+    REMATERIALIZE,
+    REROLL,
+    SOLVE,
+    Case,
+)
 
 FOLDER = Path(__file__).parents[1] / "golden"
 
@@ -80,6 +95,13 @@ def test_contract(name: str) -> None:
     compare("contract", name, graph, sources, [(Contract(), False)])
 
 
+@pytest.mark.parametrize("name", SOLVE)
+def test_solve(name: str) -> None:
+    graph, sources = traced(SOLVE[name])
+    graph, _ = run_pipeline(graph, (Inline(), Simplify()), Context(Options(), sources))
+    compare("solve", name, graph, sources, [(Solve(), False)])
+
+
 @pytest.mark.parametrize("name", CHUNK)
 def test_chunk(name: str) -> None:
     graph, sources = traced(CHUNK[name])
@@ -98,6 +120,7 @@ def test_no_file_is_left_over() -> None:
     cases["rematerialize"] = REMATERIALIZE
     cases["bind"] = BIND
     cases["affine"] = AFFINE
+    cases["solve"] = SOLVE
     expected = {path(step, name) for step, names in cases.items() for name in names}
     assert set(FOLDER.glob("*-*.txt")) == expected
 

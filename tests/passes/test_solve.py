@@ -64,6 +64,12 @@ SOLVED: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "of the transposed": (lambda a, v: inv(a.T) @ v, (A, V)),
     "batch": (lambda a, b: inv(a) @ b, (matrix(3, N, N), array(3, N, 2))),
     "batch from the left": (lambda a, b: b @ inv(a), (matrix(2, 3, N, N), array(2, 3, 2, N))),
+    "batch with one right-hand side": (lambda a, b: inv(a) @ b, (matrix(3, N, N), array(N, 2))),
+    "batch with one vector": (lambda a, v: jnp.einsum("bij,j->bi", inv(a), v), (matrix(3, N, N), V)),
+    "batch with one left-hand side": (
+        lambda a, b: jnp.einsum("kj,bji->kbi", b, inv(a)),
+        (matrix(3, N, N), array(2, N)),
+    ),
     "vmap": (jax.vmap(lambda a, v: inv(a).T @ v), (matrix(3, N, N), array(3, N))),
     "vmap of right-hand sides": (jax.vmap(lambda a, v: inv(a) @ v, (None, 0)), (A, array(5, N))),
     "several products": (lambda a, b, v: (inv(a) @ v, v @ inv(a), inv(a) @ b), (A, B, V)),

@@ -1,6 +1,7 @@
 """Programs for the rules on elementwise operations."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.scipy.stats import norm
@@ -70,6 +71,8 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example(lambda x, y: y.astype(x.dtype) * x, (((3, 2), I8), ((3, 2), "bool"))),
         Example(lambda x, y: lax.mul(x, y.astype(x.dtype)), (((3, 2), U), ((), "bool"))),
         Example(lambda x, y: x * y.astype(x.dtype), (((0,), B), ((0,), "bool"))),
+        Example(lambda x, y: x * jnp.broadcast_to(y.astype(F)[:, None], (3, 4)), (((3, 4), F), ((3,), "bool"))),
+        Example(lambda x, y: lax.mul(jnp.broadcast_to(x, (3, 4)), y.astype(F)), (((1, 4), F), ((3, 4), "bool"))),
     ),
     "integer quotient of a quotient": (
         Example(lambda x: lax.div(lax.div(x, _number(3, x)), _number(7, x)), (((11,), INT),)),

@@ -135,6 +135,11 @@ BROADCASTS = {
         on(lambda x: bid(bid(x, (1, 4), (1,)), (3, 4), (0, 1)), ((4,), "int8")),
         on(lambda x: bid(bid(x, (0,), ()), (3, 0), (1,)), ((), "bool")),
     ),
+    "broadcast of equal numbers": (
+        on(lambda x: x * bid(np.full(3, -0.0, F), (2, 3), (1,)), ((2, 3), F)),
+        on(lambda x: x & bid(np.ones((1, 3), bool), (5, 3), (0, 1)), ((5, 3), "bool")),
+        on(lambda x: x + bid(np.full((2, 3), 7, np.int8), (2, 4, 3), (0, 2)), ((2, 4, 3), "int8")),
+    ),
     "broadcast of reshape": (
         on(lambda x: bid(reshape(x, (1, 3)), (2, 3), (0, 1)), ((3,), F)),
         on(lambda x: bid(reshape(x, (1, 3, 1)), (2, 3, 5), (0, 1, 2)), ((1, 3), "bfloat16"), special=False),

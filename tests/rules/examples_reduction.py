@@ -334,6 +334,20 @@ CONTRACTIONS = {
             ((3, 5), "int8"),
             ((3, 5), "int8"),
         ),
+        on(
+            lambda c, x, y, z: dot(x, y, ((1,), (0,))) - c * dot(x, z, ((1,), (0,))),
+            ((), F),
+            ((3, 5), F),
+            ((5, 5), F),
+            ((5, 5), F),
+        ),
+        on(
+            lambda c, x, y, z: c * dot(y, x, ((1,), (0,))) + dot(z, x, ((1,), (0,))) * c,
+            ((), "int8"),
+            ((3, 5), "int8"),
+            ((4, 3), "int8"),
+            ((4, 3), "int8"),
+        ),
     ),
     "sum over matrices": (
         on(

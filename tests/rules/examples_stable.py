@@ -14,6 +14,10 @@ def on(function: Any, *types: tuple[tuple[int, ...], str], **keywords: Any) -> E
     return Example(function, types, **keywords)
 
 
+def masked(x: Any, y: Any, other: float = 0) -> Any:
+    return lax.select_n(y > 0, jnp.exp(x), jnp.full(x.shape, other, x.dtype))
+
+
 EXAMPLES: dict[str, tuple[Example, ...]] = {
     "mean square less squared mean": (
         on(lambda x: jnp.mean(lax.square(x), 1) - lax.square(jnp.mean(x, 1)), ((3, 5), F)),
@@ -30,6 +34,15 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         on(lambda x: jnp.exp(x) / jnp.exp(x).sum((0, 2), keepdims=True), ((2, 3, 4), "float64"), x64=True),
         on(lambda x, y: (jnp.exp(x) @ y) / jnp.exp(x).sum(1)[:, None], ((3, 5), F), ((5, 2), F), special=False),
         on(lambda x: 2 * jnp.log(lax.square(jnp.exp(x).sum(0)) * 3), ((4, 2), F), special=False),
+        on(
+            lambda x, y: jnp.log(lax.select_n(y > 0, jnp.zeros((3, 5)), jnp.exp(x)).sum(1)),
+            ((3, 5), F),
+            ((3, 5), F),
+            special=False,
+        ),
+        on(lambda x, y: masked(x, y) / masked(x, y).sum(1)[:, None], ((3, 5), F), ((3, 5), F), special=False),
+        on(lambda x: jnp.log(lax.convert_element_type(jnp.exp(x), "float64").sum(1)), ((3, 5), F), x64=True),
+        on(lambda x: jnp.exp(x) / jnp.exp(x).astype(F).sum(1).astype("bfloat16")[:, None], ((3, 5), "bfloat16")),
     ),
 }
 
@@ -44,6 +57,8 @@ DECLINING: dict[str, tuple[Example, ...]] = {
         on(lambda x: jnp.exp(x) * jnp.exp(x).sum(), ((5,), F)),
         on(lambda x: jnp.log(jnp.exp(x).sum() + 1), ((5,), F)),
         on(lambda x: jnp.log(jnp.exp(x - x.max()).sum()), ((5,), F)),  # shifted already
+        on(lambda x, y: masked(x, y).sum() / jnp.exp(x), ((5,), F), ((5,), F)),  # also what the mask leaves out
+        on(lambda x, y: jnp.log(masked(x, y, 1).sum()), ((5,), F), ((5,), F)),
         on(lambda x, y: (y @ jnp.exp(x)) / jnp.exp(x).sum(1), ((5, 5), F), ((5,), F)),
     ),
 }

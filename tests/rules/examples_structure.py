@@ -46,6 +46,15 @@ def chosen(i: Any, x: Any, axis: int = -1) -> Any:
     return reduce("sum", where(jnp.expand_dims(i, axis) == count, x, 0), axis % x.ndim)
 
 
+def chosen_rows(i: Any, x: Any, axis: int = 0) -> Any:
+    """x[i] for each i, along an axis, by a sum over it."""
+    shape = (*i.shape, *x.shape)
+    count = lax.broadcasted_iota(i.dtype, shape, i.ndim + axis)
+    mask = lax.broadcast_in_dim(i, shape, range(i.ndim)) == count
+    kept = where(mask, lax.broadcast_in_dim(x, shape, range(i.ndim, len(shape))), 0)
+    return reduce("sum", kept, i.ndim + axis)
+
+
 def triangle(rows: int, columns: int, shift: int, dtype: Any, above: bool = False) -> Any:
     """Ones below a diagonal, or above it, as JAX makes them."""
     shape = rows, columns
@@ -120,6 +129,9 @@ MASKS = {
         on(lambda i, x: chosen(lax.rem(i, np.uint8(50)), x), ((6,), "uint8"), ((6, M), "int8")),
         on(lambda i, x: chosen(lax.rem(i, np.int32(50)), x, 0), ((6,), "int32"), ((M, 6), "complex64")),
         on(lambda i, x: chosen(lax.rem(i, np.int32(50)), x, 1), ((2, 6), "int32"), ((2, M, 6), "bfloat16")),
+        on(lambda i, x: chosen_rows(lax.rem(i, np.int32(50)), x), ((6,), "int32"), ((M, 3), F)),
+        on(lambda i, x: chosen_rows(lax.rem(i, np.int32(50)), x, 1), ((2, 3), "int32"), ((4, M, 3), F)),
+        on(lambda i, x: chosen_rows(lax.rem(i, np.int32(50)), x), ((), "int32"), ((M, 3), "complex64")),
     ),
     "product with a triangle of ones": (
         on(lambda x: triangle(M, M, 0, x.dtype) @ x, ((M, 3), F)),
@@ -128,6 +140,10 @@ MASKS = {
         on(lambda x: x @ triangle(M, M + 9, 0, x.dtype, above=True), ((2, 3, M), F)),
         on(lambda x: triangle(M + 9, M, 4, x.dtype) @ x, ((M, 2), "complex64")),
         on(lambda x: triangle(M - 5, M, -36, x.dtype) @ x, ((M, 2), "uint32")),
+        on(lambda x: jnp.asarray(np.tri(M, M, dtype=F)) @ x, ((M, 3), F)),
+        on(lambda x: x @ jnp.asarray(np.tri(M, M + 9, -3, dtype="int8")), ((2, M), "int8")),
+        on(lambda x: x @ jnp.asarray(1 - np.tri(M, M, 2, dtype="complex64")), ((2, M), "complex64")),
+        on(lambda x: jnp.asarray(1 - np.tri(M - 5, M, -1, dtype=F)) @ x, ((M,), F)),
     ),
     "sum within a triangle": (
         on(lambda x: before(x, lax.le), ((M,), F)),
@@ -162,6 +178,12 @@ DECLINING: dict[str, tuple[Example, ...]] = {
         on(lambda i, x: (i[:, None] <= lax.iota(i.dtype, M)).astype(F) @ x, ((6,), "int32"), ((M, 3), F)),
         on(lambda i, x: (i == lax.iota(i.dtype, M)).astype(F) @ x, ((M,), "int32"), ((M, 3), F)),
         on(lambda i, x: (i[:, None] == lax.iota(np.uint8, 300)).astype(F) @ x, ((6,), "uint8"), ((300, 3), F)),
+    ),
+    "product with a triangle of ones": (
+        on(lambda x: jnp.asarray(2 * np.tri(M, M, dtype=F)) @ x, ((M, 3), F)),
+        on(lambda x: jnp.asarray(np.eye(M, dtype=F)) @ x, ((M, 3), F)),
+        on(lambda x: jnp.asarray(np.tri(M, M, dtype=F) - np.eye(M, k=-9, dtype=F)) @ x, ((M, 3), F)),
+        on(lambda x: jnp.asarray(np.tri(9, 9, dtype=F)) @ x, ((9, 3), F)),
     ),
     "sum within a triangle": (
         on(lambda x: before(x, lax.le), ((M,), "bfloat16")),

@@ -62,12 +62,37 @@ def log_of_one_less_sigmoid(x: Any) -> Any:
     return jnp.log(1 - jax.nn.sigmoid(x))
 
 
+def log_of_softmax_of_jax(x: Any) -> Any:
+    return jnp.log(jax.nn.softmax(x))
+
+
+MASK = np.arange(20).reshape(4, 5) % 3 > 0
+
+
+def masked_logsumexp(x: Any) -> Any:
+    return jnp.log(jnp.where(MASK, jnp.exp(x), 0).sum(-1))
+
+
+def masked_softmax(x: Any) -> Any:
+    weights = jnp.exp(x) * MASK
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def entropy(x: Any) -> Any:
+    shares = jax.nn.softmax(x)
+    return -(shares * jnp.log(shares)).sum(-1)
+
+
 VALUES: dict[Callable[..., Any], Callable[..., Any]] = {
     logsumexp: lambda x: jax.nn.logsumexp(x, -1),
     log_mean_exp_of_columns: lambda x: jax.nn.logsumexp(x, 0, keepdims=True) - jnp.log(x.shape[0]),
     logsumexp_of_all: jax.nn.logsumexp,
     softmax: jax.nn.softmax,
     log_of_softmax: jax.nn.log_softmax,
+    log_of_softmax_of_jax: jax.nn.log_softmax,
+    masked_logsumexp: lambda x: jax.nn.logsumexp(x, -1, where=MASK),
+    masked_softmax: lambda x: jax.nn.softmax(x, -1, where=MASK),
+    entropy: lambda x: -(jax.nn.softmax(x) * jax.nn.log_softmax(x)).sum(-1),
     log_softmax: jax.nn.log_softmax,
     cross_entropy: lambda x: -jax.nn.log_softmax(x)[:, 1].mean(),
     attention: lambda x: jax.nn.softmax(x) @ jnp.sin(jnp.arange(15.0)).reshape(5, 3),
