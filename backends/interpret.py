@@ -24,6 +24,7 @@ from graphopt.ir.loop import (
     Apply,
     Block,
     Buffer,
+    Bypass,
     Expression,
     For,
     If,
@@ -154,6 +155,9 @@ class _Run:
                 self.set_row(statement.places, statement.to, least.astype(np.int32))
             elif isinstance(statement, Product):
                 self.multiply(statement)
+            elif isinstance(statement, Bypass):
+                count = min(statement.count, statement.buffer.size - self.index(statement.at))
+                self.set_row(statement.buffer, statement.at, self.row(statement.tile, Index((), 0), count))
             elif isinstance(statement, If):
                 self.block(statement.then if self.holds(statement.within) else statement.otherwise)
 

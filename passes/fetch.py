@@ -2,7 +2,7 @@
 
 The first loop over a row waits for memory, and those after it find the row in the first cache and leave the memory
 idle. A processor fetches ahead by itself where one loop goes on and on, but not across the end of a page, which a row
-often is, nor what is only written. (Software prefetching; Mowry, Lam and Gupta, 1992.)
+often is. (Software prefetching; Mowry, Lam and Gupta, 1992.)
 
 Before:
     parallel i1 < 4096:
@@ -21,7 +21,6 @@ After:
         x4: f32 = in0[1024 * i1 + r3]
         a2 add= x4
       fetch in0[1024 * i1 + 1024 ...+ 1024]
-      fetch out0[1024 * i1 ...+ 1024] to write
       serial j5 < 1024:
         ...
 """
@@ -32,7 +31,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from graphopt.ir.index import Index, Variable
-from graphopt.ir.loop import Block, Buffer, Fetch, For, Let, Load, LoopProgram, Phase, Store
+from graphopt.ir.loop import Block, Buffer, Fetch, For, Let, Load, LoopProgram, Phase
 
 LARGE = 1 << 22
 """Bytes of a buffer from which on it is not in the cores' own caches."""
@@ -43,7 +42,7 @@ LEAST, MOST = 256, 1 << 14
 
 @dataclass(frozen=True)
 class FetchAhead:
-    """Fetches rows of operands and results where several loops go over them. large: bytes of those it is done for."""
+    """Fetches rows of operands where several loops go over them. large: bytes of those it is done for."""
 
     large: int = LARGE
     name = "fetch"
@@ -59,9 +58,9 @@ class FetchAhead:
         return (replace(program, phases=tuple(phases)) if said else program), tuple(said)
 
     def of(self, phase: Phase) -> Iterator[Fetch]:
-        """The next row of what the first loop reads, and the row that the last one writes."""
+        """The next row of what the first loop reads."""
         loops = [s for s in phase.body.statements if isinstance(s, For)]
-        if len(loops) < 2 or any(loop.within for loop in (loops[0], loops[-1])):
+        if len(loops) < 2 or loops[0].within:
             return
         found: dict[Buffer, Fetch] = {}
         for statement in loops[0].body.statements:
@@ -73,11 +72,6 @@ class FetchAhead:
             ):
                 ahead = _start(load.at, loops[0].name) + loops[0].extent
                 found.setdefault(load.buffer, Fetch(load.buffer, ahead, loops[0].extent))
-        for statement in loops[-1].body.statements:
-            if isinstance(statement, Store) and statement.buffer.role == "out":
-                buffer, at = statement.buffer, statement.at
-                if self.is_row(buffer, at, loops[-1], phase):
-                    found.setdefault(buffer, Fetch(buffer, _start(at, loops[-1].name), loops[-1].extent, write=True))
         yield from found.values()
 
     def is_row(self, buffer: Buffer, at: Index, loop: For, phase: Phase) -> bool:

@@ -92,7 +92,7 @@ class Split:
         phases, said = [], []
         for phase in program.phases:
             parts = self.parts(phase) if is_straight(phase) else []
-            found = _Splitter(phase, len(tiles)).split(parts) if len(parts) > 1 else None
+            found = Splitter(phase, len(tiles), WIDTH).split(parts) if len(parts) > 1 else None
             if found is None or sum(tile.nbytes for tile in (*tiles, *found[1])) > self.most:
                 phases.append(phase)
                 continue
@@ -152,19 +152,20 @@ def is_straight(phase: Phase) -> bool:
     return True
 
 
-class _Splitter:
+class Splitter:
     """One phase, as blocks."""
 
-    def __init__(self, phase: Phase, tiles: int) -> None:
-        """tiles: how many there are already."""
+    def __init__(self, phase: Phase, tiles: int, width: int) -> None:
+        """tiles: how many there are already. width: elements of a block."""
         self.phase = phase
         self.number = tiles
+        self.width = width
         self.tiles: dict[str, Buffer] = {}  # by the name of the value in it
         self.lane = f"{phase.name}l"
-        blocks = -(-phase.extent // WIDTH)
-        self.step = variable(self.lane, 0, WIDTH - 1)
-        self.at = variable(phase.name, 0, blocks - 1) * WIDTH + self.step
-        self.within = ((self.at, 0, phase.extent),) if phase.extent % WIDTH else ()
+        self.blocks = -(-phase.extent // width)
+        self.step = variable(self.lane, 0, width - 1)
+        self.at = variable(phase.name, 0, self.blocks - 1) * width + self.step
+        self.within = ((self.at, 0, phase.extent),) if phase.extent % width else ()
 
     def split(self, parts: Sequence[Sequence[Statement]]) -> tuple[Phase, tuple[Buffer, ...]]:
         """The phase with a loop for each part, and the tiles that it has."""
@@ -175,7 +176,7 @@ class _Splitter:
             for name in names:
                 if name not in here and name not in self.tiles and not isinstance(lets[name].value, Load):
                     dtype = lets[name].local.dtype
-                    self.tiles[name] = Buffer(f"tile{self.number + len(self.tiles)}", dtype, WIDTH, "tile")
+                    self.tiles[name] = Buffer(f"tile{self.number + len(self.tiles)}", dtype, self.width, "tile")
         block = Block()
         for part, names, here in zip(parts, needed, own, strict=True):
             body = Block([self.again(lets[name]) for name in names if name not in here])
@@ -184,9 +185,9 @@ class _Splitter:
                 if isinstance(statement, Let) and statement.local.name in self.tiles:
                     tile = self.tiles[statement.local.name]
                     body.statements.append(Store(tile, self.step, statement.local, statement.node))
-            block.statements.append(For(self.lane, WIDTH, VECTOR, body, self.within))
-        grain = max(1, self.phase.grain // WIDTH)
-        phase = replace(self.phase, extent=-(-self.phase.extent // WIDTH), grain=grain, body=block)
+            block.statements.append(For(self.lane, self.width, VECTOR, body, self.within))
+        grain = max(1, self.phase.grain // self.width)
+        phase = replace(self.phase, extent=self.blocks, grain=grain, body=block)
         return phase, tuple(self.tiles.values())
 
     def again(self, let: Let) -> Let:
@@ -207,6 +208,7 @@ class _Splitter:
         return statement
 
     def index(self, at: Index) -> Index:
+        """An index of the phase, at an element of the block."""
         factor = at.coefficient(self.phase.name)
         assert factor is not None
         return self.at * factor + at.number

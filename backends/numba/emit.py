@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.analysis.access import Within
+from graphopt.analysis.order import blocks_of
 from graphopt.analysis.reductions import ADD, MUL
 from graphopt.backends.numba.scalar import CONVERT, applied, expression, is_float, value_source
 from graphopt.ir.attrs import EMPTY
@@ -18,6 +19,7 @@ from graphopt.ir.loop import (
     Apply,
     Block,
     Buffer,
+    Bypass,
     Expression,
     Fetch,
     For,
@@ -81,6 +83,8 @@ class _Writer:
         yield from self.statements(phase.before)
         yield f"for {phase.name} in range(start, stop):"
         yield from self.block(phase.body)
+        if _has_bypass(phase.body):
+            yield "drain()"
 
     def block(self, block: Block) -> Iterator[str]:
         yield from (INDENT + line for line in self.statements(block))
@@ -116,8 +120,9 @@ class _Writer:
         elif isinstance(statement, Fetch):
             size = statement.buffer.dtype.itemsize
             yield f"for ahead in range({-(-statement.count * size // LINE)}):"
-            fetch = f"fetch{'_to_write' if statement.write else ''}({statement.buffer.name}, "
-            yield f"{INDENT}{fetch}{index(statement.at * size)} + {LINE} * ahead)"
+            yield f"{INDENT}fetch({statement.buffer.name}, {index(statement.at * size)} + {LINE} * ahead)"
+        elif isinstance(statement, Bypass):
+            yield self.bypass(statement)
         else:
             keys, places = statement.keys, statement.places
             ranges = f"{index(statement.at)}, {statement.count}, {places.name}, {index(statement.to)}, {statement.k}"
@@ -139,6 +144,14 @@ class _Writer:
         place = self.place(statement.node) if statement.node is not None else ""
         source = f"product_{statement.to.buffer.dtype.name}({', '.join([*where, *map(str, numbers)])})"
         return f"{source}  # {place}" if place else source
+
+    @staticmethod
+    def bypass(statement: Bypass) -> str:
+        buffer, at, size = statement.buffer, statement.at, statement.buffer.dtype.itemsize
+        count = str(statement.count * size)
+        if at.high + statement.count > buffer.size:
+            count = f"min({count}, {index(at * -size + buffer.size * size)})"
+        return f"bypass({buffer.name}, {index(at * size)}, {statement.tile.name}, {count})"
 
     @staticmethod
     def sort(statement: Sort) -> str:
@@ -184,6 +197,10 @@ class _Writer:
     def load(self, buffer: Buffer, at: Index) -> str:
         kind = "input" if buffer.role == "in" and buffer.name not in self.over else "read"
         return f"{kind}_{buffer.dtype.name}({buffer.name}, {index(at)})"
+
+
+def _has_bypass(block: Block) -> bool:
+    return any(isinstance(s, Bypass) or any(map(_has_bypass, blocks_of(s))) for s in block.statements)
 
 
 def tests_of(within: Within) -> list[str]:

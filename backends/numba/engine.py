@@ -45,6 +45,7 @@ from graphopt.ir.graph import Graph
 from graphopt.ir.loop import LoopProgram
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, op_of
+from graphopt.passes.bypass import BypassCaches
 from graphopt.passes.fetch import FetchAhead
 from graphopt.passes.jam import Jam
 from graphopt.passes.peel import Peel
@@ -130,6 +131,7 @@ class NumbaEngine:
     split: Split = field(default=Split(scalar_cost), repr=False)
     peel: Peel = field(default=Peel(), repr=False)
     jam: Jam = field(default=Jam(), repr=False)
+    bypass: BypassCaches = field(default=BypassCaches(), repr=False)
     fetch: FetchAhead = field(default=FetchAhead(), repr=False)
 
     def unavailable(self) -> str | None:
@@ -279,12 +281,14 @@ class NumbaEngine:
         program, loops = self.split.run(tiled.program)
         program, peeled = self.peel.run(program)
         program, jammed = self.jam.run(program)
+        program, past = self.bypass.run(program)
         program, rows = self.fetch.run(program)
         said = {
             self.tile.name: tiled.kept,
             self.split.name: loops,
             self.peel.name: peeled,
             self.jam.name: jammed,
+            self.bypass.name: past,
             self.fetch.name: rows,
         }
         best.take(program, tuple(f"{name}: {what}" for name, every in said.items() for what in every))

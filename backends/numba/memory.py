@@ -161,21 +161,16 @@ def pointer(typing: Any, address: Any) -> Any:
     )
 
 
-def prefetch(write: bool) -> Any:
-    """`fetch(address, offset)`: asks for the line of memory at `address + offset` bytes, whether that is memory or not.
+@intrinsic
+def fetch(typing: Any, address: Any, offset: Any) -> Any:
+    """Asks for the line of memory at `address + offset` bytes, whether that is memory or not."""
 
-    write: whether it is going to be written.
-    """
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = _pointer(builder, args[0], args[1], cgutils.int8_t)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, *[INT32] * 3])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        # To read; into the first cache; data.
+        builder.call(function, [place, *(ir.Constant(INT32, number) for number in (0, 3, 1))])
+        return context.get_dummy_value()
 
-    def of(typing: Any, address: Any, offset: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            place = _pointer(builder, args[0], args[1], cgutils.int8_t)
-            kind = ir.FunctionType(ir.VoidType(), [place.type, *[INT32] * 3])
-            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-            # To write or to read; into the first cache; data.
-            builder.call(function, [place, *(ir.Constant(INT32, number) for number in (int(write), 3, 1))])
-            return context.get_dummy_value()
-
-        return types.void(types.uintp, types.intp), generate
-
-    return intrinsic(of)
+    return types.void(types.uintp, types.intp), generate

@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.backends.numba import conversions, intrinsics, memory, networks, products, random, selecting, sorting
+from graphopt.backends.numba import (
+    bypass,
+    conversions,
+    intrinsics,
+    memory,
+    networks,
+    products,
+    random,
+    selecting,
+    sorting,
+)
 from graphopt.backends.numba.bits import NEXT_AFTER, REDUCE_PRECISION
 from graphopt.backends.numba.complexes import COMPLEX_NAMES
 from graphopt.backends.numba.half import is_half, kept_as
@@ -68,8 +78,9 @@ NAMES: dict[str, Any] = {
     **{f"write_{d.name}": intrinsics.element_writer(kept_as(d)) for d in DTYPES},
     "choose": intrinsics.choose,
     "opaque": intrinsics.opaque,
-    "fetch": memory.prefetch(write=False),
-    "fetch_to_write": memory.prefetch(write=True),
+    "fetch": memory.fetch,
+    "bypass": bypass.bypass,
+    "drain": bypass.drain,
     **{f"tile_{d.name}": intrinsics.tile_of(kept_as(d)) for d in DTYPES},
     "buffer": intrinsics.element_reader("u8", constant=True),
 }

@@ -22,6 +22,7 @@ from graphopt.ir.loop import (
     Apply,
     Block,
     Buffer,
+    Bypass,
     Expression,
     Fetch,
     For,
@@ -225,6 +226,8 @@ class _Walk:
             self.core += times * product_time(statement)
         elif isinstance(statement, Fetch):
             self.core += times * FETCHED * statement.count * statement.buffer.dtype.itemsize / VECTOR
+        elif isinstance(statement, Bypass):
+            self.core += times * MOVE_NEAR * statement.count * statement.buffer.dtype.itemsize
         elif isinstance(statement, Let | Set):
             self.expression(statement.value, statement.local.dtype, times, variable, extent, vectors)
         elif isinstance(statement, Accumulate):

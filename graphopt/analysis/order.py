@@ -9,6 +9,7 @@ from graphopt.ir.loop import (
     Accumulate,
     Apply,
     Block,
+    Bypass,
     Expression,
     Fetch,
     For,
@@ -90,6 +91,8 @@ def reads_of(statement: Statement, inside: bool = True) -> Iterator[str]:
         yield from (*statement.at.variables(), *_of(statement.value))
     elif isinstance(statement, Sort | Fetch):
         yield from statement.at.variables()
+    elif isinstance(statement, Bypass):
+        yield from (statement.tile.name, *statement.at.variables())
     elif isinstance(statement, Smallest):
         yield from (statement.keys.name, *statement.at.variables(), *statement.to.variables())
     elif isinstance(statement, Product):
@@ -120,7 +123,7 @@ def writes_of(statement: Statement) -> Iterator[str]:
     """The names of locals and buffers that a statement writes, or those in it."""
     if isinstance(statement, Let | Set | Accumulate):
         yield statement.local.name
-    elif isinstance(statement, Store):
+    elif isinstance(statement, Store | Bypass):
         yield statement.buffer.name
     elif isinstance(statement, Smallest):
         yield statement.places.name
@@ -154,7 +157,7 @@ def indices_of(block: Block) -> Iterator[Index]:
             yield from (at for at, _, _ in value.within) if isinstance(value, Test) else ()
         elif isinstance(statement, If | For):
             yield from (at for at, _, _ in statement.within)
-        elif isinstance(statement, Store | Sort | Fetch | Smallest):
+        elif isinstance(statement, Store | Sort | Fetch | Bypass | Smallest):
             yield statement.at
             yield from (statement.to,) if isinstance(statement, Smallest) else ()
         elif isinstance(statement, Product):

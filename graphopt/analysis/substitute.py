@@ -9,6 +9,7 @@ from graphopt.analysis.access import Within
 from graphopt.ir.index import Index
 from graphopt.ir.loop import (
     Block,
+    Bypass,
     Expression,
     Fetch,
     For,
@@ -40,7 +41,7 @@ def statement_with(statement: Statement, change: Change) -> Statement:
     """A statement with every index changed, in what is inside of it too."""
     if isinstance(statement, Let | Set):
         return replace(statement, value=expression_with(statement.value, change))
-    if isinstance(statement, Store | Sort | Fetch):
+    if isinstance(statement, Store | Sort | Fetch | Bypass):
         return replace(statement, at=change(statement.at))
     if isinstance(statement, Smallest):
         return replace(statement, at=change(statement.at), to=change(statement.to))

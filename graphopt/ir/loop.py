@@ -306,17 +306,33 @@ class Smallest:
 class Fetch:
     """Elements `at` to `at + count` of a buffer are needed soon: a hint, by which nothing is read or written.
 
-    They may lie beyond the end of the buffer. write: whether they are to be written only.
+    They may lie beyond the end of the buffer.
     """
 
     buffer: Buffer
     at: Index
     count: int
-    write: bool = False
 
     def lines(self) -> Iterator[str]:
         """Text."""
-        yield f"fetch {self.buffer.name}[{self.at} ...+ {self.count}]{' to write' if self.write else ''}"
+        yield f"fetch {self.buffer.name}[{self.at} ...+ {self.count}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Bypass:
+    """Elements `at` to `at + count` of a buffer become those of a tile, from its start; they go past the caches.
+
+    Those that would lie beyond the end of the buffer are left out. The kernel does not read them.
+    """
+
+    buffer: Buffer
+    at: Index
+    tile: Buffer
+    count: int
+
+    def lines(self) -> Iterator[str]:
+        """Text."""
+        yield f"{self.buffer.name}[{self.at} ...+ {self.count}] = {self.tile.name}, past the caches"
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +369,7 @@ class Product:
         yield f"{self.to} = {self.left} @ {self.right}, {sizes}"
 
 
-Statement = Let | Set | Accumulate | Store | For | If | When | While | Sort | Smallest | Fetch | Product
+Statement = Let | Set | Accumulate | Store | For | If | When | While | Sort | Smallest | Fetch | Bypass | Product
 
 
 @dataclass(frozen=True, slots=True)
