@@ -75,7 +75,7 @@ PATHOLOGIES: Mapping[Op, Pathology] = {
     **dict.fromkeys(CUMULATIVE, Pathology(2.2, 0.7, doubling=4_000.0, shortest=16)),
     CUMLOGSUMEXP: Pathology(50.0, 10.0, doubling=10_000.0, shortest=8),
     TOP_K: Pathology(1.2, 0.3),
-    op_of(p.scatter_add_p): Pathology(0.65, 0.25),
+    **dict.fromkeys(map(op_of, (p.scatter_add_p, p.scatter_mul_p)), Pathology(0.9, 0.4)),
     **dict.fromkeys(COMBINED, Pathology(0.35, 0.1)),
     SELECTED: Pathology(9.0, 0.8),
 }

@@ -166,7 +166,7 @@ def _entry(context: Any, described: Any) -> Any:
 
 
 def _optimize(module: Any) -> None:
-    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_vectorization = options.slp_vectorization = True
     builder = llvm.create_pass_builder(_machine(), options)
     variants = [function for function in module.functions if function.name.startswith(PREFIX)]

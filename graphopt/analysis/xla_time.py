@@ -18,6 +18,7 @@ from graphopt.analysis.machine import FRESH, Machine
 from graphopt.analysis.pieces import pieces_of
 from graphopt.analysis.products import DOT
 from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE, REDUCTIONS, axes_of, is_arg
+from graphopt.analysis.scattering import SCATTERS
 from graphopt.analysis.sorting import SORT
 from graphopt.ir.aval import is_floating
 from graphopt.ir.graph import Graph
@@ -58,8 +59,18 @@ computes something: XLA asks of each where it is. A stencil asks for nine."""
 GATHERED, ROW = 0.6, 8
 """Nanoseconds of an element of rows that are gathered, of so many elements at least."""
 
-REDUCED = 0.02
-"""Nanoseconds of a byte of what is reduced."""
+SCATTERED, SCATTERED_ROW = 1.0, 0.2
+"""Nanoseconds of an element that is scattered, with one thread, and of one in rows of at least ROW: 0.25 measured, of
+others 1.0 where they go to a thousand places, and 4 where to a million."""
+
+REDUCED, REDUCED_COLUMNS = 0.02, 0.035
+"""Nanoseconds of a byte of what is reduced: along the last axis, and where that is kept."""
+
+CHOSEN = 0.4
+"""And of an element that is found by comparing or choosing where it is reduced, as in means that leave out NaN: XLA
+makes no vectors then. Measured 0.4 to 1.0."""
+
+CHOICES = {op_of(getattr(p, f"{name}_p")) for name in ("select_n", "eq", "ne", "lt", "le", "gt", "ge", "is_finite")}
 
 LOOP = 500.0
 """Nanoseconds of one more loop."""
@@ -206,7 +217,8 @@ def core_time(node: Node) -> float:
     if node.op is GATHER:
         return GATHERED * node.aval.size
     if node.op in REDUCTIONS:
-        return REDUCED * node.inputs[0].aval.nbytes
+        along = len(node.inputs[0].aval.shape) - 1 in axes_of(node)
+        return (REDUCED if along else REDUCED_COLUMNS) * node.inputs[0].aval.nbytes
     if not _is_elementwise(node) or node.op in MOVES or aval.dtype is None:
         return 0.0
     if node.op in DIVISIONS and aval.dtype.kind in "iu":
@@ -228,7 +240,7 @@ def fused_time(body: Graph, machine: Machine) -> float:
     # What a reduction's result is needed with again is stored before and read after it.
     inner = [n.inputs[0].aval.nbytes for n in body.nodes if n.op in REDUCTIONS and n not in body.outputs]
     again = sum(inner) if any(n.op is BROADCAST for n in body.nodes) else 0
-    computing = sum(map(core_time, body.nodes)) + edges_time(body)
+    computing = sum(map(core_time, body.nodes)) + edges_time(body) + chosen_time(body)
     if sum(1 for node in body.nodes if node.op in FUNCTIONS) > HELD:
         computing *= CROWDED
     core = _MOVED_OF_SERIES.get(_SERIES, MOVED) * (sum(sizes) + again) + computing
@@ -261,6 +273,18 @@ def edges_time(body: Graph) -> float:
     return total
 
 
+def chosen_time(body: Graph) -> float:
+    """Nanoseconds of one core in which XLA reduces what it finds by comparing or choosing."""
+    chosen: set[Node] = set()
+    total = 0.0
+    for node in body.nodes:
+        if node.op in REDUCTIONS:
+            total += CHOSEN * node.inputs[0].aval.size if node.inputs[0] in chosen else 0.0
+        elif node.op in CHOICES or (_is_elementwise(node) and not chosen.isdisjoint(node.inputs)):
+            chosen.add(node)
+    return total
+
+
 def streamed_time(body: Graph) -> float:
     """Nanoseconds of one core that XLA takes for what is large, made of little, and reduced: all pairs of points, say.
 
@@ -281,14 +305,22 @@ def alone_time(node: Node, machine: Machine) -> float:
     """Nanoseconds that an operation takes that no kernel could do: roughly, for it is only to compare with."""
     if node.op in (PARAM, CONSTANT, PROJECT, RETYPE) or node.op.primitive is None or node.op in MOVES:
         return 0.0
-    if node.op in (SORT, *CUMULATIVE, CUMLOGSUMEXP) or node.subgraphs:
+    if node.op in (SORT, *CUMULATIVE, CUMLOGSUMEXP) or (node.subgraphs and node.op not in SCATTERS):
         return 0.0
     ins, outs = [n.aval for n in node.data_inputs], node.data_avals
     if not all(aval.is_static for aval in (*ins, *outs)):
         return math.inf
     flops = node.op.flops(node.attrs, ins, outs) if node.op.flops is not None else 0
     moved = sum(aval.nbytes for aval in (*ins, *outs))
-    return max(flops / FLOPS, moved / RATE) / machine.threads
+    time = max(flops / FLOPS, moved / RATE) / machine.threads
+    return max(time, _scattered_time(node)) if node.op in SCATTERS else time
+
+
+def _scattered_time(node: Node) -> float:
+    """Nanoseconds in which updates find their places, one after the other."""
+    updates, rows = node.inputs[2].aval, node.attrs["dimension_numbers"].update_window_dims
+    in_rows = len(updates.shape) - 1 in rows and updates.shape[-1] >= ROW
+    return (SCATTERED_ROW if in_rows else SCATTERED) * updates.size
 
 
 def product_time(node: Node, machine: Machine) -> float:

@@ -12,12 +12,17 @@ import pytest
 import graphopt
 from graphopt.analysis.kernel_time import kernel_time, work_of
 from graphopt.analysis.machine import Machine, threads_for, wakes
-from graphopt.analysis.xla_time import fused_time, is_handed_over
+from graphopt.analysis.xla_time import SCATTERED, alone_time, fused_time, is_handed_over
 from graphopt.backends.numba.costs import FUNCTIONS, scalar_cost
 from graphopt.backends.numba.engine import NumbaEngine
 from graphopt.backends.numba.vecmath import SCALAR_MATH
 from graphopt.ir.graph import Graph
+from graphopt.ir.index import Index, variable
+from graphopt.ir.loop import VECTOR, Block, Buffer, For, Let, Load, Local, LoopProgram, Phase, Store
+from graphopt.ir.node import Node
+from graphopt.passes.bypass import BypassCaches
 from graphopt.passes.choose import GAIN, RATIO, Candidate, decide
+from graphopt.trace.jaxpr import trace_function
 
 MACHINE = Machine(threads=2)
 
@@ -61,6 +66,48 @@ def test_where_elements_come_from_is_slow_in_xla() -> None:
         assert xla > RATIO * kernel
     xla, kernel = times(lambda x: jnp.roll(x, 1, 0) + x, (1000, 1000))
     assert xla < RATIO * kernel
+
+
+def test_what_is_chosen_before_it_is_reduced_is_slow_in_xla() -> None:
+    xla, kernel = times(lambda x: jnp.where(x > 0, x, 0).sum(0), (1000, 1000))
+    assert xla > RATIO * kernel
+    assert times(lambda x: (x * x).sum(0), (1000, 1000))[0] < xla / 2
+
+
+def test_what_goes_past_the_caches_is_half_of_what_does_not() -> None:
+    """What 16 MB take to be read and written: three quarters."""
+    (kernel,) = graphopt.jit(lambda x: x * 2 + 1, backend="numba").explain(np.zeros((4096, 1024), np.float32)).kernels
+    usual, _ = NumbaEngine(bypass=BypassCaches(large=1 << 60)).program(kernel.body)
+    past, _ = NumbaEngine().program(kernel.body)
+    found = kernel_time(past, scalar_cost, MACHINE) / kernel_time(usual, scalar_cost, MACHINE)
+    assert found == pytest.approx(0.75, abs=0.02)
+
+
+def test_quotients_without_the_innermost_variable_are_found_once() -> None:
+    def program(at: Index) -> LoopProgram:
+        x, y = Buffer("in0", np.dtype(np.float32), 64_000, "in"), Buffer("out0", np.dtype(np.float32), 64_000, "out")
+        here = variable("i", 0, 63) * 1000 + variable("j", 0, 999)
+        loaded = Local("x", x.dtype)
+        loop = For("j", 1000, VECTOR, Block([Let(loaded, Load(x, at)), Store(y, here, loaded)]))
+        return LoopProgram((x, y), (Phase("i", 64, 1, Block(), Block([loop])),))
+
+    i, j = variable("i", 0, 63), variable("j", 0, 999)
+    none, outside, inside = (work_of(program(at), scalar_cost).core for at in (i + j, i // 7 + j, (i + j) // 7))
+    assert none < outside < 1.1 * none < inside
+
+
+def test_scattering_takes_its_time_one_by_one() -> None:
+    def node_of(shape: tuple[int, ...], *more: int) -> Node:
+        avals = (
+            jax.ShapeDtypeStruct(shape, jnp.float32),
+            jax.ShapeDtypeStruct((1_000_000 // shape[-1], *more), jnp.float32),
+        )
+        places = jnp.zeros(avals[1].shape[:1], jnp.int32)
+        graph, _ = trace_function(lambda x, y: x.at[places].max(y), *avals)
+        return next(node for node in graph.nodes if node.op.name == "scatter-max")
+
+    alone, rows = (alone_time(node, MACHINE) for node in (node_of((1,)), node_of((100, 50), 50)))
+    assert alone == pytest.approx(1e6 * SCATTERED) and rows < alone
 
 
 def test_short_loops_fill_no_vectors() -> None:
