@@ -43,7 +43,7 @@ _FUNCTIONS: dict[str, tuple[float, float]] = {
     "atanh": (0.35, 1.1),
     "erf": (0.28, 1.3),
     "erfc": (0.6, 1.9),
-    "pow": (1.1, 3.2),
+    "pow": (0.75, 2.2),
     "logistic": (0.22, 0.6),
 }
 """Nanoseconds in float32 and in float64."""

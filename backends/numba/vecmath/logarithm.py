@@ -38,6 +38,22 @@ def normalized_in(real: Real) -> Any:
 normalized_f32, normalized_f64 = normalized_in(F32), normalized_in(F64)
 
 
+def mantissa_in(real: Real) -> Any:
+    """x ↦ f, k as number, with x = 2**k (1 + f) and 1 + f from √½ to √2, for finite x > 0 that are not denormal."""
+    floating, mantissa = real.floating, real.mantissa
+    one, root_half = floating(1), real.bits(np.sqrt(floating(0.5)))
+
+    def of(x: Any) -> Any:
+        bits = to_bits(x)
+        k = (bits - root_half) >> mantissa
+        return from_bits(bits - (k << mantissa)) - one, floating(int32(k))
+
+    return of
+
+
+mantissa_f32, mantissa_f64 = mantissa_in(F32), mantissa_in(F64)
+
+
 def tail_in(real: Real) -> Any:
     """f ↦ f²/2 and s (f²/2 + R): log(1 + f) is f less the first, plus the second."""
     half, two = real.floating(0.5), real.floating(2)

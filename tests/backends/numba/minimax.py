@@ -69,6 +69,20 @@ def erfc_factor(centre: int) -> Callable[[Any], Any]:
     return factor
 
 
+def power_of_two(name: str, terms: int, wide: bool = False) -> Fit:
+    """(2^r - 1) / r for float32."""
+    return Fit(
+        name,
+        lambda r: mpmath.expm1(r * mpmath.ln(2)) / r,
+        mpf(-1) / 2,
+        mpf(1) / 2,
+        (terms, 0),
+        lambda r: mpmath.expm1(r * mpmath.ln(2)),
+        "(2^r - 1) / r, |r| <= 1/2",
+        wide,
+    )
+
+
 HALF_LN2 = mpmath.ln(2) / 2
 QUARTER_PI = mp.pi / 4
 ATANH = (mpmath.sqrt(2) - 1) / (mpmath.sqrt(2) + 1)  # s = (m - 1) / (m + 1) for m up to √2
@@ -179,16 +193,8 @@ FITS = (
         lambda z: z**2 / 5,
         "(atanh(s) / s - 1 - s²/3) / s⁴ in s², |s| <= 3 - 2√2",
     ),
-    Fit(
-        "POW_EXP",
-        lambda r: mpmath.expm1(r * mpmath.ln(2)) / r,
-        mpf(-1) / 2,
-        mpf(1) / 2,
-        (7, 0),
-        lambda r: mpmath.expm1(r * mpmath.ln(2)),
-        "(2^r - 1) / r, |r| <= 1/2",
-        wide=True,
-    ),
+    power_of_two("POW_EXP_WIDE", 7, wide=True),
+    power_of_two("POW_EXP", 6),
 )
 
 

@@ -323,7 +323,7 @@ def test_the_loop_is_vectorized(name: str, dtype: np.dtype[Any]) -> None:
 
 
 @pytest.mark.skipif(not has_fma(), reason="without an instruction for fma it is a call")
-@pytest.mark.parametrize("name", ["cos", "sin", "tan"])
+@pytest.mark.parametrize("name", ["cos", "pow", "sin", "tan"])
 @each_dtype
 def test_the_usual_way_is_part_of_the_loop(name: str, dtype: np.dtype[Any]) -> None:
     """Of the functions of vectors nothing is left but what they call for other arguments."""
@@ -333,7 +333,7 @@ def test_the_usual_way_is_part_of_the_loop(name: str, dtype: np.dtype[Any]) -> N
     assert re.search(r"call fastcc <\d+ x |call <\d+ x (?:float|double)> @graphopt", text)
 
 
-@pytest.mark.parametrize("name", ["cos", "sin", "tan"])
+@pytest.mark.parametrize("name", ["cos", "pow", "sin", "tan"])
 @each_dtype
 @pytest.mark.parametrize("size", [1, 3, 16, 61])
 def test_arguments_that_are_not_usual(name: str, dtype: np.dtype[Any], size: int) -> None:
