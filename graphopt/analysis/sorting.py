@@ -39,7 +39,7 @@ from graphopt.ir.node import Node
 from graphopt.ir.op import op_of
 
 SORT = op_of(p.sort_p)
-CONVERT, BITCAST, SELECT, EQ, NE, LT, SHIFT = (
+CONVERT, BITCAST, SELECT, EQ, NE, LT, SHIFT, MIN = (
     op_of(primitive)
     for primitive in (
         p.convert_element_type_p,
@@ -49,6 +49,7 @@ CONVERT, BITCAST, SELECT, EQ, NE, LT, SHIFT = (
         p.ne_p,
         p.lt_p,
         p.shift_right_arithmetic_p,
+        p.min_p,
     )
 )
 
@@ -177,7 +178,8 @@ class _Sort:
         d.phase(shares, share)
 
     def restore_zeros(self, row: Index, out: Buffer) -> None:
-        """-0.0 and 0.0 had one key, and so had denormals where they count as zero."""
+        """-0.0 and 0.0 had one key, and so had denormals where they count as zero: where there are any, they are written
+        once more in the order in which they were."""
         d, operand = self.derivation, self.node.inputs[0]
         zero = to_key(d, Literal(np.zeros((), operand.aval.dtype)[()]))
 
@@ -190,6 +192,12 @@ class _Sort:
 
         first = d.fold(Reduction(ADD, lambda dtype: 0), np.int64, [([self.count], below)], self.node)
         place = d.let(first, np.int64, None, "p")
+        inside = apply(d, MIN, np.int64, first, Literal(np.int64(self.count - 1)))
+        d.bind(inside.name)
+        at_place = linear(self.at(row, variable(inside.name, 0, self.count - 1)), self.shape)
+        least = d.let(Load(out, at_place), operand.aval.dtype)
+        zeros = apply(d, CONVERT, np.int64, apply(d, EQ, np.bool_, to_key(d, least), zero))
+        d.bind(zeros.name)
 
         def restore(j: Index) -> None:
             element = d.value(operand, self.at(row, j))
@@ -201,7 +209,8 @@ class _Sort:
             then.statements.append(Let(following, Position(target + 1)))
             then.statements.append(Set(place, following))
 
-        d.loop(self.count, SERIAL, restore)
+        is_any = ((variable(zeros.name, 0, 1), 1, 2),)
+        d.condition(is_any, lambda: d.loop(self.count, SERIAL, restore))
 
     def sort_places(self, row: Index, keys: tuple[Node, ...], buffers: dict[Any, Buffer], places: Buffer) -> None:
         """Places are sorted by the last key, then by the one before it, and so on: each sort keeps equals in order."""
