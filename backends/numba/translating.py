@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
+from llvmlite.ir.values import MDValue
 from numba import from_dtype, types
 from numba.core.extending import _Intrinsic
 from numba.core.registry import cpu_target
@@ -52,6 +53,9 @@ class Syntax:
     sets: Counter[str]
     known: Mapping[str, Any]
 
+
+LONG = 32
+"""Instructions of a loop's body from which on two vectors are to be computed at a time."""
 
 _BUILTINS: Mapping[str, Any] = {"min": min, "max": max, "int": int}
 
@@ -269,7 +273,8 @@ class _Body(Numbers):
         if name in self.syntax.sets or not 1 <= len(bounds) <= 2 or any(b.kind != types.int64 for b in bounds):
             raise NotTranslatedError(f"a range of {', '.join(str(bound.kind) for bound in bounds)}, by {name}")
         start, stop = (WORD(0), bounds[0].code) if len(bounds) == 1 else (bounds[0].code, bounds[1].code)
-        before = self.builder.block
+        before, function = self.builder.block, self.builder.function
+        blocks = len(function.blocks)
         head, inside, again, after = map(self.builder.append_basic_block, ("head", "inside", "again", "after"))
         self.builder.branch(head)
         self.builder.position_at_end(head)
@@ -282,8 +287,22 @@ class _Body(Numbers):
         self.builder.position_at_end(again)
         place.add_incoming(start, before)
         place.add_incoming(self.builder.add(place, WORD(1), flags=["nsw"]), again)
-        self.builder.branch(head)
+        back = self.builder.branch(head)
+        if sum(len(block.instructions) for block in function.blocks[blocks:]) >= LONG:
+            self.interleave(back)
         self.builder.position_at_end(after)
+
+    def interleave(self, back: Any) -> None:
+        """Asks LLVM for two vectors at a time in a loop that ends with this branch, if it makes vectors of it at all.
+
+        It would take them one by one where there is much to do for each. But what a vector goes through is done step by
+        step, each some cycles long, and a processor does not look far enough ahead to fill them with the next vector.
+        """
+        module = self.builder.module
+        count = module.add_metadata(["llvm.loop.interleave.count", ir.Constant(ir.IntType(32), 2)])
+        loop = MDValue(module, [], str(len(module.metadata)))
+        loop.operands = (loop, count)  # so LLVM knows the loop
+        back.set_metadata("llvm.loop", loop)
 
     def give(self, value: Any) -> None:
         """Returns."""

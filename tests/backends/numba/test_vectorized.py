@@ -80,3 +80,12 @@ def test_without_vectors_it_is_seen() -> None:
     """A chain in which each step needs the one before has none."""
     (kernel,) = kernels_of(lambda x: jnp.cumsum(x * 2), drawn(300))
     assert not accumulates_in_vectors(instructions(kernel))
+
+
+def test_two_vectors_at_a_time_where_there_is_much_to_do() -> None:
+    """One would wait for itself: what LLVM leaves alone as long enough is asked to be interleaved."""
+    x = np.ones(10_000, np.float32)
+    for function, vectors in ((lax.erf, 2), (jnp.exp, 2)):
+        (kernel,) = kernels_of(function, x)
+        body = instructions(kernel).split("\nvector.body:")[1].split("\n\n")[0]
+        assert len(re.findall(r"load <\d+ x float>", body)) == vectors, function
