@@ -178,8 +178,10 @@ class _Sort:
         d.phase(shares, share)
 
     def restore_zeros(self, row: Index, out: Buffer) -> None:
-        """-0.0 and 0.0 had one key, and so had denormals where they count as zero: where there are any, they are written
-        once more in the order in which they were."""
+        """-0.0 and 0.0 had one key, and so had denormals where they count as zero.
+
+        Where there are any, they are written once more, in the order of the operand.
+        """
         d, operand = self.derivation, self.node.inputs[0]
         zero = to_key(d, Literal(np.zeros((), operand.aval.dtype)[()]))
 
