@@ -133,9 +133,7 @@ def test_value(function: Callable[..., Any], kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ARGUMENTS)
-@pytest.mark.parametrize(
-    "function", [f for f in VALUES if f not in WITHOUT_DERIVATIVES], ids=lambda f: str(f.__name__)
-)
+@pytest.mark.parametrize("function", [f for f in VALUES if f not in WITHOUT_DERIVATIVES], ids=lambda f: str(f.__name__))
 def test_value_and_gradient(function: Callable[..., Any], kind: str) -> None:
     x = ARGUMENTS[kind].astype(np.float32)
 
