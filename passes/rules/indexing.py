@@ -10,7 +10,17 @@ from graphopt.ir.attrs import EMPTY
 from graphopt.ir.node import Node, is_comparable
 from graphopt.ir.op import CONSTANT, op_of
 from graphopt.ops.make import make, scalar
-from graphopt.passes.rules.moving import MOVES, applied, broadcast, integer, reshaped, reversed_along, sliced, uniform
+from graphopt.passes.rules.moving import (
+    MOVES,
+    PAD,
+    applied,
+    broadcast,
+    integer,
+    reshaped,
+    reversed_along,
+    sliced,
+    uniform,
+)
 from graphopt.rewrite.pattern import splat
 from graphopt.rewrite.rule import AnyRule, rewrites
 
@@ -180,6 +190,24 @@ def scatter_of_the_neutral_element(node: Node) -> Node | None:
     return node.inputs[0] if found is not None and bool(found == neutral) else None
 
 
+@rewrites(p.scatter_add_p, safety=_BIT_EXACT_ON_NUMBERS, law="reduction", an_operand=[PAD])
+def scatter_of_a_padded_update(node: Node) -> Node | None:
+    """scatter_add(x, i, pad(y, 0)) → scatter_add(x, slice(i), y) where the padded axes are those of the indices"""
+    x, indices, update = node.inputs
+    if update.op is not PAD or splat(update.inputs[1]) != 0 or not update.inputs[0].aval.size:
+        return None
+    config = update.attrs["padding_config"]
+    windows = node.attrs["dimension_numbers"].update_window_dims
+    if any(any(edges) for axis, edges in enumerate(config) if axis in windows) or any(min(e) < 0 for e in config):
+        return None
+    rest = [edges for axis, edges in enumerate(config) if axis not in windows]
+    core = update.inputs[0]
+    counts = [n for axis, n in enumerate(core.aval.shape) if axis not in windows]
+    starts, strides = [low for low, _, _ in rest], [inside + 1 for _, _, inside in rest]
+    taken = sliced(indices, [*starts, 0], [*counts, indices.aval.shape[-1]], [*strides, 1])
+    return applied(node.op, node.attrs, x, taken, core)
+
+
 @rewrites(p.scatter_p, p.scatter_add_p, safety={"biufc": "exact"}, law="reduction")
 def scatter_of_one_window(node: Node) -> Node | None:
     """scatter(x, constant, y) → dynamic_update_slice(x, y); scatter_add adds the slice that was there"""
@@ -217,6 +245,7 @@ RULES: tuple[AnyRule, ...] = (
     gather_of_broadcast,
     scatter_of_nothing,
     scatter_of_the_neutral_element,
+    scatter_of_a_padded_update,
     scatter_of_one_window,
 )
 

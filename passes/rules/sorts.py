@@ -82,6 +82,30 @@ def end_of_a_sort(node: Node, uses: Uses) -> Node | None:
     return sliced(transposed(whole, order), first, counts, strides)
 
 
+@rewrites(p.slice_p, safety={"biufc": "exact"}, law="reduction", an_operand=[PROJECT], keeps_derivatives=False)
+def end_of_a_sort_with_places(node: Node, uses: Uses) -> Node | None:
+    """slice(sort(x)) → x at slice(argsort(x)) where the places are read too, as the derivative does"""
+    found = node.inputs[0]
+    if found.op is not PROJECT or found.attrs["index"] != 0 or found.inputs[0].op is not SORT:
+        return None
+    sort = found.inputs[0]
+    axis, (starts, counts, strides) = sort.attrs["dimension"], bounds(node)
+    if len(sort.inputs) != 2 or not _sorted_by_one_key(sort) or uses(found) > 1 or uses(sort) != 2:
+        return None
+    size, start = found.aval.shape[axis], starts[axis]
+    count = min(start + (counts[axis] - 1) * strides[axis] + 1, size - start) if node.aval.size else 0
+    whole = all(n == m for k, (n, m) in enumerate(zip(counts, found.aval.shape, strict=True)) if k != axis)
+    if not count or not whole or not _counts_along(sort.inputs[1], axis) or not _pays(count, size):
+        return None
+    places = _as_rows(sliced(project(sort, 1), starts, counts, strides), axis)
+    places = make(CONVERT, places, new_dtype=np.dtype(np.int32), weak_type=False)
+    taken = _at_places(sort.inputs[0], axis, places)
+    others = [n for k, n in enumerate(found.aval.shape) if k != axis]
+    order = list(range(len(others)))
+    order.insert(axis, len(others))
+    return transposed(reshaped(taken, [*others, counts[axis]]), order)
+
+
 def _as_rows(x: Node, axis: int) -> Node:
     """`x` as a matrix with `axis` along its rows."""
     rank = len(x.aval.shape)
@@ -230,7 +254,7 @@ def _counted(shape: tuple[int, ...], axis: int, dtype: Any) -> Node:
     return make(IOTA, dtype=np.dtype(dtype), shape=shape, dimension=axis)
 
 
-RULES: tuple[AnyRule, ...] = (end_of_a_sort, sort_by_a_permutation)
+RULES: tuple[AnyRule, ...] = (end_of_a_sort, end_of_a_sort_with_places, sort_by_a_permutation)
 
 DECLINED: dict[str, str] = {
     "sort": "sort(sort(x)) → sort(x) and sort(rev(x)) → sort(x) are not written; elements of 64 bits are sorted, for "

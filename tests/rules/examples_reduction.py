@@ -394,6 +394,12 @@ def scatter(name: str, x: Any, index: Any, update: Any, inserted: tuple[int, ...
     return {"set": lax.scatter, "add": lax.scatter_add, "mul": lax.scatter_mul}[name](x, index, update, numbers)
 
 
+def scatter_each(x: Any, indices: Any, update: Any, windows: tuple[int, ...] = ()) -> Any:
+    """A sum into rows at indices, each with an update."""
+    numbers = lax.ScatterDimensionNumbers(windows, (0,), (0,))
+    return lax.scatter_add(x, indices[..., None], update, numbers)
+
+
 INDEX = "int32"
 
 INDEXING = {
@@ -461,6 +467,26 @@ INDEXING = {
     "scatter of the neutral element": (
         on(lambda x, i: scatter("add", x, i, jnp.zeros((3,)), (0,)), ((5, 3), F), ((1,), INDEX)),
         on(lambda x, i: scatter("mul", x, i, bid(np.int8(1), (3,), ()), (0,)), ((5, 3), "int8"), ((1,), INDEX)),
+    ),
+    "scatter of a padded update": (
+        on(
+            lambda x, i, y: scatter_each(x, i, lax.pad(y, np.float32(0), [(4, 1, 0)])),
+            ((9,), F),
+            ((8,), INDEX),
+            ((3,), F),
+        ),
+        on(
+            lambda x, i, y: scatter_each(x, i, lax.pad(y, np.int8(0), [(0, 3, 1), (0, 0, 0)]), (1,)),
+            ((9, 2), "int8"),
+            ((8,), INDEX),
+            ((3, 2), "int8"),
+        ),
+        on(
+            lambda x, i, y: scatter_each(x, i, lax.pad(y, np.float32(0), [(0, 0, 0), (1, 0, 0)])),
+            ((9,), F),
+            ((2, 4), INDEX),
+            ((2, 3), F),
+        ),
     ),
     "scatter of one window": (
         on(lambda x, y: scatter("set", x, np.array([2]), y, (0,)), ((5, 3), F), ((3,), F)),

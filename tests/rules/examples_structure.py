@@ -76,7 +76,19 @@ def before_in_each_row(x: Any) -> Any:
     return reduce("sum", lax.select_n(mask, jnp.zeros(shape, x.dtype), bid(x, shape, (0, 2))), 2)
 
 
+def end_and_places(x: Any, start: int, stop: int, axis: int = 0) -> Any:
+    """Elements of a sorted array, and where all of them were."""
+    values, found = lax.sort((x, lax.broadcasted_iota(np.uint32, x.shape, axis)), dimension=axis, num_keys=1)
+    return lax.slice_in_dim(values, start, stop, axis=axis), found
+
+
 SORTS = {
+    "end of a sort with places": (
+        on(lambda x: end_and_places(x, N - 5, N), ((N,), F)),
+        on(lambda x: end_and_places(x, 1, 6), ((N,), "float16")),
+        on(lambda x: end_and_places(x, 0, 4, 1), ((3, N), "int32")),
+        on(lambda x: end_and_places(x, N - 3, N - 1), ((N, 2), "int8")),
+    ),
     "end of a sort": (
         on(lambda x: cut(sort(x), (0,), (5,)), ((N,), F)),
         on(lambda x: cut(sort(x), (N - 5,), (N,)), ((N,), F)),
@@ -157,6 +169,11 @@ MASKS = {
 EXAMPLES: dict[str, tuple[Example, ...]] = {**SORTS, **MASKS}
 
 DECLINING: dict[str, tuple[Example, ...]] = {
+    "end of a sort with places": (
+        on(lambda x: end_and_places(x, 0, N // 2), ((N,), F)),
+        on(lambda x: end_and_places(x, 0, 2), ((9,), F)),
+        on(lambda x: cut(sort(x), (0,), (5,)), ((N,), F)),
+    ),
     "end of a sort": (
         on(lambda x: cut(sort(x), (0,), (9,)), ((100,), F)),  # a short row
         on(lambda x: cut(sort(x), (0,), (150,)), ((N,), F)),  # half of it
