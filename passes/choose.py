@@ -48,6 +48,9 @@ SHARE = 0.2
 RATIO = 1.35
 """How many times the kernel's XLA's time must be expected to be. Both are predicted, so that this is a margin."""
 
+COPIED = 0.015
+"""Nanoseconds of a byte that is copied out of an array or into one."""
+
 WHILE_RUNS = 10
 """How often the body of a `while` is taken to run: nobody knows."""
 
@@ -138,13 +141,15 @@ class Candidate:
         return self.runs * (self.xla - self.kernel)
 
 
-def candidate(body: Graph, kernel: float, runs: int, machine: Machine, swallowed: float = 0.0) -> Candidate:
+def candidate(
+    body: Graph, kernel: float, runs: int, machine: Machine, swallowed: float = 0.0, apart: int = 0
+) -> Candidate:
     """A region by its body and the time of its kernel. swallowed: nanoseconds that XLA would take longer for what comes
-    before it."""
+    before it. apart: bytes that are to be copied for a kernel, and that XLA reads and writes where they are."""
     slow = [(PATHOLOGIES[node.op], elements(node)) for node in body.nodes if node.op in PATHOLOGIES]
-    xla = fused_time(body, machine) + swallowed
+    xla = fused_time(body, machine, again=runs > 1) + swallowed
     xla += sum(slow_time(node) for node in body.nodes if node.op in PATHOLOGIES)
-    kernel = max(kernel, sum(known.kernel * count for known, count in slow))
+    kernel = max(kernel, sum(known.kernel * count for known, count in slow)) + COPIED * apart
     return Candidate(runs, xla, kernel, is_handed_over(body))
 
 
@@ -170,7 +175,7 @@ def hopeless(candidates: Sequence[Candidate], others: float) -> list[str | None]
 def _handed_over(candidates: Sequence[Candidate], others: float) -> Sequence[Candidate]:
     """The candidates, with the time of what XLA hands over to another thread where it is the whole program."""
     if len(candidates) == 1 and not others and candidates[0].is_handed_over:
-        return [replace(candidates[0], xla=candidates[0].xla + HANDED_OVER)]
+        return [replace(candidates[0], xla=candidates[0].xla + HANDED_OVER / candidates[0].runs)]
     return candidates
 
 
@@ -202,6 +207,19 @@ def runs_of(graph: Graph) -> dict[Graph, int]:
             for sub in node.subgraphs:
                 runs[sub.graph] += runs[outer] * times
     return runs
+
+
+def cut_out(graphs: Collection[Graph]) -> Collection[tuple[Graph, Node]]:
+    """What scans in some graphs cut out of their operands for each step, and what they put together of all steps.
+
+    Each with the body that it is in. XLA's own loops read and write it in the large array.
+    """
+    found: set[tuple[Graph, Node]] = set()
+    for node in (node for graph in graphs for node in graph.nodes if node.op is SCAN):
+        scan = Scan.of(node)
+        each = (*scan.body.params[scan.consts + scan.carry :], *scan.body.outputs[scan.carry :])
+        found |= {(scan.body, n) for n in each}
+    return found
 
 
 def time_of_others(taken: Collection[tuple[Graph, Node]], runs: Mapping[Graph, int], machine: Machine) -> float:

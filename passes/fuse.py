@@ -37,7 +37,7 @@ from graphopt.lock import hash_of
 from graphopt.ops.control import COND, SCAN, WHILE
 from graphopt.ops.kernel import KERNEL, kernel
 from graphopt.ops.local import RETYPE, as_given
-from graphopt.passes.choose import candidate, decide, hopeless, runs_of, takes, time_of_others
+from graphopt.passes.choose import candidate, cut_out, decide, hopeless, runs_of, takes, time_of_others
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import with_bodies
 
@@ -145,13 +145,15 @@ class _Fuser:
         runs = {inner: times for inner, times in runs_of(graph).items() if times}
         others = self.leave(runs, machine)
         found = [(inner, group) for inner in runs for group in self.groups(inner)]
+        cut = cut_out(runs)
         candidates = []
         for inner, group in found:
-            body = body_of(group, inner)[0]
+            body, operands, _ = body_of(group, inner)
             plan = self.plan(body)
             assert plan is not None, "groups without a plan are none"
             swallowed = swallowed_time(group.members)
-            candidates.append(candidate(body, plan.time, runs[inner], machine, swallowed))
+            apart = sum(n.avals[0].nbytes for n in {*operands, *group.results} if (inner, n) in cut)
+            candidates.append(candidate(body, plan.time, runs[inner], machine, swallowed, apart))
         chosen: dict[Graph, list[Group]] = {inner: [] for inner in runs}
         self.chosen = chosen
         for (inner, group), reason in zip(found, decide(candidates, others), strict=True):

@@ -33,7 +33,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from graphopt.analysis.columns import TILES
-from graphopt.analysis.kernel_time import MOVE_NEAR, Cost
+from graphopt.analysis.kernel_time import BY_A_NUMBER, MOVE_NEAR, MUL, Cost, is_by_a_number
 from graphopt.analysis.order import reads_of
 from graphopt.ir.index import Index, variable
 from graphopt.ir.loop import (
@@ -132,7 +132,8 @@ class Split:
         value = statement.value if isinstance(statement, Let) else None
         if not isinstance(value, Apply):
             return 0.0
-        return self.cost(value.op, max((v.dtype for v in value.values), key=lambda dtype: dtype.itemsize))
+        widest = max((v.dtype for v in value.values), key=lambda dtype: dtype.itemsize)
+        return BY_A_NUMBER * self.cost(MUL, widest) if is_by_a_number(value) else self.cost(value.op, widest)
 
 
 def is_straight(phase: Phase) -> bool:

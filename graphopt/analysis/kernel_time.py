@@ -45,7 +45,7 @@ from graphopt.ir.loop import (
 )
 from graphopt.ir.op import Op, op_of
 
-SQRT, DIV, POW = (op_of(primitive) for primitive in (p.sqrt_p, p.div_p, p.pow_p))
+SQRT, DIV, REM, POW, MUL = (op_of(primitive) for primitive in (p.sqrt_p, p.div_p, p.rem_p, p.pow_p, p.mul_p))
 
 Cost = Callable[[Op, np.dtype[Any]], float]
 """Nanoseconds that a core takes for one element of a scalar operation, in a loop that is vectorized."""
@@ -113,6 +113,10 @@ SCANNED = 0.3
 
 MULTIPLIED = 0.12
 """Nanoseconds in which a vector is multiplied by a number and added to another, in a product of tiles."""
+
+
+BY_A_NUMBER = 8
+"""As how many operations one counts that divides integers by a known number: a compiler makes products and shifts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +275,9 @@ class _Walk:
                 self.apply(SQRT, dtype, times, extent, vectors)
                 self.apply(DIV, dtype, times, extent, vectors)
                 return
+            if is_by_a_number(value):
+                self.apply(MUL, dtype, BY_A_NUMBER * times, extent, vectors)
+                return
             self.apply(value.op, max(of, dtype, key=lambda d: d.itemsize), times, extent, vectors)
         elif isinstance(value, Position):
             self.divided(value.at, times, variable, extent)
@@ -327,6 +334,11 @@ def _slowdown(dtype: np.dtype[Any], extent: int, vectors: bool) -> float:
 def _is_written_out(loop: For) -> bool:
     """Whether a loop is short, always as long, and has none in it."""
     return loop.extent <= SHORT and not loop.within and not any(isinstance(s, For) for s in loop.body.statements)
+
+
+def is_by_a_number(value: Apply) -> bool:
+    """Whether integers are divided by a known number, or the remainder of that is taken."""
+    return value.op in (DIV, REM) and value.values[0].dtype.kind in "iu" and isinstance(value.values[1], Literal)
 
 
 def _is_half(exponent: Value) -> bool:

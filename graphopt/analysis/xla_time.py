@@ -26,6 +26,7 @@ from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, Op, op_of
 from graphopt.ops.local import RETYPE
 from graphopt.ops.make import BROADCAST
+from graphopt.rewrite.pattern import splat
 
 ARITHMETIC = 0.006
 """Nanoseconds for a byte of the result: a sum, a product, a comparison."""
@@ -75,6 +76,10 @@ CHOICES = {op_of(getattr(p, f"{name}_p")) for name in ("select_n", "eq", "ne", "
 LOOP = 500.0
 """Nanoseconds of one more loop."""
 
+MOVED_IN_LOOP = 0.0075
+"""Nanoseconds of a byte of an operand or a result in the body of a loop: nothing is handed over to other threads, and
+caches have what the step before left there."""
+
 HELD, CROWDED = 4, 1.4
 """How much longer a loop takes than its operations by themselves where it has more than so many functions: their values
 do not fit into registers. Black-Scholes takes 4.1 ns where the sum is 2.9."""
@@ -87,7 +92,8 @@ HANDED_OVER, OPERATIONS = 4_000.0, 1_000
 """Nanoseconds of beginning and ending a program on another thread than the caller's, as XLA does with programs of so
 many operations (functions do not count, nor do kernels): 4 µs where that thread is awake, and 20 where it is not."""
 
-INTEGER_DIVISION = 1.0
+INTEGER_DIVISION, BY_A_NUMBER = 1.0, 4
+"""Nanoseconds of an element, and as how many other operations one counts by a known number."""
 
 _FUNCTIONS: dict[str, tuple[float, float]] = {
     "div": (0.05, 0.1),
@@ -222,7 +228,9 @@ def core_time(node: Node) -> float:
     if not _is_elementwise(node) or node.op in MOVES or aval.dtype is None:
         return 0.0
     if node.op in DIVISIONS and aval.dtype.kind in "iu":
-        return INTEGER_DIVISION * aval.size
+        # By a known number it is products and shifts.
+        by_a_number = splat(node.inputs[1]) is not None
+        return BY_A_NUMBER * ARITHMETIC * aval.nbytes if by_a_number else INTEGER_DIVISION * aval.size
     if node.op in FUNCTIONS:
         return FUNCTIONS[node.op][aval.dtype.itemsize > 4] * aval.size
     return ARITHMETIC * max(aval.nbytes, *(n.aval.nbytes for n in node.inputs))
@@ -234,16 +242,20 @@ def is_handed_over(body: Graph) -> bool:
     return sum(n.avals[0].size for n in counted) >= OPERATIONS
 
 
-def fused_time(body: Graph, machine: Machine) -> float:
-    """Nanoseconds that one run of a body takes in XLA; what no time is known of takes none."""
+def fused_time(body: Graph, machine: Machine, again: bool = False) -> float:
+    """Nanoseconds that one run of a body takes in XLA; what no time is known of takes none.
+
+    again: whether it is run again and again within a program.
+    """
     sizes = [n.aval.nbytes for n in (*body.params, *body.outputs)]
     # What a reduction's result is needed with again is stored before and read after it.
     inner = [n.inputs[0].aval.nbytes for n in body.nodes if n.op in REDUCTIONS and n not in body.outputs]
-    again = sum(inner) if any(n.op is BROADCAST for n in body.nodes) else 0
+    stored = sum(inner) if any(n.op is BROADCAST for n in body.nodes) else 0
     computing = sum(map(core_time, body.nodes)) + edges_time(body) + chosen_time(body)
     if sum(1 for node in body.nodes if node.op in FUNCTIONS) > HELD:
         computing *= CROWDED
-    core = _MOVED_OF_SERIES.get(_SERIES, MOVED) * (sum(sizes) + again) + computing
+    moved = MOVED_IN_LOOP if again else _MOVED_OF_SERIES.get(_SERIES, MOVED)
+    core = moved * (sum(sizes) + stored) + computing
     loops = 1 + sum(1 for node in body.nodes if node.op in REDUCTIONS)
     streamed = streamed_time(body)
     core = max(core, streamed)

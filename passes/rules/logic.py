@@ -21,15 +21,19 @@ x, y, z = variables("x y z")
 
 BITS = {"biu": "exact"}
 INTEGERS = {"iu": "exact"}
+BOOLEANS = {"b": "exact"}
 
 ONE_OPERAND: tuple[AnyRule, ...] = (
     Rule("double complement", ~~x, x, safety=BITS, law="inverse"),
     Rule("and with itself", x & x, x, safety=BITS, law="idempotence"),
     Rule("or with itself", x | x, x, safety=BITS, law="idempotence"),
     Rule("exclusive or with itself", x ^ x, 0, safety=BITS, law="absorption"),
-    Rule("and zero", x & 0, 0, safety=BITS, law="absorption"),
-    Rule("or zero", x | 0, x, safety=BITS, law="identity"),
-    Rule("exclusive or zero", x ^ 0, x, safety=BITS, law="identity"),
+    Rule("and zero", x & 0, 0, safety=INTEGERS, law="absorption"),
+    Rule("and false", x & False, False, safety=BOOLEANS, law="absorption"),
+    Rule("or zero", x | 0, x, safety=INTEGERS, law="identity"),
+    Rule("or false", x | False, x, safety=BOOLEANS, law="identity"),
+    Rule("exclusive or zero", x ^ 0, x, safety=INTEGERS, law="identity"),
+    Rule("exclusive or false", x ^ False, x, safety=BOOLEANS, law="identity"),
     Rule("and complement", x & ~x, 0, safety=BITS, law="inverse"),
 )
 

@@ -58,6 +58,27 @@ def test_what_a_product_lies_between_is_in_kernels_where_it_is_large() -> None:
     assert any("left to XLA: tanh: " in note for note in report.notes)
 
 
+def hashed(x: Any) -> Any:
+    def step(state: Any, word: Any) -> Any:
+        return (state ^ word) * jnp.uint32(16777619), None
+
+    return lax.scan(step, jnp.full(x.shape[1:], 2166136261, jnp.uint32), x)[0]
+
+
+@pytest.mark.parametrize("length", [64, 2_000, 20_000, 100_000])
+def test_what_a_scan_cuts_out_for_each_step_stays_where_xla_reads_it(length: int) -> None:
+    """For a kernel it would be copied; and XLA hands a program over to another thread once, not with each step."""
+    assert not graphopt.jit(hashed).explain(jax.ShapeDtypeStruct((64, length), jnp.uint32)).kernels
+
+
+def test_integers_are_divided_by_a_known_number_in_a_few_operations() -> None:
+    x = jax.ShapeDtypeStruct((100_000,), jnp.uint32)
+    (known,) = graphopt.jit(lambda x: x % jnp.uint32(1000), backend="numba").explain(x).kernels
+    (unknown,) = graphopt.jit(lambda x: x % (x | 1), backend="numba").explain(x).kernels
+    assert unknown.predicted > 3 * known.predicted
+    assert "tile" not in known.source  # not worth a loop of its own
+
+
 def test_exact_keeps_the_bits_of_sums() -> None:
     exact = graphopt.jit(lambda x: (lax.cumsum(x, 1), lax.cummax(x, 1), jnp.sort(x, 1)), numerics="exact")
     assert len(exact.explain(LARGE).kernels) == 2
