@@ -1,4 +1,4 @@
-"""Long reductions and cumulative operations in parts, so that several threads can work on one."""
+"""Long reductions in parts, so that several threads can work on one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from typing import Any
 
 from graphopt.analysis.access import Indices
 from graphopt.analysis.derive import Derivation, merged
-from graphopt.analysis.folds import Fold, Values
-from graphopt.analysis.ordered import accumulator
-from graphopt.analysis.reductions import CUMULATIVE, REDUCTIONS, accumulated_as, axes_of, is_arg
-from graphopt.analysis.running import Running, running
+from graphopt.analysis.reductions import REDUCTIONS, accumulated_as, axes_of, is_arg
 from graphopt.ir.index import Index, delinear
 from graphopt.ir.index import number as number_index
-from graphopt.ir.loop import SERIAL, Buffer, Load, Local, Set, Store, Value
+from graphopt.ir.loop import Buffer, Load, Store, Value
 from graphopt.ir.node import Node
 
 PARTS = 64
@@ -22,9 +19,6 @@ PARTS = 64
 
 LONG = 1 << 15
 """Elements from which on one is cut, where there are fewer than FEW of it."""
-
-BLOCK = 64
-"""Elements of a running sum that are added one after the other as they are; the sums of blocks have more digits."""
 
 FEW = 8
 
@@ -156,104 +150,3 @@ def row_number(at: Indices, kept: tuple[int, ...]) -> Index:
     for index, size in zip(at, kept, strict=True):
         row = row * size + index
     return row
-
-
-def accumulate(derivation: Derivation, node: Node) -> None:
-    """The phases of a cumulative operation: rows side by side, or, of few long ones, parts.
-
-    Of parts, the first phase combines each; in the second, each begins with what those before it come to.
-    """
-    axis, shape, backwards = node.attrs["axis"], node.aval.shape, node.attrs["reverse"]
-    others = (*shape[:axis], *shape[axis + 1 :])
-    rows, length = math.prod(others), shape[axis]
-    kept, short = running(node, length > BLOCK), running(node)
-    (buffer,) = derivation.outputs
-    stride = math.prod(shape[axis + 1 :])
-
-    def place(row: Index, step: Index) -> Indices:
-        at = delinear(row, others)
-        return (*at[:axis], step * -1 + (length - 1) if backwards else step, *at[axis:])
-
-    def taken(row: Index, step: Index) -> Values:
-        return short.taken(derivation, derivation.value(node.inputs[0], place(row, step)))
-
-    def add(totals: list[Local], more: Values, to: Running = kept) -> None:
-        combined = to.combine(derivation, list(totals), more)
-        for total, value in zip(totals, combined, strict=True):
-            derivation.add(Set(total, value))
-
-    def store(row: Index, step: Index, values: Values) -> None:
-        outer, inner = row // stride, row % stride
-        result = derivation.converted(short.given(derivation, values), node.aval.dtype)
-        derivation.add(Store(buffer, outer * (stride * length) + place(row, step)[axis] * stride + inner, result))
-
-    def run(row: Index, start: Index, count: int, totals: list[Local]) -> None:
-        def write(j: Index) -> None:
-            add(totals, taken(row, start + j))
-            derivation.spend(node)
-            store(row, start + j, list(totals))
-
-        def block(start: Index, count: int) -> None:
-            before = [derivation.converted(t, d) for t, d in zip(totals, short.dtypes, strict=True)]
-            within = start_values(short)
-
-            def write(j: Index) -> None:
-                add(within, taken(row, start + j), short)
-                derivation.spend(node)
-                store(row, start + j, short.combine(derivation, before, list(within)))
-
-            derivation.loop(count, SERIAL, write)
-            add(totals, [derivation.converted(t, d) for t, d in zip(within, kept.dtypes, strict=True)])
-
-        if kept.dtypes == short.dtypes:
-            derivation.loop(count, SERIAL, write)
-            return
-        derivation.loop(count // BLOCK, SERIAL, lambda number: block(start + number * BLOCK, BLOCK))
-        if count % BLOCK:
-            block(start + count // BLOCK * BLOCK, count % BLOCK)
-
-    def start_values(of: Running = kept) -> list[Local]:
-        return [derivation.let(start, start.dtype, None, "a") for start in of.starts]
-
-    each, left = divmod(length, PARTS)
-    if rows >= FEW or length < LONG:
-        derivation.phase(rows, lambda row: run(row, Index(), length, start_values()))
-        return
-    parts = [derivation.new_scratch(dtype, rows * PARTS) for dtype in kept.dtypes]
-
-    def of_part(row: Index, number: Index) -> Sequence[Value]:
-        if node.op in CUMULATIVE:  # one value, whose combinations may be done side by side
-            of_all = accumulator(CUMULATIVE[node.op], node.aval.dtype)
-            total = derivation.reduced([([each], lambda r: taken(row, number * each + r[0])[0])], of_all, node)
-            return [derivation.converted(total, kept.dtypes[0])]
-        fold = Fold(
-            kept.dtypes,
-            lambda writer: list(kept.starts),
-            (each,),
-            lambda writer, r: taken(row, number * each + r[0]),
-            kept.combine,
-        )
-        return derivation.folded(fold, node)
-
-    def total_of_part(index: Index) -> None:
-        for buffer, value in zip(parts, of_part(*delinear(index, (rows, PARTS))), strict=True):
-            derivation.add(Store(buffer, index, value))
-
-    def part(index: Index) -> None:
-        row, number = delinear(index, (rows, PARTS))
-        totals = start_values()
-
-        def earlier(r: Index) -> None:
-            def combine() -> None:
-                add(totals, [derivation.let(Load(buffer, row * PARTS + r), buffer.dtype) for buffer in parts])
-
-            derivation.condition(((number - r, 1, PARTS),), combine)
-
-        derivation.loop(PARTS, SERIAL, earlier)
-        run(row, number * each, each, totals)
-        if left:
-            last = ((number, PARTS - 1, PARTS),)
-            derivation.condition(last, lambda: run(row, number_index(PARTS * each), left, totals))
-
-    derivation.phase(rows * PARTS, total_of_part)
-    derivation.phase(rows * PARTS, part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
+from graphopt.analysis.accumulation import accumulate
 from graphopt.analysis.between import between
 from graphopt.analysis.bitcast import changes_width, recast
 from graphopt.analysis.columns import (
@@ -21,7 +22,7 @@ from graphopt.analysis.derive import Derivation, write_outputs
 from graphopt.analysis.grouping import ALONE
 from graphopt.analysis.in_place import is_update_in_place, write_update
 from graphopt.analysis.loops import LOOPS, write_loop
-from graphopt.analysis.parts import accumulate, cut_together, reduce_in_parts
+from graphopt.analysis.parts import cut_together, reduce_in_parts
 from graphopt.analysis.products import DOT
 from graphopt.analysis.row_blocks import write_between
 from graphopt.analysis.scattering import SCATTERS, scatter
