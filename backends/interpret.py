@@ -240,6 +240,8 @@ class _Run:
         left, right = self.matrix(product.left, rows, length), self.matrix(product.right, length, columns)
         with np.errstate(invalid="ignore", over="ignore"):
             found = left @ right
+            if product.adds:
+                found = self.matrix(product.to, rows, columns) + found
         for i, row in enumerate(found):
             self.set_row(product.to.buffer, product.to.at + product.to.steps[0] * i, row)
 

@@ -21,7 +21,7 @@ from graphopt.analysis.chunking import Region, generated, grow
 from graphopt.analysis.engine import Engine, Plan
 from graphopt.analysis.grouping import Group
 from graphopt.analysis.machine import Machine
-from graphopt.analysis.products import DOT
+from graphopt.analysis.products import DOT, expanded
 from graphopt.analysis.xla_time import core_time, product_time
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node, project
@@ -48,8 +48,9 @@ LIMIT = 64
 class Stream(Pass):
     """Makes one kernel of a product, what is done with each row of its result, and the products that sum over these.
 
-    Attention is the model. `chunk`, which comes after it, leaves products to XLA and computes what is between them in
-    blocks; here all of it is in a core's cache. Sums are in another order than XLA's, so the safety is `reassociate`.
+    Attention is the model, and its gradient. `chunk`, which comes after it, leaves products to XLA and computes what
+    is between them in blocks; here all of it is in a core's cache. Sums are in another order than XLA's, so the safety
+    is `reassociate`.
 
     engine: gives the engine, once it is needed. machine: that predicted times are for; None where the engine was asked
     for by name. memory: which arrays are large, and what blocks of them would take.
@@ -120,7 +121,10 @@ class _Streamer:
             if region is None or group is None:
                 continue
             body, inputs, _ = body_of(group, graph, self.context.sources)
-            plan = self.engine.plan(body, True)
+            # Where loops around elements are made of all products, one shape is what these go over.
+            shapes = {n.aval.shape for n in body.outputs}
+            alike = len(shapes) == 1 or any(n.op is DOT for n in expanded(body)[0].nodes)
+            plan = self.engine.plan(body, True) if alike else None
             if plan is None or not self.is_worth(plan, body, self.share(region, graph)):
                 continue
             node = kernel(body, tuple([as_given(n) for n in inputs]), plan.key, self.engine.name)
@@ -133,10 +137,10 @@ class _Streamer:
         return None
 
     def group(self, region: Region) -> Group | None:
-        """The operations of a region; None where they are not for a kernel, or their sums go over rows."""
-        if region.sums or region.again or not region.results:
+        """The operations of a region; None where they are not for a kernel."""
+        if region.again:
             return None
-        members = {node for node in region.axes if node.op is not CONSTANT}
+        members = {node for node in region if node.op is not CONSTANT}
         made = {node for node in region.generated if node.op is not CONSTANT}
         stack = list(members)
         while stack:
@@ -147,7 +151,7 @@ class _Streamer:
             return None
         if any(node.op is not DOT and self.engine.declines(node, False) is not None for node in members):
             return None
-        return Group(members, list(region.results))
+        return Group(members, [*region.results, *region.sums])
 
     def share(self, region: Region, graph: Graph) -> float:
         """How much of the time of a region is left of it in blocks, where a mask leaves columns out."""

@@ -140,7 +140,7 @@ class _Writer:
         matrices = (statement.to, statement.left, statement.right)
         where = [f"{matrix.buffer.name}, {index(matrix.at)}" for matrix in matrices]
         steps = [statement.to.steps[0], *statement.left.steps, statement.right.steps[0]]
-        numbers = [statement.rows, statement.columns, statement.length, *steps]
+        numbers = [statement.rows, statement.columns, statement.length, *steps, int(statement.adds)]
         place = self.place(statement.node) if statement.node is not None else ""
         source = f"product_{statement.to.buffer.dtype.name}({', '.join([*where, *map(str, numbers)])})"
         return f"{source}  # {place}" if place else source

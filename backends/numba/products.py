@@ -46,7 +46,8 @@ def registers() -> Registers:
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """rows, columns, length: of the product. to_row, left_row, left_step, right_row: elements from one to the next."""
+    """rows, columns, length: of the product. to_row, left_row, left_step, right_row: elements from one to the next.
+    adds: whether it is added to what is there."""
 
     rows: int
     columns: int
@@ -55,6 +56,7 @@ class _Sizes:
     left_row: int
     left_step: int
     right_row: int
+    adds: int
 
 
 def product_of(dtype: Any) -> Any:
@@ -79,8 +81,9 @@ def product_of(dtype: Any) -> Any:
         left_row: Any,
         left_step: Any,
         right_row: Any,
+        adds: Any,
     ) -> Any:  # Numba asks for names
-        numbers = (rows, columns, length, to_row, left_row, left_step, right_row)
+        numbers = (rows, columns, length, to_row, left_row, left_step, right_row, adds)
         if not all(isinstance(number, types.IntegerLiteral) for number in numbers):
             return None
         sizes = _Sizes(*(number.literal_value for number in numbers))
@@ -130,7 +133,7 @@ class _Writer:
         """Some rows of a stretch, from row `first` on."""
         builder, sizes = self.builder, self.sizes
         left = builder.gep(self.left, [builder.mul(first, WORD(sizes.left_row))], inbounds=True)
-        start = [self.zero(width) for _ in range(count) for _, width in stretch]
+        start = [self.start(first, i, column, width) for i in range(count) for column, width in stretch]
 
         def step(k: Any, sums: Sequence[Any]) -> list[Any]:
             row = builder.mul(k, WORD(sizes.right_row))
@@ -145,9 +148,19 @@ class _Writer:
 
         sums = iter(self.loop(sizes.length, start, step))
         for i in range(count):
-            row = builder.mul(builder.add(first, WORD(i)), WORD(sizes.to_row))
             for column, width in stretch:
-                builder.store(next(sums), self.place(self.to, row, column, width), align=self.itemsize)
+                builder.store(next(sums), self.result(first, i, column, width), align=self.itemsize)
+
+    def start(self, first: Any, i: int, column: int, width: int) -> Any:
+        """What a vector of sums begins with."""
+        if not self.sizes.adds:
+            return self.zero(width)
+        return self.builder.load(self.result(first, i, column, width), align=self.itemsize)
+
+    def result(self, first: Any, i: int, column: int, width: int) -> Any:
+        """Where a vector of the result is in memory, in the row that is `i` behind `first`."""
+        row = self.builder.mul(self.builder.add(first, WORD(i)), WORD(self.sizes.to_row))
+        return self.place(self.to, row, column, width)
 
     def loop(self, length: int, start: Sequence[Any], step: Callable[[Any, Sequence[Any]], list[Any]]) -> list[Any]:
         """What `start` has become after `length` steps."""

@@ -97,6 +97,7 @@ def reads_of(statement: Statement, inside: bool = True) -> Iterator[str]:
         yield from (statement.keys.name, *statement.at.variables(), *statement.to.variables())
     elif isinstance(statement, Product):
         yield from (statement.left.buffer.name, statement.right.buffer.name)
+        yield from (statement.to.buffer.name,) if statement.adds else ()
         for matrix in (statement.to, statement.left, statement.right):
             yield from matrix.at.variables()
     elif isinstance(statement, If | For):

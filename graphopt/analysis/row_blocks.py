@@ -1,8 +1,9 @@
-"""Loop programs of what stands between two products: a few rows of a large array at a time.
+"""Loop programs of what stands between products: a few rows of a large array at a time.
 
 The rows stay in a core's second cache: one product makes them, loops over their columns follow, and the next product is
 made of them there. As a block has whole rows, nothing is rescaled. The right factors are first copied so that what a
-product needs at a time lies side by side, unless it does.
+product needs at a time lies side by side, unless it does. Sums over rows are kept for some of the blocks, one after the
+other, and these are added up at last.
 
 Body:
     %3: f32[8,2048,2048] = dot_general[...](%0, %1)
@@ -23,48 +24,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
-from graphopt.analysis.access import MOVES, Indices, Within
-from graphopt.analysis.between import Between, made_of
+from graphopt.analysis.access import Indices, Within
+from graphopt.analysis.between import Between, RowProduct
 from graphopt.analysis.derive import Derivation
-from graphopt.analysis.products import axes_of
-from graphopt.analysis.writing import INT64, TooLargeError
+from graphopt.analysis.panels import Panels, panels, place, places
+from graphopt.analysis.products import SUM
+from graphopt.analysis.reductions import REDUCTIONS
+from graphopt.analysis.row_order import Step, is_copied, order_of, takes_wide
+from graphopt.analysis.writing import TooLargeError
 from graphopt.ir.index import Index, delinear, linear, variable
 from graphopt.ir.index import number as number_index
-from graphopt.ir.loop import SERIAL, Buffer, Load, Matrix, Position, Product, Store, Value
+from graphopt.ir.loop import SERIAL, Buffer, Literal, Load, Matrix, Product, Store, Value
 from graphopt.ir.node import Node
-from graphopt.ir.op import PARAM
 
-PANEL = 256
-"""Bytes of the columns that a product has at a time: four vectors, and with all that is summed over in the first
-cache."""
-
-KEPT = 3 << 17
-"""Bytes of all tiles of a block: less than half of a core's second cache."""
+KEPT = 1 << 19
+"""Bytes of all tiles of a block: half of a core's second cache."""
 
 ROWS, MOST = 6, 24
 """Rows of which a block has a multiple, and those that it has at most: with 12 a core already computes as long as it
 takes to have the right factors from the cache that all share."""
 
 FACTORS = 1 << 23
-"""Bytes of the right factors, of one matrix of several side by side, that every block reads: they are to stay in the
-cache that all cores share."""
+"""Bytes of the right factors, of one matrix of several side by side, that every block reads, and of the sums over rows,
+which it reads and writes: they are to stay in the cache that all cores share."""
 
+PARTS = 8
+"""In so many parts, each with sums of its own, blocks are computed that are added up, those of several matrices
+together."""
 
-@dataclass(frozen=True, slots=True)
-class _Panels:
-    """A right factor, columns `width` at a time. where: the matrix of a panel, for its number and the indices of the
-    axes that matrices are side by side along."""
-
-    columns: int
-    width: int
-    where: Callable[[Indices, Index], Matrix]
+SET, LINE = 1024, 64
+"""Bytes: what is a multiple of the first apart falls on a few places of the first cache. Rows are apart by a line more
+where columns are read."""
 
 
 def write_between(derivation: Derivation, found: Between) -> None:
-    """The phases of a body: one for each right factor that is copied, then one over blocks of rows."""
+    """The phases of a body: one for each right factor that is copied, one over blocks of rows, and one for each result
+    that is made of sums over rows."""
     _Writer(derivation, found).write()
 
 
@@ -73,251 +70,295 @@ class _Writer:
         self.d = derivation
         self.d.symmetries = {}  # an element is where its own row is computed, not in another's
         self.found = found
-        first = found.first
-        self.dtype = first.aval.dtype
-        self.axes = axes_of(first)
-        start = len(self.axes.batch[0])
-        self.side = 0 if found.rows < start + len(self.axes.free[0]) else 1  # which factor has the rows
-        self.extent, self.columns = first.aval.shape[found.rows], first.aval.shape[found.columns]
-        self.summed = tuple(first.inputs[0].aval.shape[axis] for axis in self.axes.summed[0])
-        self.length = math.prod(self.summed)
-        self.widths = {last: self.factor(last).aval.shape[self.free(last)] for last in found.lasts}
-        lefts = list(dict.fromkeys(self.left(last) for last in found.lasts))
-        self.lefts = lefts
-        self.in_place = len(lefts) == 1 and not found.crosses
-        of_row = self.length + self.columns * (1 if self.in_place else 1 + len(lefts)) + sum(self.widths.values())
-        most = min(MOST, KEPT // (of_row * self.dtype.itemsize))
-        if most < min(ROWS, self.extent) or self.factors() > FACTORS:
-            raise TooLargeError
+        self.order = order_of(derivation.body, found)
+        sizes = found.first.aval.shape
+        self.dtype = found.first.aval.dtype
+        self.extent, self.columns = sizes[found.rows], sizes[found.columns]
+        self.by_rows = [p for p in found.products if not p.over_rows]
+        self.over_rows = [p for p in found.products if p.over_rows]
+        self.step = self.columns
+        if self.over_rows and self.columns * self.dtype.itemsize % SET == 0:
+            self.step += LINE // self.dtype.itemsize
+        most = min(MOST, KEPT // (self.size_of_row() * self.dtype.itemsize))
+        if most < min(ROWS, self.extent) or self.factors() > FACTORS or self.extent == 1:
+            raise TooLargeError  # of one row loops would be shared that products stand between
         self.rows = self.extent if self.extent <= most else most - most % ROWS
-        self.late = made_of(derivation.body, found.lasts)
+        self.blocks = -(-self.extent // self.rows)
+        summed = {found.labels[p.left][axis] for p in self.over_rows for axis in p.axes.summed[p.side]}
+        self.serial = [axis for axis in found.others if axis in summed]
+        self.apart = [axis for axis in found.others if axis not in summed]
+        if any(axis in found.labels[p.node] for p in self.over_rows for axis in self.serial):
+            raise TooLargeError  # one sum goes over what another one keeps
+        of_apart = math.prod(sizes[axis] for axis in self.apart)
+        self.parts = min(self.blocks, -(-PARTS // of_apart)) if self.over_rows else 1
         self.at: dict[int, Index] = {}  # of the axes of `first`, what a block or a row has
+        self.tiles: list[Buffer] = []  # of all columns
+        self.copies: dict[Node, Buffer] = {}  # factors of products, by these
+        self.results: dict[Node, Buffer] = {}  # what products have made of rows, but for all columns
+        self.sums: dict[Node, Buffer] = {}
+        self.again: dict[Node, Buffer] = {}  # numbers of rows
+        self.over: tuple[Buffer, Index] | None = None  # the tile that is being written, and the column
+
+    def size_of_row(self) -> int:
+        """Elements in tiles of one row."""
+        wide = self.order.count * self.step
+        copies = sum(self.length_of_copy(p) for p in self.found.products if is_copied(self.found, p))
+        return int(wide + copies + sum(p.width for p in self.by_rows if p.node not in self.order.tiles))
+
+    @staticmethod
+    def length_of_copy(product: RowProduct) -> int:
+        """Elements of a row of the factor that is copied."""
+        return product.width if product.over_rows else math.prod(product.summed)
 
     def factors(self) -> int:
-        """Bytes of the right factors of one matrix."""
-        total: int = (self.length + sum(self.widths.values())) * self.columns * self.dtype.itemsize
-        return total
-
-    def given(self, last: Node) -> int:
-        """Which factor of a last product is made of the large array."""
-        return 0 if last.inputs[0] in self.found.labels else 1
-
-    def left(self, last: Node) -> Node:
-        """The factor of a last product that is made of the large array."""
-        return last.inputs[self.given(last)]
-
-    def factor(self, last: Node) -> Node:
-        """The other one."""
-        return last.inputs[1 - self.given(last)]
-
-    def free(self, last: Node) -> int:
-        """The axis of that factor which the result has."""
-        return int(axes_of(last).free[1 - self.given(last)][0])
-
-    def place_of_free(self, last: Node) -> int:
-        """And that axis of the result."""
-        return len(last.aval.shape) - 1 if self.given(last) == 0 else len(axes_of(last).batch[0])
+        """Bytes of the right factors of one matrix, and of sums over rows."""
+        read = sum(math.prod(p.summed) * p.width for p in self.by_rows)
+        summed = sum(2 * self.columns * p.width for p in self.over_rows)
+        return int(read + summed) * int(self.dtype.itemsize)
 
     def write(self) -> None:
         """All phases."""
-        right = self.panels_of_first()
-        others = {last: self.panels_of_last(last) for last in self.found.lasts}
-        extents = tuple(self.found.first.aval.shape[axis] for axis in self.found.others)
-        leading = (*extents, -(-self.extent // self.rows))
+        rights = {product.node: panels(self.d, product) for product in self.by_rows}
+        sizes = self.found.first.aval.shape
+        extents = [sizes[axis] for axis in self.apart]
+        for product in self.over_rows:
+            size = math.prod(extents) * self.parts * self.columns * product.width
+            self.sums[product.node] = self.d.new_scratch(self.dtype, size)
+        for product in self.found.products:
+            self.d.combined[product.node] = _gone
 
         def write_block(index: Index) -> None:
-            *at, block = self.places(index, leading)
-            self.at = dict(zip(self.found.others, at, strict=True))
-            self.block(block, right, others)
+            *at, block = places(self.d, index, (*extents, self.blocks))
+            self.at = dict(zip(self.apart, at, strict=True))
+            self.block(block, rights)
 
-        self.d.phase(math.prod(leading), write_block)
+        def write_part(index: Index) -> None:
+            *at, part = places(self.d, index, (*extents, self.parts))
+            self.at = dict(zip(self.apart, at, strict=True))
+            self.part(part, rights)
 
-    def places(self, index: Index, extents: tuple[int, ...]) -> list[Index]:
-        """An iteration's places along axes, each a variable: what is divided is divided once."""
-        found = zip(delinear(index, extents), extents, strict=True)
-        return [self.place(at, extent) if at.divisions() else at for at, extent in found]
+        if self.over_rows:
+            self.d.phase(math.prod(extents) * self.parts, write_part)
+            self.write_sums()
+        else:
+            self.d.phase(math.prod(extents) * self.blocks, write_block)
 
-    def place(self, at: Index, extent: int) -> Index:
-        """An index as a variable, which is known to be less than `extent`."""
-        local = self.d.let(Position(at), INT64)
-        self.d.bind(local.name)
-        return variable(local.name, 0, extent - 1)
+    # ---- sums over rows
 
-    # ---- right factors
+    def part(self, part: Index, rights: dict[Node, Panels]) -> None:
+        """Some of the blocks, one after the other, with the sums over their rows."""
+        d = self.d
+        starts = {p.node: self.start_of_sum(p, part) for p in self.over_rows}
+        for product in self.over_rows:
+            sums, start, zero = self.sums[product.node], starts[product.node], self.dtype.type(0)
 
-    def panels_of_first(self) -> _Panels:
-        """The factor of the first product that has the columns."""
-        side, axes = 1 - self.side, self.axes
-        node = self.found.first.inputs[side]
-        free = axes.free[side]
-        start = len(axes.batch[0]) + (len(axes.free[0]) if side else 0)
-        place = free[self.found.columns - start]
+            def clear(k: Index, sums: Buffer = sums, start: Index = start, zero: object = zero) -> None:
+                d.add(Store(sums, start + k, Literal(zero)))
 
-        def at(batch: Indices, k: Index, j: Index) -> Indices:
-            of = dict(zip(axes.batch[side], batch, strict=True))
-            of |= dict(zip(axes.summed[side], delinear(k, self.summed), strict=True))
-            return tuple(of.get(axis, j if axis == place else Index()) for axis in range(len(node.aval.shape)))
+            d.loop(self.columns * product.width, SERIAL, clear)
+        each = -(-self.blocks // self.parts)
+        name = d.name("j")
+        number = part * each + variable(name, 0, each - 1)
 
-        return self.panels(node, axes.batch[side], self.length, self.columns, at)
+        def write_block() -> None:
+            block = place(d, number, self.blocks) if number.terms else number
+            self.block(block, rights, starts)
 
-    def panels_of_last(self, last: Node) -> _Panels:
-        """The factor of a last product that is not made of the large array."""
-        side, axes = 1 - self.given(last), axes_of(last)
-        node, free = self.factor(last), self.free(last)
-        (summed,) = axes.summed[side]
+        def over(axes: Sequence[int]) -> None:
+            if axes:
+                extent = self.found.first.aval.shape[axes[0]]
 
-        def at(batch: Indices, k: Index, j: Index) -> Indices:
-            of = {**dict(zip(axes.batch[side], batch, strict=True)), summed: k, free: j}
-            return tuple(of[axis] for axis in range(len(node.aval.shape)))
+                def inner(index: Index) -> None:
+                    self.at[axes[0]] = index
+                    over(axes[1:])
 
-        return self.panels(node, axes.batch[side], self.columns, self.widths[last], at)
+                d.loop(extent, SERIAL, inner)
+                return
+            within: Within = (
+                ((number, 0, self.blocks),) if self.blocks % each or self.parts * each > self.blocks else ()
+            )
+            d.loop_over(name, each, SERIAL, write_block, within)
 
-    def panels(
-        self,
-        node: Node,
-        batch: Sequence[int],
-        length: int,
-        columns: int,
-        at: Callable[[Indices, Index, Index], Indices],
-    ) -> _Panels:
-        """A right factor of `length` by `columns`: as it lies in memory, or a copy."""
-        width = min(columns, PANEL // int(self.dtype.itemsize))
-        shape = tuple(node.aval.shape[axis] for axis in batch)
-        if node.op is PARAM and self.is_in_rows(node, shape, length, columns, at):
-            operand = self.d.inputs[node]
+        over(self.serial)
 
-            def inside(indices: Indices, panel: Index) -> Matrix:
-                return Matrix(operand, linear(at(indices, Index(), panel * width), node.aval.shape), (columns, 1))
+    def start_of_sum(self, product: RowProduct, part: Index) -> Index:
+        """Where the sums of a part of the blocks begin."""
+        sizes = [self.found.first.aval.shape[axis] for axis in self.apart]
+        matrix = linear((*(self.at[axis] for axis in self.apart), part), (*sizes, self.parts))
+        return matrix * int(self.columns * product.width)
 
-            return _Panels(columns, width, inside)
-        count = -(-columns // width)
-        copy = self.d.new_scratch(self.dtype, math.prod(shape) * count * length * width)
-        sizes = (*shape, count, length, width)
-        # Loops go through what is read in order, as far as they can.
-        is_inner = not at(tuple(Index() for _ in shape), Index(), variable("j", 0, 1))[-1].is_number
+    def write_sums(self) -> None:
+        """The phases of what is made of sums over rows."""
+        d, found = self.d, self.found
+        self.at = {}
+        for product in self.over_rows:
+            d.combined[product.node] = partial(self.added_up, product)
+        for node, buffer in zip(d.body.outputs, d.outputs, strict=True):
+            if node not in found.after:
+                continue
+            outer = node.aval.shape[:-1]
 
-        def write(index: Index) -> None:
-            *indices, panel = self.places(index, (*shape, count))
-            name = self.d.name("j")
-            column = variable(name, 0, width - 1)
-            within: Within = ((panel * width + column, 0, columns),) if columns % width else ()
+            def write(index: Index, node: Node = node, buffer: Buffer = buffer, outer: Sequence[int] = outer) -> None:
+                row = places(d, index, outer)
 
-            def store(k: Index) -> None:
-                value = self.d.value(node, at(tuple(indices), k, panel * width + column))
-                self.d.add(Store(copy, linear((*indices, panel, k, column), sizes), value, node))
+                def store(k: Index) -> None:
+                    at = (*row, k)
+                    d.add(Store(buffer, linear(at, node.aval.shape), d.value(node, at), node))
 
-            def columns_of(write: Callable[[], None]) -> None:
-                self.d.loop_over(name, width, SERIAL, write, within)
+                d.loop(node.aval.shape[-1], SERIAL, store)
 
-            if is_inner:
-                self.d.loop(length, SERIAL, lambda k: columns_of(lambda: store(k)))
-            else:
-                columns_of(lambda: self.d.loop(length, SERIAL, store))
+            d.phase(math.prod(outer), write)
 
-        self.d.phase(math.prod(shape) * count, write)
+    def added_up(self, product: RowProduct, at: Indices) -> Value:
+        """An element of a sum over rows: the sums of all parts."""
+        node, labels = product.node, self.found.labels[product.node]
+        of = {label: index for label, index in zip(labels, at, strict=True) if label is not None}
+        column = of.get(self.found.columns, Index())
+        apart = [of.get(axis, Index()) for axis in self.apart]
+        sizes = [self.found.first.aval.shape[axis] for axis in self.apart]
+        sums = self.sums[node]
 
-        def where(indices: Indices, panel: Index) -> Matrix:
-            return Matrix(copy, linear((*indices, panel, Index(), Index()), sizes), (width, 1))
+        def of_part(part: Index) -> Value:
+            place = linear((*apart, part, column, at[product.place]), (*sizes, self.parts, self.columns, product.width))
+            return self.d.let(Load(sums, place), self.dtype, node, "x")
 
-        return _Panels(columns, width, where)
-
-    @staticmethod
-    def is_in_rows(
-        node: Node, shape: tuple[int, ...], length: int, columns: int, at: Callable[[Indices, Index, Index], Indices]
-    ) -> bool:
-        """Whether a factor lies in memory row by row, one behind the other."""
-        k, j = variable("k", 0, max(length - 1, 1)), variable("j", 0, max(columns - 1, 1))
-        place = linear(at(tuple(Index() for _ in shape), k, j), node.aval.shape)
-        return place.coefficient("k") == columns and place.coefficient("j") == 1
+        if self.parts == 1:
+            return of_part(Index())
+        return self.d.fold(REDUCTIONS[SUM], self.dtype, [([self.parts], lambda r: of_part(r[0]))], node)
 
     # ---- one block of rows
 
-    def block(self, block: Index, right: _Panels, others: dict[Node, _Panels]) -> None:
-        """Some rows: what the products make of them is in tiles."""
-        d, found = self.d, self.found
+    def block(self, block: Index, rights: dict[Node, Panels], sums: dict[Node, Index] | None = None) -> None:
+        """Some rows: what the products make of them is in tiles. sums: where those over rows begin."""
+        self.make_tiles()
+        for step in self.order.steps:
+            self.loops(block, step)
+            product = step.product
+            if product is None:
+                continue
+            if product.over_rows:
+                start = Index() if sums is None else sums[product.node]
+                self.add_up(product, start, block)
+            else:
+                self.multiply(product, rights[product.node], block)
+
+    def make_tiles(self) -> None:
+        """The tiles of a block."""
+        d, order = self.d, self.order
+        if self.copies or self.tiles:
+            return
+        self.tiles = [d.new_tile(self.dtype, self.rows * self.step) for _ in range(order.count)]
+        for product in self.found.products:
+            if is_copied(self.found, product):
+                self.copies[product.node] = d.new_tile(self.dtype, self.rows * self.length_of_copy(product))
+            if not product.over_rows and product.node not in order.tiles:
+                self.results[product.node] = d.new_tile(self.dtype, self.rows * product.width)
+        for step in order.steps:
+            self.again |= {node: d.new_tile(node.aval.dtype, self.rows) for node in step.kept}
+
+    def loops(self, block: Index, step: Step) -> None:
+        """The loops of a step over the rows of a block that there are."""
+        if not step.roots(self.found):
+            return
+        d = self.d
         first = block * self.rows
-        array = d.new_tile(self.dtype, self.rows * self.columns)
-        self.multiply(array, self.first_rows(first), right, found.first, self.batch_of_first(), block)
-
-        def kept_row(row: Index) -> Callable[[Indices], Value]:
-            def element(at: Indices) -> Value:
-                if any(at[axis] != index for axis, index in self.at.items()):
-                    raise TooLargeError  # of another row, or another matrix
-                return d.let(Load(array, row * self.columns + at[found.columns]), self.dtype, found.first, "x")
-
-            return element
-
-        lefts = {
-            node: array if self.in_place or node is found.first else d.new_tile(self.dtype, array.size)
-            for node in self.lefts
-        }
-        again = {node: d.new_tile(node.aval.dtype, self.rows) for node in self.needed_again()}
-        early = [
-            (node, buffer) for node, buffer in zip(d.body.outputs, d.outputs, strict=True) if node not in self.late
-        ]
-
-        def write_row(row: Index) -> None:
-            d.combined[found.first] = kept_row(row)
-            for node, buffer in early:
-                at = self.indices(node, Index())
-                d.add(Store(buffer, linear(at, node.aval.shape), d.value(node, at), node))
-            for node, tile in again.items():
-                d.add(Store(tile, row, d.value(node, self.indices(node, Index())), node))
-            for node, tile in lefts.items():
-                if node is not found.first:
-                    self.write_columns(node, tile, row)
-
-        if early or again or any(node is not found.first for node in lefts):
-            self.over_rows(first, write_row)
-        d.combined[found.first] = _gone
-        results = {last: d.new_tile(self.dtype, self.rows * self.widths[last]) for last in found.lasts}
-        for last, tile in results.items():
-            rows = Matrix(lefts[self.left(last)], Index(), (self.columns, 1))
-            self.multiply(tile, rows, others[last], last, self.batch_of_last(last), block)
-        self.results(first, results, again)
-
-    def over_rows(self, first: Index, write: Callable[[Index], None]) -> None:
-        """A loop over the rows of a block that there are."""
-        name = self.d.name("j")
+        name = d.name("j")
         row = variable(name, 0, self.rows - 1) if self.rows > 1 else Index()
         within: Within = ((first + row, 0, self.extent),) if self.extent % self.rows else ()
 
         def write_row() -> None:
-            self.at[self.found.rows] = self.place(first + row, self.extent) if within else first + row
-            write(row)
+            self.at[self.found.rows] = place(d, first + row, self.extent) if within else first + row
+            self.known_in(row, step)
+            for node in step.outputs:
+                self.store(node)
+            for node in step.kept:
+                d.add(Store(self.again[node], row, d.value(node, self.indices(node, Index())), node))
+            if step.product is not None and is_copied(self.found, step.product):
+                self.copy(step.product, row)
+            for node in step.made:
+                self.make(node, row)
 
-        self.d.loop_over(name, self.rows, SERIAL, write_row, within)
+        d.loop_over(name, self.rows, SERIAL, write_row, within)
         del self.at[self.found.rows]
 
-    def first_rows(self, first: Index) -> Matrix:
-        """A tile with the rows of the first product's left factor."""
-        d, axes, side = self.d, self.axes, self.side
-        node = self.found.first.inputs[side]
-        tile = d.new_tile(self.dtype, self.rows * self.length)
-        start = len(axes.batch[0]) + (len(axes.free[0]) if side else 0)
+    def known_in(self, row: Index, step: Step) -> None:
+        """How elements are found of what was computed before the loops of a step."""
+        d, order = self.d, self.order
+        for node in order.tiles:
+            if node in step.held:
+                d.combined[node] = partial(self.of_row_and_column, node, row, dict(self.at))
+            elif node in d.combined:
+                d.combined[node] = _gone
+        for earlier in order.steps[: order.steps.index(step)]:
+            for node in earlier.kept:
+                d.combined[node] = self.of_row(node, partial(_in_row, self.again[node], row))
+            product = earlier.product
+            if product is not None and product.node in self.results:
+                load = partial(_in_width, self.results[product.node], row, product)
+                d.combined[product.node] = self.of_row(product.node, load)
 
-        def write_row(row: Index) -> None:
-            of = {axis: self.at[k] for k, axis in enumerate(axes.batch[side])}
-            of |= {axis: self.at.get(start + k, Index()) for k, axis in enumerate(axes.free[side])}
+    def store(self, node: Node) -> None:
+        """A result's elements of a row."""
+        d, shape = self.d, node.aval.shape
+        free = [k for k, label in enumerate(self.found.labels[node]) if label is None and shape[k] > 1]
 
-            def store(k: Index) -> None:
-                at = of | dict(zip(axes.summed[side], delinear(k, self.summed), strict=True))
-                value = d.value(node, tuple(at[axis] for axis in range(len(node.aval.shape))))
-                d.add(Store(tile, row * self.length + k, value, node))
+        def store(inner: Indices, buffer: Buffer) -> None:
+            at = list(self.indices(node, Index()))
+            for axis, index in zip(free, inner, strict=True):
+                at[axis] = index
+            d.add(Store(buffer, linear(tuple(at), shape), d.value(node, tuple(at)), node))
 
-            d.loop(self.length, SERIAL, store)
+        for output, buffer in zip(d.body.outputs, d.outputs, strict=True):
+            if output is node:
+                d.loops([shape[axis] for axis in free], partial(store, buffer=buffer), False)
 
-        self.over_rows(first, write_row)
-        return Matrix(tile, Index(), (self.length, 1))
+    def copy(self, product: RowProduct, row: Index) -> None:
+        """A row of the factor of a product that is copied."""
+        d, tile, length = self.d, self.copies[product.node], self.length_of_copy(product)
+        side, axes = (1 - product.side if product.over_rows else product.side), product.axes
+        node = product.node.inputs[side]
+        if product.over_rows:
+            labels = self.found.labels[product.left]
+            of = {
+                axis: self.index_of(labels[other])
+                for mine, theirs in (
+                    (axes.batch[side], axes.batch[1 - side]),
+                    (axes.summed[side], axes.summed[1 - side]),
+                )
+                for axis, other in zip(mine, theirs, strict=True)
+            }
+        else:
+            labels = self.found.labels[product.node]
+            start = len(axes.batch[0]) + (len(axes.free[0]) if side else 0)
+            of = {axis: self.index_of(labels[k]) for k, axis in enumerate(axes.batch[side])}
+            of |= {axis: self.index_of(labels[start + k]) for k, axis in enumerate(axes.free[side])}
 
-    def write_columns(self, node: Node, tile: Buffer, row: Index) -> None:
-        """A row of what a last product sums over."""
+        def store(k: Index) -> None:
+            of_k = (
+                {product.free: k}
+                if product.over_rows
+                else dict(zip(axes.summed[side], delinear(k, product.summed), strict=True))
+            )
+            value = d.value(node, tuple((of | of_k).get(axis, Index()) for axis in range(len(node.aval.shape))))
+            d.add(Store(tile, row * length + k, value, node))
+
+        d.loop(length, SERIAL, store)
+
+    def make(self, node: Node, row: Index) -> None:
+        """A row of what is computed for all columns."""
+        tile = self.tiles[self.order.tiles[node]]
 
         def store(column: Index) -> None:
+            self.over = tile, column
             value = self.d.value(node, self.indices(node, column))
-            self.d.add(Store(tile, row * self.columns + column, value, node))
+            self.over = None
+            self.d.add(Store(tile, row * self.step + column, value, node))
 
         self.d.loop(self.columns, SERIAL, store)
+
+    def index_of(self, label: int | None) -> Index:
+        """The index along an axis of `first` that a block or a row has; 0 along an axis of one element."""
+        return Index() if label is None else self.at.get(label, Index())
 
     def indices(self, node: Node, column: Index) -> Indices:
         """The indices of an element of a node, in the row that is being computed."""
@@ -325,93 +366,81 @@ class _Writer:
         sizes = zip(self.found.labels[node], node.aval.shape, strict=True)
         return tuple(Index() if label is None or size == 1 else of[label] for label, size in sizes)
 
-    def batch_of_first(self) -> Indices:
-        """Which matrix of the first product's right factors it is."""
-        return tuple(self.at[k] for k in range(len(self.axes.batch[0])))
+    def matrix_of(self, product: RowProduct) -> Indices:
+        """Which matrix of a product's right factors it is."""
+        labels = self.found.labels[product.node]
+        return tuple(self.index_of(labels[k]) for k in range(len(product.axes.batch[0])))
 
-    def batch_of_last(self, last: Node) -> Indices:
-        """And of a last product's."""
-        labels = self.found.labels[self.left(last)]
-        named = [labels[axis] for axis in axes_of(last).batch[self.given(last)]]
-        return tuple(Index() if label is None else self.at[label] for label in named)
+    def left(self, product: RowProduct) -> Matrix:
+        """The left factor of a product of rows, in a tile."""
+        if takes_wide(self.found, product):
+            return Matrix(self.tiles[self.order.tiles[product.left]], Index(), (self.step, 1))
+        return Matrix(self.copies[product.node], Index(), (math.prod(product.summed), 1))
 
-    def multiply(self, to: Buffer, left: Matrix, right: _Panels, node: Node, batch: Indices, block: Index) -> None:
+    def multiply(self, product: RowProduct, right: Panels, block: Index) -> None:
         """A product of the rows that a block has, a panel after the other."""
-        length = self.length if node is self.found.first else self.columns
+        node, length = product.node, math.prod(product.summed)
+        is_wide = node in self.order.tiles
+        to = self.tiles[self.order.tiles[node]] if is_wide else self.results[node]
+        left, matrix, step = self.left(product), self.matrix_of(product), self.step if is_wide else product.width
 
         def of(rows: int) -> None:
             def panel(number: Index, width: int) -> None:
-                part = Matrix(to, number * right.width, (right.columns, 1))
-                self.d.add(Product(part, left, right.where(batch, number), rows, width, length, node))
+                part = Matrix(to, number * right.width, (step, 1))
+                self.d.add(Product(part, left, right.where(matrix, number), rows, width, length, node=node))
 
             whole, rest = divmod(right.columns, right.width)
             self.d.loop(whole, SERIAL, lambda number: panel(number, right.width))
             if rest:
                 panel(number_index(whole), rest)
 
+        self.for_rows(block, of)
+
+    def add_up(self, product: RowProduct, start: Index, block: Index) -> None:
+        """Adds to sums over rows those of a block."""
+        wide = self.tiles[self.order.tiles[product.left]]
+        to = Matrix(self.sums[product.node], start, (product.width, 1))
+        left = Matrix(wide, Index(), (1, self.step))
+        right = Matrix(self.copies[product.node], Index(), (product.width, 1))
+
+        def of(rows: int) -> None:
+            self.d.add(Product(to, left, right, self.columns, product.width, rows, True, product.node))
+
+        self.for_rows(block, of)
+
+    def for_rows(self, block: Index, of: Callable[[int], None]) -> None:
+        """What `of` writes for the number of rows that a block has."""
         whole, rest = divmod(self.extent, self.rows)
         last = (lambda: of(rest),) if rest else ()
         self.d.condition(((block, 0, whole),), lambda: of(self.rows), *last)
-
-    # ---- what is made of the last products
-
-    def needed_again(self) -> list[Node]:
-        """What rows have a number of each, that is needed with the last products."""
-        lasts, labels = self.found.lasts, self.found.labels
-        found: dict[Node, None] = {}
-        stack = [n for node in self.late if node not in lasts for n in node.inputs]
-        while stack:
-            node = stack.pop()
-            if node in labels and node not in self.late and node not in found:
-                sizes = zip(labels[node], node.aval.shape, strict=True)
-                of_rows = self.found.columns not in labels[node] and node.op not in MOVES
-                if of_rows and all(label is not None or size == 1 for label, size in sizes):
-                    found[node] = None
-                else:
-                    stack += node.inputs
-        return [node for node in self.d.body.nodes if node in found]
-
-    def results(self, first: Index, results: dict[Node, Buffer], again: dict[Node, Buffer]) -> None:
-        """Stores what is made of the last products."""
-        d, found = self.d, self.found
-        outputs = [(n, buffer) for n, buffer in zip(d.body.outputs, d.outputs, strict=True) if n in self.late]
-
-        def write_row(row: Index) -> None:
-            for node, tile in again.items():
-                d.combined[node] = self.of_row(node, partial(_in_row, tile, row))
-            for last, tile in results.items():
-                place, width = self.place_of_free(last), self.widths[last]
-
-                def load(at: Indices, tile: Buffer = tile, place: int = place, width: int = width) -> Load:
-                    return Load(tile, row * width + at[place])
-
-                d.combined[last] = self.of_row(last, load)
-            for node, buffer in outputs:
-                labels, shape = found.labels[node], node.aval.shape
-                free = [axis for axis, label in enumerate(labels) if label is None and shape[axis] > 1]
-
-                def store(inner: Indices, node: Node = node, buffer: Buffer = buffer, free: list[int] = free) -> None:
-                    at = list(self.indices(node, Index()))
-                    for axis, index in zip(free, inner, strict=True):
-                        at[axis] = index
-                    d.add(Store(buffer, linear(tuple(at), node.aval.shape), d.value(node, tuple(at)), node))
-
-                d.loops([shape[axis] for axis in free], store, False)
-
-        self.over_rows(first, write_row)
 
     def of_row(self, node: Node, load: Callable[[Indices], Load]) -> Callable[[Indices], Value]:
         """How an element of a node is found in a tile: it must be one of the row that is being computed."""
         labels, here = self.found.labels[node], dict(self.at)
 
         def element(at: Indices) -> Value:
-            for index, label, size in zip(at, labels, node.aval.shape, strict=True):
-                if label is not None and size > 1 and index != here[label]:
-                    raise TooLargeError
+            self.check(labels, at, node.aval.shape, here)
             found = load(at)
             return self.d.let(found, found.buffer.dtype, node, "x")
 
         return element
+
+    def of_row_and_column(self, node: Node, row: Index, here: dict[int, Index], at: Indices) -> Value:
+        """An element of what has all columns."""
+        labels, columns = self.found.labels[node], self.found.columns
+        self.check([None if label == columns else label for label in labels], at, node.aval.shape, here)
+        column = at[labels.index(columns)]
+        tile = self.tiles[self.order.tiles[node]]
+        if self.over is not None and self.over[0] is tile and self.d.is_inside(self.over[1]) and column != self.over[1]:
+            raise TooLargeError  # it may have been written over
+        return self.d.let(Load(tile, row * self.step + column), self.dtype, node, "x")
+
+    @staticmethod
+    def check(labels: Sequence[int | None], at: Indices, shape: Sequence[int], here: dict[int, Index]) -> None:
+        """Raises TooLargeError for an element of another row, or another matrix."""
+        for index, label, size in zip(at, labels, shape, strict=True):
+            if label is not None and size > 1 and index != here.get(label):
+                raise TooLargeError
 
 
 def _in_row(tile: Buffer, row: Index, at: Indices) -> Load:
@@ -419,6 +448,11 @@ def _in_row(tile: Buffer, row: Index, at: Indices) -> Load:
     return Load(tile, row)
 
 
+def _in_width(tile: Buffer, row: Index, product: RowProduct, at: Indices) -> Load:
+    """An element of a row of a product's result."""
+    return Load(tile, row * product.width + at[product.place])
+
+
 def _gone(at: Indices) -> Value:
-    """An element of the large array after it was written over."""
+    """An element of what is there only while a row is computed."""
     raise TooLargeError

@@ -245,6 +245,10 @@ class Writer:
         """What loading an element takes, of what it takes where the innermost loop finds it beside the one before."""
         return STRIDED if abs(at.coefficient(self._path[-1].variable) or 0) >= STRIDED else 1
 
+    def is_inside(self, variable: Index) -> bool:
+        """Whether what is written now is in the loop of a variable, not before it."""
+        return any(name in scope.bound for name in variable.variables() for scope in self._path)
+
     def bind(self, name: str) -> None:
         """Makes a local value of the current block known as a variable of indices."""
         self._path[-1].bound.add(name)

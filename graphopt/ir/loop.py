@@ -352,7 +352,8 @@ class Matrix:
 class Product:
     """`to := left @ right`: `rows` times `length` by `length` times `columns`, summed in any order.
 
-    What lies in one row of `to` and of `right` is beside each other. The three do not overlap. node: as in `Let`.
+    What lies in one row of `to` and of `right` is beside each other. The three do not overlap. adds: whether the
+    product is added to what `to` has. node: as in `Let`.
     """
 
     to: Matrix
@@ -361,12 +362,13 @@ class Product:
     rows: int
     columns: int
     length: int
+    adds: bool = False
     node: Any = None
 
     def lines(self) -> Iterator[str]:
         """Text."""
         sizes = f"({self.rows}, {self.length}) @ ({self.length}, {self.columns})"
-        yield f"{self.to} = {self.left} @ {self.right}, {sizes}"
+        yield f"{self.to} {'+' if self.adds else ''}= {self.left} @ {self.right}, {sizes}"
 
 
 Statement = Let | Set | Accumulate | Store | For | If | When | While | Sort | Smallest | Fetch | Bypass | Product

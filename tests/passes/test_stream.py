@@ -36,6 +36,52 @@ def test_forms(form: Callable[..., Any]) -> None:
     same(jax.jit(form)(*args), graphopt.jit(form, backend="numba", passes=PASSES)(*args), 2e-5)
 
 
+@pytest.mark.parametrize("form", [attention, causal, grouped], ids=lambda form: form.__name__)
+def test_gradients(form: Callable[..., Any]) -> None:
+    def gradient(*args: Any) -> Any:
+        return jax.grad(lambda *args: (form(*args) ** 2).sum(), (0, 1, 2))(*args)
+
+    args = operands(2, 61, 18)
+    assert kernels(gradient, *args) == 1
+    same(jax.jit(gradient)(*args), graphopt.jit(gradient, backend="numba", passes=PASSES)(*args), 1e-4)
+
+
+def test_a_gradient_of_one_matrix() -> None:
+    """Its sums over rows are of all operations, and are added up of parts."""
+
+    def gradient(q: Any, k: Any, v: Any) -> Any:
+        return jax.grad(lambda *args: ((jax.nn.softmax(args[0] @ args[1].T) @ args[2]) ** 2).sum(), (0, 1, 2))(q, k, v)
+
+    args = [x[0] for x in (*operands(1, 203, 18)[:1], *operands(1, 61, 18)[1:])]
+    assert kernels(gradient, *args) == 1
+    same(jax.jit(gradient)(*args), graphopt.jit(gradient, backend="numba", passes=PASSES)(*args), 1e-4)
+
+
+def shared(q: Any, k: Any, v: Any) -> Any:
+    """Keys that all matrices share: their gradient is of all, that of the values of each."""
+    return jnp.einsum("bqk,bkd->bqd", jax.nn.softmax(jnp.einsum("bqd,kd->bqk", q, k[0])), v)
+
+
+def of_distances(q: Any, k: Any, v: Any) -> Any:
+    """Products that are so thin that loops are made of them, with results of several shapes."""
+    x, y = q[0, :, :4], k[0, :, :4]
+    return jnp.exp(2 * x @ y.T - (x * x).sum(1)[:, None] - (y * y).sum(1)) @ v[0, :, 0]
+
+
+def one_row(q: Any, k: Any, v: Any) -> Any:
+    return attention(q[:, :1], k, v)
+
+
+@pytest.mark.parametrize("form", [shared, of_distances, one_row], ids=lambda form: form.__name__)
+def test_gradients_that_are_not_of_one_kernel(form: Callable[..., Any]) -> None:
+    def gradient(*args: Any) -> Any:
+        return jax.grad(lambda *args: (form(*args) ** 2).sum(), (0, 1, 2))(*args)
+
+    args = operands(2, 43, 12)
+    passes = (*STANDARD[:-1], Chunk(large=1 << 6, block=1 << 6, rows=1, gain=0))
+    same(jax.jit(gradient)(*args), graphopt.jit(gradient, backend="numba", passes=passes)(*args), 1e-4)
+
+
 def test_what_a_kernel_is_not_for_stays() -> None:
     args = operands(2, 61, 18)
     assert kernels(linear_kernel, *args) == 0
