@@ -130,7 +130,7 @@ class _Writer:
             return None
         buffer, at, size = store.buffer, store.at, store.buffer.dtype.itemsize
         inside = {name for s in loop.body.statements for name in writes_of(s)}
-        is_whole = not loop.within or loop.within == ((at, 0, buffer.size),)
+        is_whole = not loop.within or (loop.within == ((at, 0, buffer.size),) and at.low >= 0)
         is_row = at.coefficient(loop.name) == 1 and is_whole and not inside & set(at.variables())
         if not is_row or not self.least <= loop.extent * size <= MOST:
             return None
