@@ -205,8 +205,8 @@ def _quotient(dividend: Any, divisor: Any, result: Any, flushed: bool) -> Any:
     x, y = (_numbers(np.asarray(value)) for value in (dividend, divisor))
     with np.errstate(all="ignore"):
         large = np.isfinite(y) & (np.abs(y) * float(jnp.finfo(result.dtype).tiny) > 1)
-        other = np.zeros(()) if flushed else x / y
-    return jnp.where(large, jnp.asarray(other.astype(result.dtype)), result) if np.any(large) else result
+        other = (np.zeros(()) if flushed else x / y).astype(result.dtype)
+    return jnp.where(large, jnp.asarray(other), result) if np.any(large) else result
 
 
 def _moved(graph: Graph, args: Sequence[Any], seed: int) -> tuple[list[Any], bool]:

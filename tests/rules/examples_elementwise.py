@@ -71,7 +71,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example(lambda x, y: y.astype(x.dtype) * x, (((3, 2), I8), ((3, 2), "bool"))),
         Example(lambda x, y: lax.mul(x, y.astype(x.dtype)), (((3, 2), U), ((), "bool"))),
         Example(lambda x, y: x * y.astype(x.dtype), (((0,), B), ((0,), "bool"))),
-        Example(lambda x, y: x * jnp.broadcast_to(y.astype(F)[:, None], (3, 4)), (((3, 4), F), ((3,), "bool"))),
+        Example(lambda x, y: x * lax.broadcast_in_dim(y.astype(F), (3, 4), (0,)), (((3, 4), F), ((3,), "bool"))),
         Example(lambda x, y: lax.mul(jnp.broadcast_to(x, (3, 4)), y.astype(F)), (((1, 4), F), ((3, 4), "bool"))),
     ),
     "integer quotient of a quotient": (

@@ -294,6 +294,17 @@ CONTRACTIONS = {
         on(lambda y: dot(bid(jnp.float32(3), (3, 5), ()), y, ((1,), (0,))), ((5, 2), F)),
         on(lambda x, y: dot(y, bid(x, (5,), ()), ((0,), (0,))), ((), "int8"), ((5, 2), "int8")),
     ),
+    "product with one number": (
+        on(lambda y: dot(bid(jnp.float32(3), (3, 5), ()), y, ((1,), (0,))), ((5, 2), F), special=False),
+        on(
+            lambda y: dot(y, bid(jnp.float32(0.5), (4, 5, 3), ()), ((2,), (1,)), ((0,), (0,))),
+            ((4, 2, 5), F),
+            special=False,
+        ),
+        on(
+            lambda x, y: dot(y, bid(x, (5,), ()), ((0,), (0,))), ((), "complex64"), ((5, 2), "complex64"), special=False
+        ),
+    ),
     "transpose of product": (
         on(lambda x, y: transpose(dot(x, y, ((1,), (0,))), 1, 0), ((3, 5), F), ((5, 2), F), special=False),
         on(
@@ -337,7 +348,7 @@ CONTRACTIONS = {
         on(
             lambda c, x, y, z: dot(x, y, ((1,), (0,))) - c * dot(x, z, ((1,), (0,))),
             ((), F),
-            ((3, 5), F),
+            ((7, 5), F),
             ((5, 5), F),
             ((5, 5), F),
         ),
