@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.machine import Machine
-from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE
+from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE, REDUCTIONS
 from graphopt.analysis.scattering import SCATTERS, is_in_parts
 from graphopt.analysis.sorting import SORT
 from graphopt.analysis.swallowed import swallowed_time
@@ -244,7 +244,8 @@ def wants_another_engine(graph: Graph, machine: Machine) -> bool:
                 known = PATHOLOGIES[node.op]
                 possible += times * (slow_time(node) - known.kernel * elements(node))
             elif is_known(node) and node.avals[0].is_static:
-                possible += times * (core_time(node) + 0.1 * node.avals[0].nbytes + swallowed_time((node,)))
+                moved = (node.inputs[0] if node.op in REDUCTIONS else node).avals[0].nbytes
+                possible += times * (core_time(node) + 0.1 * moved + swallowed_time((node,)))
             else:
                 others += times * alone_time(node, machine)
     return possible >= min(GAIN, max(WORTHWHILE, SHARE * (others + possible)))

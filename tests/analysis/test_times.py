@@ -12,7 +12,7 @@ import pytest
 import graphopt
 from graphopt.analysis.kernel_time import kernel_time, work_of
 from graphopt.analysis.machine import Machine, threads_for, wakes
-from graphopt.analysis.xla_time import SCATTERED, alone_time, fused_time, is_handed_over
+from graphopt.analysis.xla_time import SCATTERED, alone_time, core_time, fused_time, is_handed_over
 from graphopt.backends.numba.costs import FUNCTIONS, scalar_cost
 from graphopt.backends.numba.engine import NumbaEngine
 from graphopt.backends.numba.vecmath import SCALAR_MATH
@@ -27,15 +27,15 @@ from graphopt.trace.jaxpr import trace_function
 MACHINE = Machine(threads=2)
 
 
-def body_of(function: Callable[..., Any], *shapes: tuple[int, ...]) -> Graph:
-    avals = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+def body_of(function: Callable[..., Any], *shapes: tuple[int, ...], dtype: Any = jnp.float32) -> Graph:
+    avals = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
     (kernel,) = graphopt.jit(function, backend="numba").explain(*avals).kernels
     return kernel.body
 
 
-def times(function: Callable[..., Any], *shapes: tuple[int, ...]) -> tuple[float, float]:
+def times(function: Callable[..., Any], *shapes: tuple[int, ...], dtype: Any = jnp.float32) -> tuple[float, float]:
     """In XLA, in a kernel."""
-    body = body_of(function, *shapes)
+    body = body_of(function, *shapes, dtype=dtype)
     program, _ = NumbaEngine().program(body)
     return fused_time(body, MACHINE), kernel_time(program, scalar_cost, MACHINE)
 
@@ -72,6 +72,42 @@ def test_what_is_chosen_before_it_is_reduced_is_slow_in_xla() -> None:
     xla, kernel = times(lambda x: jnp.where(x > 0, x, 0).sum(0), (1000, 1000))
     assert xla > RATIO * kernel
     assert times(lambda x: (x * x).sum(0), (1000, 1000))[0] < xla / 2
+
+
+@pytest.mark.parametrize(
+    ("reduce", "dtypes"),
+    [
+        (lambda x, axis: jnp.sum(x, axis, dtype=x.dtype), ("int8", "uint8", "int16", "uint16", "int32")),
+        (lambda x, axis: jnp.prod(x, axis, dtype=x.dtype), ("int8", "uint16", "int32")),
+        (jnp.max, ("int16", "uint16", "int32")),
+        (jnp.min, ("int16", "uint32")),
+        (jnp.all, ("bool",)),
+        (jnp.any, ("bool",)),
+        (lambda x, axis: jax.lax.reduce_xor(x, tuple(range(x.ndim))[axis or 0 :]), ("uint8", "int32")),
+    ],
+    ids=["sum", "prod", "max", "min", "all", "any", "xor"],
+)
+def test_xla_reduces_integers_along_the_last_axis_by_their_number(reduce: Any, dtypes: tuple[str, ...]) -> None:
+    """However wide they are, so that narrow ones leave it: a kernel has many of them in a vector."""
+    found = set()
+    for dtype in dtypes:
+        for axis in (None, 1):
+            xla, kernel = times(lambda x, axis=axis: reduce(x, axis), (1000, 1000), dtype=dtype)
+            assert xla > RATIO * kernel
+        (node,) = body_of(lambda x: reduce(x, 1), (100, 1000), dtype=dtype).outputs
+        found.add(core_time(node))
+    (nanoseconds,) = found
+    assert 0.1 <= nanoseconds / 100_000 <= 0.4
+
+
+def test_xla_reduces_the_columns_of_integers_and_floating_numbers_by_their_bytes() -> None:
+    def found(axis: int, dtype: str) -> float:
+        (node,) = body_of(lambda x: jnp.sum(x, axis, dtype=x.dtype), (1000, 1000), dtype=dtype).outputs
+        return core_time(node)
+
+    assert found(0, "int32") == found(0, "float32") == pytest.approx(4 * found(0, "int8"))
+    assert found(1, "float32") == pytest.approx(2 * found(1, "float16"))
+    assert found(1, "int32") == found(1, "int8") > 4 * found(0, "int8")
 
 
 def test_what_goes_past_the_caches_is_half_of_what_does_not() -> None:
@@ -147,9 +183,12 @@ def test_decisions() -> None:
 
 
 def test_handing_over_counts_where_a_region_is_the_whole_program() -> None:
-    """XLA runs a program of a thousand sums on another thread; of functions, or of kernels, it does not."""
+    """XLA runs a program of a thousand sums on another thread, be they of one number; of functions, or of kernels, it
+    does not."""
     sums, functions = (graphopt.trace(f)(jnp.ones(2000)) for f in (lambda x: x * 2 + 1, jnp.tanh))
     assert is_handed_over(sums) and not is_handed_over(functions)
+    few, many = (graphopt.trace(jnp.max)(jnp.ones(n)) for n in (900, 1500))
+    assert is_handed_over(many) and not is_handed_over(few)
     one = Candidate(runs=1, xla=6_000, kernel=3_000, is_handed_over=True)
     assert decide([one], 0.0) == [None]
     assert decide([one], 10.0)[0] is not None and decide([one, one], 0.0)[0] is not None

@@ -196,3 +196,24 @@ def test_the_bits_of_numbers_leave_xla_with_what_is_computed_of_them() -> None:
     assert len(graphopt.jit(function).explain(x).kernels) == 1
     assert graphopt.jit(lambda x: lax.bitcast_convert_type(x, np.int32)).explain(x).kernels
     assert not graphopt.jit(lambda x: lax.bitcast_convert_type(x, np.int32)).explain(x[:1000]).kernels
+
+
+@pytest.mark.parametrize(
+    ("reduce", "dtype"),
+    [
+        (lambda x, axis: jnp.sum(x, axis, dtype=x.dtype), "int8"),
+        (lambda x, axis: jnp.sum(x, axis), "int8"),
+        (jnp.max, "int8"),
+        (jnp.min, "uint8"),
+        (jnp.max, "int16"),
+        (jnp.all, "bool"),
+        (jnp.any, "bool"),
+    ],
+)
+def test_reductions_of_narrow_integers_leave_xla_where_they_are_large(reduce: Any, dtype: str) -> None:
+    """A call of XLA takes as long as one of a kernel where there are few."""
+    x = np.random.default_rng(0).integers(0, 2, (100, 1000)).astype(dtype)
+    for axis in (None, 1):
+        jitted = graphopt.jit(lambda x, axis=axis: reduce(x, axis))
+        assert len(jitted.explain(x).kernels) == 1 and not jitted.explain(x[:, :8]).kernels
+        np.testing.assert_array_equal(jitted(x), jax.jit(jitted.__wrapped__)(x))
