@@ -182,8 +182,11 @@ class Numbers:
         if op in (ast.FloorDiv, ast.Mod):
             return self.divided(a, b, op is ast.Mod)
         if op in (ast.LShift, ast.RShift):
-            if not (isinstance(right, int) and 0 <= right < 64):
-                raise NotTranslatedError("a shift by what is not known")
+            # By less than 64: of more neither Numba nor LLVM says what there is.
+            if isinstance(right, int) and not 0 <= right < 64:
+                raise NotTranslatedError(f"a shift by {right}")
+            if isinstance(left, Value) and isinstance(right, Value) and self.integer(left).kind != b.kind:
+                self.refuse((left.kind, right.kind))
             shift = "shl" if op is ast.LShift else "ashr" if a.kind.signed else "lshr"
             return Value(a.kind, getattr(self.builder, shift)(a.code, b.code))
         flags = {"flags": ["nsw"]} if a.kind.signed and op in (ast.Add, ast.Sub, ast.Mult) else {}

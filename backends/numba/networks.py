@@ -15,13 +15,13 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from graphopt.backends.numba.translating import inlined
+
 VECTOR = 64
 """Bytes of a vector."""
 
 NEAR = 256
 """Vectors that stay in a core's first cache; a power of two."""
-
-jit = numba.njit(error_model="numpy", nogil=True)
 
 
 def lanes_of(width: int) -> int:
@@ -52,7 +52,7 @@ def _sorter(width: int) -> Any:
     """`sort(keys, start, n)`: sorts rows of `n` keys of `width` bytes that begin at element `start`, side by side."""
     exchange = _exchange(width)
 
-    @jit
+    @inlined
     def merge(keys: Any, begin: int, end: int, half: int) -> None:
         """Merges sorted stretches of `half` vectors between `begin` and `end`, each with the one after it."""
         for start in range(begin, end - half, 2 * half):
@@ -70,14 +70,14 @@ def _sorter(width: int) -> Any:
                 for i in range(start + 1, min(start + 2 * half - 1, end - 1), 2):
                     exchange(keys, i, i + 1)
 
-    @jit
+    @inlined
     def merges(keys: Any, begin: int, end: int, half: int, most: int) -> None:
         """Merges stretches of `half` vectors, of twice as many, and so on, up to those of `most`."""
         while half < min(most, end - begin):
             merge(keys, begin, end, half)
             half *= 2
 
-    @jit
+    @inlined
     def sort(keys: Any, start: int, n: int) -> None:
         address = numba.uintp(keys + numba.uintp(width * start))
         # What stays in a core's first cache is sorted there.

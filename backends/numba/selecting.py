@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 from graphopt.backends.numba import sorting
 from graphopt.backends.numba.intrinsics import element_reader, element_writer
 from graphopt.backends.numba.memory import free, malloc
+from graphopt.backends.numba.translating import inlined
 
 BLOCK = 64
 """Keys that are compared with the bound at once."""
@@ -27,8 +28,6 @@ LANES = 32
 
 COUNTED = 64
 """Up to this many lanes their least keys are compared each with each; more are sorted."""
-
-jit = numba.njit(error_model="numpy", nogil=True)
 
 read_place, write_place = element_reader("i4", constant=False), element_writer("i4")
 
@@ -66,9 +65,9 @@ def _selector(width: int, sort: Any) -> Any:
     read, write = element_reader(f"u{width}", constant=False), element_writer(f"u{width}")
     unsigned = np.uint32 if width == 4 else np.uint64
     at_most = _comparer(width)
-    greatest = unsigned(np.iinfo(unsigned).max)
+    greatest = int(np.iinfo(unsigned).max)
 
-    @jit
+    @inlined
     def least_of_lanes(keys: Any, start: int, n: int, leasts: Any, lanes: int) -> None:
         for lane in range(lanes):
             write(leasts, lane, read(keys, start + lane))
@@ -76,7 +75,7 @@ def _selector(width: int, sort: Any) -> Any:
             for lane in range(lanes):
                 write(leasts, lane, min(read(leasts, lane), read(keys, start + row * lanes + lane)))
 
-    @jit
+    @inlined
     def bound_of(leasts: Any, counts: Any, lanes: int, k: int) -> Any:
         """The k-th smallest of some keys, no more than COUNTED; counts: memory for as many."""
         for i in range(lanes):
@@ -85,18 +84,17 @@ def _selector(width: int, sort: Any) -> Any:
             key = read(leasts, j)
             for i in range(lanes):
                 write(counts, i, unsigned(read(counts, i) + unsigned(key <= read(leasts, i))))
-        bound = greatest
+        bound = unsigned(greatest)
         for i in range(lanes):
-            if read(counts, i) >= k:
+            if np.intp(read(counts, i)) >= k:
                 bound = min(bound, read(leasts, i))
         return bound
 
-    @jit
+    @inlined
     def gather(keys: Any, start: int, n: int, best: Any, places: Any, room: int, bound: Any, k: int) -> Any:
         """Gathers the keys up to `bound`, in memory for `room` of them; those of them that may be among the k smallest
         are left."""
-        found: Any = 0
-        i: Any = 0
+        found, i = 0, 0
         while i < n:
             if found + BLOCK > room:
                 sort(best, places, 0, found)
@@ -108,8 +106,8 @@ def _selector(width: int, sort: Any) -> Any:
                 which = at_most(keys, start + i, bound)
             else:
                 which = np.uint64(0)
-                for j in range(n - i):
-                    which |= np.uint64(read(keys, start + i + j) <= bound) << np.uint64(j)
+                for bit in range(n - i):
+                    which |= np.uint64(read(keys, start + i + bit) <= bound) << np.uint64(bit)
             while which != 0:
                 j = i + np.intp(trailing_zeros(which))
                 write(best, found, read(keys, start + j))
@@ -119,7 +117,7 @@ def _selector(width: int, sort: Any) -> Any:
             i += BLOCK
         return found
 
-    @jit
+    @inlined
     def smallest(keys: Any, start: int, n: int, places: Any, to: int, k: int) -> None:
         lanes = LANES
         while lanes < 2 * k:
@@ -128,7 +126,7 @@ def _selector(width: int, sort: Any) -> Any:
         room = n + BLOCK if few else max(2 * k, lanes) + BLOCK
         best = numba.uintp(malloc(numba.uintp(width * room)))
         best_places = numba.uintp(malloc(numba.uintp(4 * room)))
-        bound = greatest
+        bound = unsigned(greatest)
         if not few:
             least_of_lanes(keys, start, n, best, lanes)
             if lanes <= COUNTED:

@@ -13,14 +13,13 @@ import numpy as np
 
 from graphopt.backends.numba.intrinsics import element_reader, element_writer
 from graphopt.backends.numba.memory import free, malloc
+from graphopt.backends.numba.translating import inlined
 
 SHORT = 48
 """Rows of up to this many are sorted by insertion."""
 
 MEDIUM = 1 << 13
 """From this length on a digit has 11 bits; below, 8, whose counters are few."""
-
-jit = numba.njit(error_model="numpy", nogil=True)
 
 read_word, write_word = element_reader("i8", constant=False), element_writer("i8")
 read_place, write_place = element_reader("i4", constant=False), element_writer("i4")
@@ -32,7 +31,7 @@ def _sorter(width: int, with_places: bool) -> Any:
     unsigned = np.uint32 if width == 4 else np.uint64
     bits = 8 * width
 
-    @jit
+    @inlined
     def insert(keys: Any, places: Any, start: int, n: int) -> None:
         for i in range(start + 1, start + n):
             key = read(keys, i)
@@ -48,7 +47,7 @@ def _sorter(width: int, with_places: bool) -> Any:
             if with_places:
                 write_place(places, j, place)
 
-    @jit
+    @inlined
     def count(keys: Any, start: int, n: int, counters: Any, digit: int, passes: int) -> None:
         """How many keys have each value of each digit."""
         mask = unsigned((1 << digit) - 1)
@@ -60,7 +59,7 @@ def _sorter(width: int, with_places: bool) -> Any:
                 slot = (number << digit) + np.intp((key >> unsigned(number * digit)) & mask)
                 write_word(counters, slot, read_word(counters, slot) + 1)
 
-    @jit
+    @inlined
     def distribute(
         keys: Any,
         places: Any,
@@ -88,7 +87,7 @@ def _sorter(width: int, with_places: bool) -> Any:
             if with_places:
                 write_place(to_places, to + target, read_place(places, at + i))
 
-    @jit
+    @inlined
     def shares(counters: Any, n: int, values: int) -> bool:
         """Whether all keys have the same value of a digit."""
         most = 0
@@ -96,7 +95,7 @@ def _sorter(width: int, with_places: bool) -> Any:
             most = max(most, read_word(counters, value))
         return most == n
 
-    @jit
+    @inlined
     def sort(keys: Any, places: Any, start: int, n: int) -> None:
         if n <= SHORT:
             insert(keys, places, start, n)

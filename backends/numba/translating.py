@@ -269,10 +269,13 @@ class _Body(Numbers):
         self.loops.pop()
 
     def count(self, name: str, bounds: Sequence[Value], body: Sequence[ast.stmt]) -> None:
-        """A loop over a range."""
-        if name in self.syntax.sets or not 1 <= len(bounds) <= 2 or any(b.kind != types.int64 for b in bounds):
+        """A loop over a range, whose step is more than zero."""
+        if name in self.syntax.sets or not 1 <= len(bounds) <= 3 or any(b.kind != types.int64 for b in bounds):
             raise NotTranslatedError(f"a range of {', '.join(str(bound.kind) for bound in bounds)}, by {name}")
         start, stop = (WORD(0), bounds[0].code) if len(bounds) == 1 else (bounds[0].code, bounds[1].code)
+        step = bounds[2].code if len(bounds) == 3 else WORD(1)
+        if isinstance(step, ir.Constant) and step.constant <= 0:
+            raise NotTranslatedError(f"a range in steps of {step.constant}")
         before, function = self.builder.block, self.builder.function
         blocks = len(function.blocks)
         head, inside, again, after = map(self.builder.append_basic_block, ("head", "inside", "again", "after"))
@@ -286,7 +289,7 @@ class _Body(Numbers):
         self.names[name] = outer
         self.builder.position_at_end(again)
         place.add_incoming(start, before)
-        place.add_incoming(self.builder.add(place, WORD(1), flags=["nsw"]), again)
+        place.add_incoming(self.builder.add(place, step, flags=["nsw"]), again)
         back = self.builder.branch(head)
         if sum(len(block.instructions) for block in function.blocks[blocks:]) >= LONG:
             self.interleave(back)

@@ -1,18 +1,21 @@
 """top_k in kernels against JAX's, to the bit: every dtype, any k, ties, NaN with and without a sign, any axis."""
 
+import ctypes
 import functools
 import os
 from typing import Any
 
 import jax
-import numba
 import numpy as np
 import pytest
 from jax import lax
 
 import graphopt
+from graphopt.backends.numba.code import load
+from graphopt.backends.numba.compiling import KERNEL_SIGNATURE, object_of
+from graphopt.backends.numba.names import function_of
 from graphopt.backends.numba.scalar import DTYPES
-from graphopt.backends.numba.selecting import BLOCK, COUNTED, LANES, smallest_uint32, smallest_uint64
+from graphopt.backends.numba.selecting import BLOCK, COUNTED, LANES
 
 from ...primitive_cases.cases import Case, all_cases, sample
 from ...primitive_cases.test_primitive_cases import Tally, check
@@ -60,13 +63,21 @@ def test_axes_and_producers() -> None:
 LENGTHS = (1, 31, 64, 65, 200, 1000, 5000)
 
 
-@pytest.mark.parametrize("function", [smallest_uint32, smallest_uint64], ids=["32 bits", "64 bits"])
-def test_the_smallest(function: Any) -> None:
+SMALLEST = """
+def kernel(buffers, phase, start, stop):
+    smallest_{dtype}(buffer(buffers, 0), 0, start, buffer(buffers, 1), 1, stop)
+    return np.uint64(0)
+"""
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64], ids=["32 bits", "64 bits"])
+def test_the_smallest(dtype: Any) -> None:
     """Random, rising, falling, equal, few different ones, and each lane's least where it is worst."""
-    dtype = np.uint32 if function is smallest_uint32 else np.uint64
+    kernel = function_of(SMALLEST.format(dtype=dtype.__name__))
+    address = load(*object_of(kernel, KERNEL_SIGNATURE))
+    call = ctypes.CFUNCTYPE(ctypes.c_size_t, *[ctypes.c_size_t] * 4)(address)
     random = np.random.default_rng(SEED)
     most = np.iinfo(dtype).max
-    smallest = numba.njit(lambda keys, start, n, places, to, k: function(keys, start, n, places, to, k))
     for n in LENGTHS:
         wild = random.integers(0, most, n, dtype, endpoint=True)
         lanes = np.where(np.arange(n) % LANES == 3, np.arange(n), n + np.arange(n)).astype(dtype)
@@ -74,7 +85,8 @@ def test_the_smallest(function: Any) -> None:
         for keys in (wild, np.sort(wild), np.sort(wild)[::-1].copy(), wild % 5, lanes, zeros, full):
             for k in {1, min(n, 3), min(n, LANES), min(n, COUNTED + 1), min(n, BLOCK * 4), n}:
                 places = np.full(k + 2, -7, np.int32)
-                smallest(numba.uintp(keys.ctypes.data), 0, n, numba.uintp(places.ctypes.data), 1, k)
+                table = np.array([keys.ctypes.data, places.ctypes.data], np.uint64)
+                call(table.ctypes.data, 0, n, k)
                 np.testing.assert_array_equal(places, [-7, *np.argsort(keys, kind="stable")[:k], -7])
 
 

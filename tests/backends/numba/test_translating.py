@@ -90,6 +90,8 @@ def kernel(buffers, phase, start, stop):
                     break
             while k < i:
                 k = k + 2
+            for j in range(i, 3 * i, k):
+                total += (j << (i & 3)) + np.int64(np.uint64(1000 + j) >> np.uint64(i & 7))
             write_int64(out, i, 1000 * total + 10 * least + (k if total > 3 else -k))
     else:
         pass
@@ -114,7 +116,9 @@ def test_statements() -> None:
         "x = start; x = np.float32(1)",
         "x = start < np.uint64(stop)",
         "x = start / stop",
-        "x = sort_uint32(buffers, buffers, start, stop)",
+        "for i in range(stop, start, -1): pass",
+        "x = start << 64",
+        "x = np.uint64(start) << stop",
         "x = choose(start < stop, start, np.float32(0))",
         "x = abs(start)",
         "x = 0 < start < stop",
@@ -124,3 +128,15 @@ def test_what_is_not_translated(statement: str) -> None:
     source = f"def kernel(buffers, phase, start, stop):\n    {statement}\n    return np.uint64(0)\n"
     with pytest.raises(NotTranslatedError):
         translated(function_of(source), KERNEL_SIGNATURE, SYMBOL)
+
+
+CALLS = ["sort_{0}(x, x, 0, stop)", "sort_places_{0}(x, x, 0, stop)", "sort_beside_{0}(x, 0, stop)"]
+CALLS += ["smallest_{0}(x, 0, stop, x, 0, 5)"]
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "uint64"])
+@pytest.mark.parametrize("call", CALLS)
+def test_sorting_and_selecting_are_translated(call: str, dtype: str) -> None:
+    lines = ["def kernel(buffers, phase, start, stop):", "    x = buffer(buffers, 0)", f"    {call.format(dtype)}"]
+    source = "\n".join([*lines, "    return np.uint64(0)", ""])
+    llvm.parse_assembly(translated(function_of(source), KERNEL_SIGNATURE, SYMBOL)).verify()
