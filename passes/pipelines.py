@@ -13,6 +13,7 @@ from graphopt.passes.dead import Dead
 from graphopt.passes.fold import Fold
 from graphopt.passes.hoist import Hoist
 from graphopt.passes.inline import Inline
+from graphopt.passes.join import Join
 from graphopt.passes.reroll import Reroll
 from graphopt.passes.simplify import Simplify
 from graphopt.passes.solve import Solve
@@ -27,6 +28,7 @@ STANDARD: tuple[Pass, ...] = (
     Bind(),
     Contract(),
     Solve(),
+    Join(),
     Hoist(),
     Dead(),
     Chunk(),
@@ -35,8 +37,8 @@ STANDARD: tuple[Pass, ...] = (
 is rolled is not gone through again and again; then constants; then the algebra of single operations, which
 leaves less in loops to look at; then, where the values of large constants are known, what depends on them alone is
 computed; then the order in which products of several arrays are multiplied out, and what is
-multiplied with an inverse after that; then what leaves loops; then what nobody reads any more goes; last, what is too
-large for the caches is computed in blocks."""
+multiplied with an inverse after that; then narrow products that are left are joined; then what leaves loops; then what
+nobody reads any more goes; last, what is too large for the caches is computed in blocks."""
 
 
 def resolve(passes: Iterable[str | Pass] | None) -> tuple[Pass, ...] | None:

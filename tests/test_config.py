@@ -31,7 +31,7 @@ def test_an_unknown_setting_is_refused_with_those_that_are_known(environment: di
         ({"numerics": "sloppy"}, r"unknown numerics 'sloppy'; known: exact, standard, fast"),
         (
             {"passes": ("inlin",)},
-            r"unknown pass 'inlin'; known: inline, reroll, fold, simplify, affine, bind, contract, solve, hoist, dead",
+            r"unknown pass 'inlin'; known: inline, reroll, fold, simplify, affine, bind, contract, solve, join, hoist",
         ),
         ({"passes": "inline"}, r"passes must be a sequence .* write \('inline',\)"),
         ({"passes": (3,)}, r"a pass is a name or an instance .* not 3"),

@@ -50,6 +50,12 @@ REWRITTEN: tuple[Callable[[], Program], ...] = (
         *pairwise(CHAIN),
     ),
     _case("trace(A·B), 1000", lambda a, b: jnp.trace(a @ b), (1000, 1000), (1000, 1000)),
+    _case(
+        "four narrow products of one matrix, 2048x256",
+        lambda x, *ws: [x @ w for w in ws],
+        (2048, 256),
+        *[(256, 4)] * 4,
+    ),
     _case("inv(A)·b, 500", lambda a, b: jnp.linalg.inv(a + 3 * jnp.eye(500)) @ b, (500, 500), (500,)),
     _case("the ten smallest by a sort, 1M", lambda x: jnp.sort(x)[:10], (1_000_000,)),
     _case("ranks by two sorts, 100k", lambda x: jnp.argsort(jnp.argsort(x)), (100_000,)),
@@ -57,4 +63,4 @@ REWRITTEN: tuple[Callable[[], Program], ...] = (
     _case("steps with a matrix made anew, 300", _steps, (300, 300), (300,)),
     _case("four sorts, 20k", lambda *xs: [jnp.sort(x) for x in xs], *[(20_000,)] * 4),
 )
-"""For contract (three), solve, simplify (three), hoist (which XLA does as well) and partition."""
+"""For contract (three), join, solve, simplify (three), hoist (which XLA does as well) and partition."""

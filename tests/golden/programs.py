@@ -561,6 +561,30 @@ AFFINE = {
         }""",
 }
 
+TALL = np.ones((2048, 256), np.float32)
+JOIN: dict[str, Case] = {
+    "narrow products": (
+        lambda x, a, b, v: (x @ a, jnp.tanh(x @ b), x @ v),
+        (TALL, np.ones((256, 8), np.float32), np.ones((256, 5), np.float32), np.ones(256, np.float32)),
+    ),
+    "from the right": (
+        lambda x, a: [row @ x.T for row in (a, a + 1, a * 2)],
+        (TALL, np.ones((2, 4, 256), np.float32)),
+    ),
+    "in a scan": (
+        lambda x, a: lax.scan(lambda y, w: (y + sum(jnp.sin(x @ (w * k)) for k in (1, 2, 3)), None), x[:, :2], a),
+        (TALL, np.ones((9, 256, 2), np.float32)),
+    ),
+    "one that needs another stays": (
+        lambda x, a, b: (lambda y: (y, x @ b, x @ (b + y[:256])))(x @ a),
+        (TALL, np.ones((256, 8), np.float32), np.ones((256, 8), np.float32)),
+    ),
+    "ordinary widths stay": (
+        lambda x, a: (x @ a, x @ (a + 1), x @ (a + 2)),
+        (TALL, np.ones((256, 64), np.float32)),
+    ),
+}
+
 SOLVE: dict[str, Case] = {
     "matrix and vector": (lambda a, v: jnp.linalg.inv(a) @ v, (np.ones((9, 9), np.float32), np.ones(9, np.float32))),
     "from the left": (lambda a, v: v @ jnp.linalg.inv(a), (np.ones((9, 9), np.float32), np.ones(9, np.float32))),

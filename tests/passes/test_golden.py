@@ -22,6 +22,7 @@ from graphopt.passes.dead import Dead
 from graphopt.passes.fold import Fold
 from graphopt.passes.hoist import Hoist
 from graphopt.passes.inline import Inline
+from graphopt.passes.join import Join
 from graphopt.passes.rematerialize import Rematerialize
 from graphopt.passes.reroll import Reroll
 from graphopt.passes.simplify import Simplify
@@ -39,6 +40,7 @@ from ..golden.programs import (
     FOLD,
     HOIST,
     INLINE,
+    JOIN,
     REMATERIALIZE,
     REROLL,
     SOLVE,
@@ -102,6 +104,12 @@ def test_solve(name: str) -> None:
     compare("solve", name, graph, sources, [(Solve(), False)])
 
 
+@pytest.mark.parametrize("name", JOIN)
+def test_join(name: str) -> None:
+    graph, sources = traced(JOIN[name])
+    compare("join", name, graph, sources, [(Join(), False)])
+
+
 @pytest.mark.parametrize("name", CHUNK)
 def test_chunk(name: str) -> None:
     graph, sources = traced(CHUNK[name])
@@ -121,6 +129,7 @@ def test_no_file_is_left_over() -> None:
     cases["bind"] = BIND
     cases["affine"] = AFFINE
     cases["solve"] = SOLVE
+    cases["join"] = JOIN
     expected = {path(step, name) for step, names in cases.items() for name in names}
     assert set(FOLDER.glob("*-*.txt")) == expected
 

@@ -40,6 +40,7 @@ def test_none_is_the_standard_pipeline() -> None:
         "bind",
         "contract",
         "solve",
+        "join",
         "hoist",
         "dead",
         "chunk",
@@ -58,7 +59,8 @@ def test_names_and_passes_mix() -> None:
     [
         (
             ["inlin"],
-            "unknown pass 'inlin'; known: inline, reroll, fold, simplify, affine, bind, contract, solve, hoist, dead, chunk",
+            "unknown pass 'inlin'; known: inline, reroll, fold, simplify, affine, bind, contract, solve, join, hoist, dead, "
+            "chunk",
         ),
         ("inline", r"not the string 'inline': write \('inline',\)"),
         ([Inline], "a pass is a name or an instance of"),
