@@ -119,6 +119,8 @@ class _Joiner:
     def rewritten(self, graph: Graph) -> Graph:
         level = levels(graph)
         groups = {part.node: group for group in self.groups(graph, level) for part in group}
+        if not groups and not any(node.subgraphs for node in graph.nodes):
+            return graph
         infos = self.context.sources.infos.get(graph, {})
         mapping: dict[Node, Node] = {}
         lines: dict[Node, tuple[Any, ...]] = {}
@@ -148,10 +150,12 @@ class _Joiner:
 
     def groups(self, graph: Graph, level: Mapping[Node, int]) -> list[list[Part]]:
         """The products that are joined; why others stay is noted."""
+        nodes = [node for node in graph.nodes if node.op is DOT_GENERAL]
+        reads = Counter((node.inputs[side], side, level[node]) for node in nodes for side in (0, 1))
         found: dict[tuple[Any, ...], list[Part]] = {}
-        for node in graph.nodes:
-            for side in (0, 1) if node.op is DOT_GENERAL else ():
-                part = part_of(node, side)
+        for node in nodes:
+            for side in (0, 1):
+                part = part_of(node, side) if reads[node.inputs[side], side, level[node]] > 1 else None
                 if part is not None:
                     key = (part.shared, side, part.axis, part.attrs, level[node], self.declined(part))
                     found.setdefault(key, []).append(part)
