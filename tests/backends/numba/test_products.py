@@ -15,21 +15,22 @@ from graphopt.backends.numba.names import function_of
 SIZES = [(1, 1, 1), (1, 17, 3), (5, 16, 1), (6, 64, 9), (7, 63, 5), (13, 100, 2), (18, 128, 33), (3, 8, 0)]
 
 
-def source(rows: int, columns: int, length: int, dtype: str, left: tuple[int, int]) -> str:
-    numbers = ", ".join(map(str, (rows, columns, length, columns + 2, *left, columns + 1)))
+def source(rows: int, columns: int, length: int, dtype: str, left: tuple[int, int], adds: bool = False) -> str:
+    numbers = ", ".join(map(str, (rows, columns, length, columns + 2, *left, columns + 1, int(adds))))
     lines = [f"    {name} = buffer(buffers, {number})" for number, name in enumerate(("to", "left", "right"))]
     product = f"    product_{dtype}(to, start, left, 1, right, 2, {numbers})"
     return "\n".join(["def kernel(buffers, phase, start, stop):", *lines, product, "    return np.uint64(0)", ""])
 
 
-def multiplied(left: Any, right: Any, by_columns: bool) -> Any:
-    """What a kernel makes of two matrices; by_columns: whether the left one lies in memory column by column."""
+def multiplied(left: Any, right: Any, by_columns: bool, adds: bool = False) -> Any:
+    """What a kernel makes of two matrices; by_columns: whether the left one lies in memory column by column. adds:
+    whether it is added to a matrix of fives."""
     (rows, length), columns, dtype = left.shape, right.shape[1], left.dtype
     steps = (1, rows) if by_columns else (length, 1)
     of_left = np.concatenate([[7], (left.T if by_columns else left).ravel()]).astype(dtype)
     of_right = np.concatenate([[7, 7], np.pad(right, ((0, 0), (0, 1))).ravel()]).astype(dtype)
     to = np.full((rows, columns + 2), 5, dtype)
-    symbol, code = object_of(function_of(source(rows, columns, length, dtype.name, steps)), KERNEL_SIGNATURE)
+    symbol, code = object_of(function_of(source(rows, columns, length, dtype.name, steps, adds)), KERNEL_SIGNATURE)
     kernel = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_int64] * 4)(load(symbol, code))
     table = np.array([array.ctypes.data for array in (to, of_left, of_right)], np.uint64)
     kernel(table.ctypes.data, 0, 1, 2)
@@ -45,6 +46,7 @@ def test_products(sizes: tuple[int, int, int], dtype: str) -> None:
     left, right = (random.integers(-9, 10, shape).astype(dtype) for shape in ((rows, length), (length, columns)))
     for by_columns in (False, True):
         np.testing.assert_array_equal(multiplied(left, right, by_columns), left @ right)
+        np.testing.assert_array_equal(multiplied(left, right, by_columns, adds=True), 5 + left @ right)
 
 
 def test_what_is_not_finite() -> None:
