@@ -221,11 +221,11 @@ def product_with_a_mask(node: Node) -> Node | None:
             continue
         if value.aval.size == 1 < node.aval.size:  # a number by which a mask is multiplied
             continue
-        flags, kept = number.inputs[0], broadcast(value, shape, range(len(shape)))
+        flags, kept = number.inputs[0], broadcast(value, shape, range(len(value.aval.shape)))
         if repeated:
             flags = broadcast(flags, mask.aval.shape, mask.attrs["broadcast_dimensions"])
         if flags.aval.shape:
-            flags = broadcast(flags, shape, range(len(shape)))
+            flags = broadcast(flags, shape, range(len(flags.aval.shape)))
         return make(op_of(p.select_n_p), flags, full(0, kept.aval), kept)
     return None
 

@@ -73,6 +73,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example(lambda x, y: x * y.astype(x.dtype), (((0,), B), ((0,), "bool"))),
         Example(lambda x, y: x * lax.broadcast_in_dim(y.astype(F), (3, 4), (0,)), (((3, 4), F), ((3,), "bool"))),
         Example(lambda x, y: lax.mul(jnp.broadcast_to(x, (3, 4)), y.astype(F)), (((1, 4), F), ((3, 4), "bool"))),
+        Example(lambda x, y: lax.mul_p.bind(x, y.astype(INT), out_dtype=None), (((), INT), ((1,), "bool"))),
     ),
     "integer quotient of a quotient": (
         Example(lambda x: lax.div(lax.div(x, _number(3, x)), _number(7, x)), (((11,), INT),)),
