@@ -5,7 +5,7 @@ measured by Monte Carlo arithmetic (D. S. Parker, "Monte Carlo Arithmetic", UCLA
 the rewrite is run several times, each operand and each result of each operation moved at random by a few units in the
 last place. What these runs do not reach, rounding does not explain. Another order of a sum or product may also decide
 whether it overflows on the way; such results are not known. Nor are quotients by what is so large that its reciprocal
-is flushed to zero: XLA may multiply by that.
+is flushed to zero: XLA may multiply by that. Nor are the bits of a NaN, which IEEE 754 leaves open.
 """
 
 from __future__ import annotations
@@ -74,8 +74,12 @@ def disagreement(
         if e.dtype != f.dtype or e.shape != f.shape:
             return Difference(i, (), f"{e.dtype}{list(e.shape)}", f"{f.dtype}{list(f.shape)}", 0.0, 1)
     if safety == SAFETIES[0]:
-        i = differing[0]
-        return _first(i, *pairs[i], ~_equal_bits(*pairs[i]), np.zeros(()))
+        other = list(map(_host, _with_other_nans(before, args)))
+        for i in differing:
+            wrong = ~_equal_bits(*pairs[i]) & _equal_bits(pairs[i][0], other[i])
+            if wrong.any():
+                return _first(i, *pairs[i], wrong, np.zeros(()))
+        return None
     moved = [_moved(before, args, seed) for seed in range(RUNS)]
     rewritten = _moved(after, args, 0)
     # A result that only just overflows may not do so once it is moved.
@@ -209,6 +213,33 @@ def _quotient(dividend: Any, divisor: Any, result: Any, flushed: bool) -> Any:
     return jnp.where(large, jnp.asarray(other), result) if np.any(large) else result
 
 
+def _with_other_nans(graph: Graph, args: Sequence[Any]) -> list[Any]:
+    """The results of `graph` where each NaN whose bits are looked at has others."""
+    random = np.random.default_rng(0)
+
+    def apply(node: Node, operands: list[Any]) -> list[Any]:
+        return apply_whole(node, _seen(node, operands, random))
+
+    return list(evaluate(graph, *args, apply=lambda node, operands: apply_opened(node, operands, apply)))
+
+
+def _seen(node: Node, operands: list[Any], random: np.random.Generator) -> list[Any]:
+    looks_at_bits = node.op.name == "bitcast_convert_type"
+    return [_other_nans(x, random) for x in operands] if looks_at_bits else operands
+
+
+def _other_nans(x: Any, random: np.random.Generator) -> Any:
+    """A floating-point array with each NaN of it replaced by a quiet one of the other sign, with any payload."""
+    if not jax.dtypes.issubdtype(x.dtype, np.floating) or x.dtype.itemsize == 1:
+        return x  # numbers of eight bits have no payload, and some no sign
+    host = np.array(x, order="C")
+    bits = host.view(f"u{host.dtype.itemsize}")
+    sign, quiet = 1 << (8 * host.dtype.itemsize - 1), 1 << (jnp.finfo(host.dtype).nmant - 1)
+    changed = random.integers(0, quiet, bits.shape, dtype=np.uint64) | np.uint64(sign)
+    bits[...] = np.where(np.isnan(host), bits ^ changed.astype(bits.dtype), bits)
+    return jnp.asarray(host)
+
+
 def _moved(graph: Graph, args: Sequence[Any], seed: int) -> tuple[list[Any], bool]:
     """The results of `graph` in Monte Carlo arithmetic, and whether a value on the way was not finite."""
     random = np.random.default_rng(seed)
@@ -237,7 +268,7 @@ def _moved(graph: Graph, args: Sequence[Any], seed: int) -> tuple[list[Any], boo
     def apply(node: Node, operands: list[Any]) -> list[Any]:
         given = [move(operand) for operand in operands]
         flushed = any(map(_has_denormal, given))
-        results = apply_whole(node, given)
+        results = apply_whole(node, _seen(node, given, random))
         if seed % 3:  # in the other runs the result is what this order gives
             other = np.nan if seed % 3 == 1 else 0.0
             results = [_unless(o, r, other) for o, r in zip(_overflows(node, given), results, strict=True)]

@@ -75,3 +75,17 @@ def test_a_reciprocal_may_be_flushed() -> None:
     x = floats(0, 700, -1, -2.5)
     assert compared(lambda x, y: (x / y).sum(), lambda x, y: x.sum() / y, x, -LARGEST)
     assert not compared(lambda x, y: (x / y).sum(), lambda x, y: x.sum() / y + 1e-30, x, -LARGEST)
+
+
+@pytest.mark.parametrize("safety", ["exact", "reassociate"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_bits_of_nans_are_not_known(safety: str, dtype: str) -> None:
+    """Those of other values are, and so is what does not depend on which NaN it is."""
+    x, which = np.array([1, np.nan, -np.nan], dtype), np.array([True, False, False])
+    width = np.dtype(f"i{x.dtype.itemsize}")
+    bits = lambda x: lax.bitcast_convert_type(x, width)
+    assert compared(bits, lambda x: bits(jnp.where(jnp.isnan(x), -x, x)), x, safety=safety)
+    assert compared(bits, lambda x: bits(jnp.where(jnp.isnan(x), jnp.array(np.nan, x.dtype), x)), x, safety=safety)
+    negative = lambda x: bits(x) < 0
+    assert not compared(negative, lambda x: negative(jnp.where(which, -x, x)), x, safety=safety)
+    assert not compared(bits, lambda x: bits(x) + 2 * bits(jnp.ones_like(x)), x[:1], safety="exact")

@@ -46,7 +46,8 @@ def step(known: list[Any], kind: int, first: int, second: int) -> Any:
     if kind % 10 == 2:
         return lax.eq(x, y) if x.dtype.kind == "c" else lax.lt(x, y)
     if kind % 10 == 3 and x.dtype.kind not in "bc" and x.dtype.itemsize in (2, 4):
-        return lax.bitcast_convert_type(x, np.dtype(f"i{x.dtype.itemsize}"))
+        known_bits = lax.select(lax.ne(x, x), lax.full_like(x, 1), x)  # the bits of a NaN nobody promises
+        return lax.bitcast_convert_type(known_bits, np.dtype(f"i{x.dtype.itemsize}"))
     table: Any = (
         LOGIC if x.dtype == bool else COMPLEX if x.dtype.kind == "c" else FLOATS if is_floating(x.dtype) else INTEGERS
     )
