@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 from jax.extend.core import primitives as p
 
+from graphopt.analysis.loops import LOOPS
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE, REDUCTIONS
 from graphopt.analysis.scattering import SCATTERS, is_in_parts
@@ -26,6 +27,7 @@ from graphopt.analysis.sorting import SORT
 from graphopt.analysis.swallowed import swallowed_time
 from graphopt.analysis.top_k import TOP_K, axis_of
 from graphopt.analysis.windows import COMBINED, SELECTED
+from graphopt.analysis.xla_loops import is_known_loop, loop_time, rows_of
 from graphopt.analysis.xla_time import HANDED_OVER, alone_time, core_time, fused_time, is_handed_over, is_known
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node
@@ -50,6 +52,9 @@ RATIO = 1.35
 
 COPIED = 0.015
 """Nanoseconds of a byte that is copied out of an array or into one."""
+
+CALL_AGAIN = 0.25
+"""What a call of a kernel takes within a loop of XLA's, of what a program takes that is one: 90 to 130 ns."""
 
 WHILE_RUNS = 10
 """How often the body of a `while` is taken to run: nobody knows."""
@@ -120,6 +125,8 @@ def _axis(node: Node) -> int:
 
 def takes(node: Node) -> bool:
     """Whether an operation may leave XLA where the choice is free: its time there is known."""
+    if node.op in LOOPS:
+        return is_known_loop(node)
     return elements(node) > 0 if node.op in PATHOLOGIES else is_known(node)
 
 
@@ -146,6 +153,13 @@ def candidate(
 ) -> Candidate:
     """A region by its body and the time of its kernel. swallowed: nanoseconds that XLA would take longer for what comes
     before it. apart: bytes that are to be copied for a kernel, and that XLA reads and writes where they are."""
+    loops = [node for node in body.nodes if node.op in LOOPS]
+    if kernel and runs > 1:
+        kernel -= (1 - CALL_AGAIN) * machine.call
+    if loops:
+        xla = sum(loop_time(n, machine) for n in loops) + sum(map(core_time, body.nodes)) / machine.threads
+        kernel += COPIED * (apart + sum(map(rows_of, loops)))
+        return Candidate(runs, xla, kernel, any(is_handed_over(sub.graph) for n in loops for sub in n.subgraphs))
     slow = [(PATHOLOGIES[node.op], elements(node)) for node in body.nodes if node.op in PATHOLOGIES]
     xla = fused_time(body, machine, again=runs > 1) + swallowed
     xla += sum(slow_time(node) for node in body.nodes if node.op in PATHOLOGIES)
@@ -197,14 +211,27 @@ def _time(nanoseconds: float) -> str:
     return f"{nanoseconds / 1e6:.2f} ms" if nanoseconds >= 1e6 else f"{nanoseconds / 1e3:.1f} µs"
 
 
-def runs_of(graph: Graph) -> dict[Graph, int]:
-    """How often each graph below `graph`, and itself, runs in one run of it, as far as that is known."""
+def may_pay(loop: Node, runs: int, machine: Machine) -> bool:
+    """Whether a whole loop, that is run so often, would gain enough if its kernel took no time."""
+    return runs * loop_time(loop, machine) >= WORTHWHILE
+
+
+def pays(c: Candidate) -> bool:
+    """Whether a candidate may leave XLA, by itself: not before it has is it known how much of its program it is."""
+    return _reason(c, WORTHWHILE) is None
+
+
+def runs_of(graph: Graph, whole: Collection[tuple[Graph, Node]] = ()) -> dict[Graph, int]:
+    """How often each graph below `graph`, and itself, runs in one run of it, as far as that is known.
+
+    whole: loops, with the graphs that they are in, that are kernels as they are: none of their graphs' runs count.
+    """
     runs = dict.fromkeys(nested_graphs(graph), 0)
     runs[graph] = 1
     for outer in reversed(nested_graphs(graph)):
         for node in outer.nodes:
             times = Scan.of(node).length if node.op is SCAN else WHILE_RUNS if node.op is WHILE else 1
-            for sub in node.subgraphs:
+            for sub in node.subgraphs if (outer, node) not in whole else ():
                 runs[sub.graph] += runs[outer] * times
     return runs
 
@@ -243,6 +270,8 @@ def wants_another_engine(graph: Graph, machine: Machine) -> bool:
             if node.op in PATHOLOGIES:
                 known = PATHOLOGIES[node.op]
                 possible += times * (slow_time(node) - known.kernel * elements(node))
+            elif takes(node) and node.op in LOOPS:
+                possible += times * loop_time(node, machine)
             elif is_known(node) and node.avals[0].is_static:
                 moved = (node.inputs[0] if node.op in REDUCTIONS else node).avals[0].nbytes
                 possible += times * (core_time(node) + 0.1 * moved + swallowed_time((node,)))

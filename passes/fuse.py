@@ -24,6 +24,7 @@ from graphopt.analysis.access import MOVES
 from graphopt.analysis.engine import PREDICTED, Engine, Plan, Schedule
 from graphopt.analysis.grouping import Group, groups_of, is_large_move, is_repeated, is_worth_a_kernel
 from graphopt.analysis.local import is_shard_map, local_graphs
+from graphopt.analysis.loops import LOOPS
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.pieces import pieces_of
 from graphopt.analysis.reductions import REDUCTIONS
@@ -37,7 +38,7 @@ from graphopt.lock import hash_of
 from graphopt.ops.control import COND, SCAN, WHILE
 from graphopt.ops.kernel import KERNEL, kernel
 from graphopt.ops.local import RETYPE, as_given
-from graphopt.passes.choose import candidate, cut_out, decide, hopeless, runs_of, takes, time_of_others
+from graphopt.passes.choose import candidate, cut_out, decide, hopeless, may_pay, pays, runs_of, takes, time_of_others
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import with_bodies
 
@@ -142,7 +143,8 @@ class _Fuser:
 
     def choose(self, graph: Graph, machine: Machine) -> None:
         """Leaves to XLA what is not expected to gain by another engine, in sub-graphs too."""
-        runs = {inner: times for inner, times in runs_of(graph).items() if times}
+        whole = self.whole_loops(graph, machine)
+        runs = {inner: times for inner, times in runs_of(graph, whole).items() if times}
         others = self.leave(runs, machine)
         found = [(inner, group) for inner in runs for group in self.groups(inner)]
         cut = cut_out(runs)
@@ -162,6 +164,26 @@ class _Fuser:
             else:
                 self.decline(group, inner, reason)
 
+    def whole_loops(self, graph: Graph, machine: Machine) -> set[tuple[Graph, Node]]:
+        """Loops that may be kernels as they are, from the outermost ones on, with the graphs that they are in.
+
+        Others are left, and what they are made of may have kernels.
+        """
+        found: set[tuple[Graph, Node]] = set()
+        for inner in reversed(nested_graphs(graph)):
+            runs = runs_of(graph, found)[inner] if self.may(inner) else 0
+            loops = {n for n in inner.nodes if n.op in LOOPS}
+            may = {n for n in loops if runs and self.takes(n) and may_pay(n, runs, machine)}
+            self.left |= {(inner, n) for n in loops - may}
+            for group in self.groups(inner) if may else ():
+                members = may & group.members
+                body, _, _ = body_of(group, inner)
+                plan = self.plan(body) if members else None
+                if plan is not None and pays(candidate(body, plan.time, runs, machine)):
+                    found |= {(inner, n) for n in members}
+            self.left |= {(inner, n) for n in may if (inner, n) not in found}
+        return found
+
     def leave(self, runs: Mapping[Graph, int], machine: Machine) -> float:
         """Leaves to XLA what would gain too little if its kernel took no time at all: to plan one takes time too.
 
@@ -171,7 +193,7 @@ class _Fuser:
             (inner, group)
             for inner in runs
             if self.may(inner)
-            for group in groups_of(inner, self.takes, (), pieces_of(inner, self.takes, self.engine.cost))
+            for group in self.possible(inner)
             if is_worth_a_kernel(group)
         ]
         candidates = [
@@ -187,6 +209,14 @@ class _Fuser:
                 self.decline(group, inner, reason)
                 others += known.runs * known.xla
         return others
+
+    def possible(self, graph: Graph) -> list[Group]:
+        """Groups of all that a kernel can take, and that is not left."""
+
+        def takes(node: Node) -> bool:
+            return self.takes(node) and (graph, node) not in self.left
+
+        return groups_of(graph, takes, (), pieces_of(graph, takes, self.engine.cost))
 
     def decline(self, group: Group, graph: Graph, reason: str) -> None:
         """Notes why a group of a graph stays in XLA."""

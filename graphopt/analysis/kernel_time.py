@@ -14,6 +14,7 @@ import numpy as np
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import Within
+from graphopt.analysis.latency import latency
 from graphopt.analysis.machine import FRESH, Machine, threads_for
 from graphopt.analysis.order import blocks_of
 from graphopt.analysis.reductions import MAX, MIN
@@ -31,6 +32,7 @@ from graphopt.ir.loop import (
     Let,
     Literal,
     Load,
+    Local,
     LoopProgram,
     Phase,
     Position,
@@ -215,12 +217,17 @@ class _Walk:
 
     def block(self, block: Block, times: float, variable: str, extent: int) -> None:
         """Adds what a block takes that is run so often. variable: of the innermost loop around it, of that extent."""
-        is_innermost = not any(isinstance(s, For | Sort | Smallest | Product | While) for s in block.statements)
+        waited = _waited(block)
+        is_innermost = not waited and not any(
+            isinstance(s, For | Sort | Smallest | Product | While) for s in block.statements
+        )
         loads = [s.value for s in block.statements if isinstance(s, Let) and isinstance(s.value, Load)]
         is_near = is_innermost and all(_is_read_again(load.buffer, times) for load in loads)
         outside, self.share = self.share, IN_REGISTERS if is_near and loads else 1.0
+        before = self.core
         for statement in block.statements:
             self.statement(statement, times, variable, extent, is_innermost)
+        self.core = max(self.core, before + times * waited)
         self.share = outside
 
     def statement(self, statement: Statement, times: float, variable: str, extent: int, vectors: bool) -> None:
@@ -329,6 +336,26 @@ def _slowdown(dtype: np.dtype[Any], extent: int, vectors: bool) -> float:
     if not vectors:
         return SCALAR * 4 / max(dtype.itemsize, 4)
     return SCALAR * 4 / max(dtype.itemsize, 4) if extent < lanes else 1.0 + lanes / extent
+
+
+def _waited(block: Block) -> float:
+    """Nanoseconds that a step waits for the one before: of the longest way to a local that it sets, from one."""
+    carried = {s.local.name for s in block.statements if isinstance(s, Set)}
+    ready = dict.fromkeys(carried, 0.0)
+    longest = 0.0
+    for statement in block.statements if carried else ():
+        if not isinstance(statement, Let | Set):
+            continue
+        value = statement.value
+        names = value.values if isinstance(value, Apply) else (value,)
+        since = [ready[n.name] for n in names if isinstance(n, Local) and n.name in ready]
+        if since:
+            own = latency(value.op, statement.local.dtype) if isinstance(value, Apply) else 0.0
+            if isinstance(statement, Set):
+                longest = max(longest, max(since) + own)
+            else:
+                ready[statement.local.name] = max(since) + own
+    return longest
 
 
 def _is_written_out(loop: For) -> bool:

@@ -55,13 +55,15 @@ from graphopt.ops.make import BROADCAST
 LOOPS = (SCAN, WHILE)
 SELECT, IOTA = op_of(p.select_n_p), op_of(p.iota_p)
 
-BLOCK = 256
+BLOCK = 1024
 """Elements of a block at most: what a loop carries of them stays in a core's first cache."""
 
 FEW_BLOCKS = 8
 """Into how many blocks an array is cut at least where each can fill a vector."""
 
-LEAST = 16
+LEAST, APART = 256, 16
+"""Elements of a block at least: a step takes some nanoseconds beside its elements, and rows are read in larger pieces.
+And where each element has a condition of its own: blocks go on until none of theirs holds."""
 
 OPERATIONS = 400
 """In a body and those in it, at most: each is a statement or more to compile."""
@@ -181,7 +183,9 @@ class _Writer:
         shapes = [shape for shape in _carried_shapes(node) if shape]
         self.shape = shapes[0] if shapes else ()
         self.size = math.prod(self.shape)
-        self.width = min(self.size, BLOCK, max(LEAST, -(-self.size // FEW_BLOCKS)))
+        apart = node.op is WHILE and is_for_each(While.of(node))
+        least = APART if apart else 2 * LEAST if node.op is SCAN and _is_stacked(Scan.of(node)) else LEAST
+        self.width = min(self.size, BLOCK, max(least, -(-self.size // FEW_BLOCKS)))
         self.block = Index()
         self.goes_on: Buffer | None = None  # where there is a condition for each element, whether it holds
 

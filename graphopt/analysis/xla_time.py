@@ -95,6 +95,9 @@ CHOICES = {op_of(getattr(p, f"{name}_p")) for name in ("select_n", "eq", "ne", "
 LOOP = 500.0
 """Nanoseconds of one more loop."""
 
+LOOP_AGAIN, NUMBER_AGAIN = 20.0, 2.0
+"""And of one in the body of a loop, of an array, and of a number: XLA makes one function of what is over few bytes."""
+
 MOVED_IN_LOOP = 0.0075
 """Nanoseconds of a byte of an operand or a result in the body of a loop: nothing is handed over to other threads, and
 caches have what the step before left there."""
@@ -291,7 +294,8 @@ def fused_time(body: Graph, machine: Machine, again: bool = False) -> float:
     threads = machine.threads if core > TURN else 1
     if all(node.op in MOVES or node.op in (PARAM, CONSTANT) for node in body.nodes):
         core, threads = max(MOVING.get(node.op, COPIED) for node in body.nodes) * sum(sizes), 1
-    total = core / threads + loops * LOOP + (WAKE if threads > 1 else 0.0)
+    each = LOOP if not again else LOOP_AGAIN if any(n.aval.shape for n in body.outputs) else NUMBER_AGAIN
+    total = core / threads + loops * each + (WAKE if threads > 1 else 0.0)
     total = max(total, machine.moving(sum(sizes), machine.threads))
     fresh = sum(n.aval.nbytes for n in body.outputs)
     return total + (fresh / machine.page_rate if fresh >= FRESH else 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from graphopt.ir.node import Node
-from graphopt.ir.op import Op
+from graphopt.ir.op import CONSTANT, Op
 from graphopt.ops.make import BROADCAST
 from graphopt.passes.rules.moving import (
     EXACT_OPS,
@@ -83,6 +83,8 @@ def _reshape_later(node: Node, uses: Uses) -> Node | None:
     if found is None or _is_shared(node, found[0].op, uses):
         return None
     first, operands = found
+    if not node.aval.shape and any(n.op is not first.op and n.op is not CONSTANT for n in node.inputs):
+        return None  # a number beside others that are
     core = applied(node.op, node.attrs, *operands)
     return applied(first.op, first.attrs, core) if first.op is SQUEEZE else reshaped(core, node.aval.shape)
 

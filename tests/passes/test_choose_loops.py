@@ -1,0 +1,163 @@
+"""Which whole loops leave XLA: those whose steps XLA is known to take longer for, by the chain of what they carry."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import graphopt
+from graphopt.analysis.latency import chain
+from graphopt.analysis.machine import Machine
+from graphopt.analysis.xla_loops import is_known_loop, loop_time
+from graphopt.ir.node import Node
+from graphopt.ops.control import SCAN, Scan
+from graphopt.passes.choose import runs_of
+from graphopt.trace.jaxpr import trace_function
+
+
+def mean(x: Any) -> Any:
+    return lax.scan(lambda s, v: ((s * 0.9 + v * 0.1),) * 2, x[0], x)[1]
+
+
+def polynomial(coefficients: Any, x: Any) -> Any:
+    return lax.scan(lambda s, c: (s * x + c, None), jnp.zeros_like(x), coefficients)[0]
+
+
+def escape(x: Any, y: Any) -> Any:
+    def step(_: Any, state: Any) -> Any:
+        a, b, count = state
+        inside = a * a + b * b < 4
+        return jnp.where(inside, a * a - b * b + x, a), jnp.where(inside, 2 * a * b + y, b), count + inside
+
+    zero = jnp.zeros_like(x)
+    return lax.fori_loop(0, 50, step, (zero, zero, jnp.zeros(x.shape, jnp.int32)))[2]
+
+
+def steps_of_collatz(x: Any) -> Any:
+    def of_one(number: Any) -> Any:
+        def step(state: Any) -> Any:
+            n, count = state
+            return jnp.where(n % 2 == 0, n // 2, 3 * n + 1), count + 1
+
+        return lax.while_loop(lambda state: state[0] != 1, step, (number, 0))[1]
+
+    return jax.vmap(of_one)(x)
+
+
+def momentum(gradients: Any) -> Any:
+    def step(state: Any, gradient: Any) -> Any:
+        place, speed = state
+        speed = 0.9 * speed + gradient
+        return (place - 0.1 * speed, speed), None
+
+    return lax.scan(step, (gradients[0], gradients[0]), gradients)[0]
+
+
+def hashed(x: Any) -> Any:
+    return lax.scan(lambda s, word: ((s ^ word) * jnp.uint32(16777619), None), jnp.uint32(2166136261), x)[0]
+
+
+def pendulum(angle: Any) -> Any:
+    def step(state: Any, _: Any) -> Any:
+        angle, speed = state
+        return (angle + 0.01 * speed, speed - 0.01 * jnp.sin(angle)), angle
+
+    return lax.scan(step, (angle, angle), None, length=50_000)[1]
+
+
+def floats(*shape: int) -> Any:
+    return jnp.asarray(np.random.default_rng(0).uniform(0.05, 0.95, shape).astype(np.float32))
+
+
+LEAVE: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "a running mean": (mean, (floats(20_000),)),
+    "polynomials": (polynomial, (floats(1000), floats(1000))),
+    "Mandelbrot": (escape, (floats(100, 100) * 3 - 2, floats(100, 100) * 2 - 1)),
+    "Collatz": (steps_of_collatz, (jnp.arange(1, 10_001),)),
+    "momentum": (momentum, (floats(1000, 256),)),
+}
+STAY: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "a short running mean": (mean, (floats(500),)),
+    "a hash: integers wait as long in a kernel": (hashed, (jnp.arange(100_000, dtype=jnp.uint32),)),
+    "a pendulum: most of a step is one sine": (pendulum, (jnp.float32(1),)),
+    "rows that lie in no cache": (mean, (floats(1000, 1000),)),
+    "a few polynomials": (polynomial, (floats(10), floats(100))),
+}
+
+
+@pytest.mark.parametrize("name", LEAVE)
+def test_whole_loops_leave_xla_where_it_waits_longer(name: str) -> None:
+    function, args = LEAVE[name]
+    jitted = graphopt.jit(function)
+    report = jitted.explain(*args)
+    assert [any(sub.op.name in ("scan", "while") for sub in k.body.nodes) for k in report.kernels] == [True]
+    for found, expected in zip(jax.tree.leaves(jitted(*args)), jax.tree.leaves(jax.jit(function)(*args)), strict=True):
+        # Orbits near the edge of the Mandelbrot set go elsewhere by one rounding, of a sum of products.
+        close = np.isclose(found, expected, rtol=2e-5, atol=1e-5)
+        assert close.all() if name != "Mandelbrot" else close.mean() > 0.99
+
+
+@pytest.mark.parametrize("name", STAY)
+def test_whole_loops_stay_where_a_kernel_waits_as_long(name: str) -> None:
+    function, args = STAY[name]
+    assert not graphopt.jit(function).explain(*args).kernels
+
+
+def test_what_comes_before_a_loop_that_stays_leaves_by_itself() -> None:
+    def function(x: Any) -> Any:
+        return hashed(lax.bitcast_convert_type(jnp.arctan2(x, x + 1), jnp.uint32)[:10])
+
+    (kernel,) = graphopt.jit(lambda x: (jnp.arctan2(x, x + 1), function(x[:10]))).explain(floats(100_000)).kernels
+    assert "atan2" in {n.op.name for n in kernel.body.nodes} and "scan" not in {n.op.name for n in kernel.body.nodes}
+
+
+def test_small_reductions_stay_in_the_loops_that_xla_makes_one_function_of() -> None:
+    def viterbi(moves: Any, seen: Any) -> Any:
+        return lax.scan(lambda s, e: (jnp.max(s[:, None] + moves, 0) + e, None), seen[0], seen)[0]
+
+    assert not graphopt.jit(viterbi).explain(floats(16, 16), floats(200, 16)).kernels
+
+
+def loop_of(function: Callable[..., Any], *args: Any) -> Node:
+    graph, _ = trace_function(function, *args)
+    (node,) = (n for n in graph.nodes if n.op is SCAN)
+    return node
+
+
+def test_a_chain_is_the_longest_way_from_what_is_carried() -> None:
+    def times(step: Callable[[Any, Any], Any]) -> float:
+        scan = Scan.of(loop_of(lambda x: lax.scan(lambda s, v: (step(s, v), None), x[0], x)[0], floats(9)))
+        params = scan.body.params[scan.consts : scan.consts + scan.carry]
+        return chain(scan.body, list(zip(params, scan.body.outputs, strict=False)))
+
+    one = times(lambda s, v: s + v)
+    assert times(lambda s, v: s + jnp.sin(v) * 3) == one > 0
+    assert times(lambda s, v: (s + v) * v - 1) == pytest.approx(3 * one)
+    assert times(lambda s, v: jnp.sin(s)) > 3 * one
+    assert times(lambda s, v: v) == 0
+
+
+def test_loops_take_as_long_as_their_steps_together() -> None:
+    machine = Machine(threads=2)
+    short, long = (loop_time(loop_of(mean, floats(n)), machine) for n in (1000, 10_000))
+    assert long == pytest.approx(10 * short)
+    narrow, wide = (loop_time(loop_of(mean, floats(100, n)), machine) for n in (100, 10_000))
+    assert 20 * narrow < wide < 500 * narrow
+
+
+def test_loops_with_more_than_elementwise_operations_are_not_known() -> None:
+    def reduced(x: Any) -> Any:
+        return lax.scan(lambda s, v: (s + v.sum(), None), jnp.float32(0), x)[0]
+
+    assert not is_known_loop(loop_of(reduced, floats(9, 9))) and is_known_loop(loop_of(mean, floats(9)))
+
+
+def test_loops_within_kernels_do_not_run_in_xla() -> None:
+    graph, _ = trace_function(mean, floats(9))
+    (node,) = (n for n in graph.nodes if n.op is SCAN)
+    body = Scan.of(node).body
+    assert runs_of(graph)[body] == 9 and runs_of(graph, {(graph, node)})[body] == 0
