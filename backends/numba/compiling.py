@@ -7,6 +7,8 @@ passes, memory for the code in an engine of Numba's. Here LLVM's passes run once
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -119,7 +121,29 @@ def _machine() -> Any:
 
 def object_of(function: Any, signature: Any) -> tuple[str, bytes]:
     """The symbol of a function with a C interface, and the object file that it is in."""
-    return SYMBOL, _machine().emit_object(_module(function, signature))
+    module = _module(function, signature)
+    with _addresses_as_written():
+        return SYMBOL, _machine().emit_object(module)
+
+
+@contextmanager
+def _addresses_as_written() -> Iterator[None]:
+    """Leaves the addresses in loops as they are, while LLVM makes instructions of a module.
+
+    It would look for those that take the fewest registers and additions (its "loop strength reduction"), which takes up
+    to two thirds of that time where loops are in loops, and changes nothing that can be measured: a processor adds a
+    base and a scaled index for nothing. Options of LLVM hold for a process, so this one is put back; one that a later
+    version does not know would end the process.
+    """
+    if llvm.llvm_version_info >= (23,):
+        yield
+        return
+    with global_compiler_lock:
+        llvm.set_option("graphopt", "-disable-lsr=true")
+        try:
+            yield
+        finally:
+            llvm.set_option("graphopt", "-disable-lsr=false")
 
 
 def text_of(kernel: Any, debug: bool = False) -> str:
