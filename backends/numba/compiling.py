@@ -122,12 +122,12 @@ def _machine() -> Any:
 def object_of(function: Any, signature: Any) -> tuple[str, bytes]:
     """The symbol of a function with a C interface, and the object file that it is in."""
     module = _module(function, signature)
-    with _addresses_as_written():
+    with addresses_as_written():
         return SYMBOL, _machine().emit_object(module)
 
 
 @contextmanager
-def _addresses_as_written() -> Iterator[None]:
+def addresses_as_written() -> Iterator[None]:
     """Leaves the addresses in loops as they are, while LLVM makes instructions of a module.
 
     It would look for those that take the fewest registers and additions (its "loop strength reduction"), which takes up

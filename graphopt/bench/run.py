@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
     results: dict[str, list[Row]] = {name: [] for name in chosen}
     # Kernels that an earlier process has kept would make first calls short.
     with tempfile.TemporaryDirectory() as folder, store.kept_in(Path(folder)):
+        console.print(shares.beginning())
         complete = measure(console, chosen, results, arguments.repeats)
     now = figures.figures(results, complete)
     if arguments.json is not None:

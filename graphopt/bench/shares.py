@@ -1,14 +1,19 @@
-"""How much of programs runs in kernels, of what is not matrix products and convolutions; how long those compile."""
+"""How much of programs runs in kernels, of what is not matrix products and convolutions; what kernels take before."""
 
 from __future__ import annotations
 
+import importlib
 import statistics
+import time
 from collections.abc import Sequence
 
+import jax
 from jax.extend.core import primitives as p
 
 import graphopt
 from graphopt.analysis.cost import node_cost
+from graphopt.backends.numba.engine import NumbaEngine
+from graphopt.backends.numba.objects import register_handler
 from graphopt.bench.programs import Program
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.op import op_of
@@ -52,3 +57,23 @@ def compiling(seconds: Sequence[float]) -> str:
         return "No kernel was compiled."
     middle, longest = 1e3 * statistics.median(seconds), 1e3 * max(seconds)
     return f"Compiling a kernel took {middle:.0f} ms (median of {len(seconds)}; the longest {longest:.0f} ms)."
+
+
+def beginning() -> str:
+    """Does what the first kernel of a process begins with, so that no program's first call has it; what it took.
+
+    Modules are imported once a process, as JAX's are before any first call. What XLA calls for each kernel is compiled
+    once a machine: later processes find it in the store.
+    """
+    if jax.default_backend() != "cpu" or NumbaEngine().unavailable() is not None:
+        return "There are no kernels here."
+    start = time.perf_counter()
+    importlib.import_module("graphopt.backends.numba.names")
+    importlib.import_module("graphopt.backends.numba.handler")
+    imported = time.perf_counter()
+    register_handler()
+    done = time.perf_counter()
+    return (
+        f"Before first calls: {1e3 * (imported - start):.0f} ms to import what makes kernels, once a process, and "
+        f"{1e3 * (done - imported):.0f} ms to compile what calls them, once a machine."
+    )

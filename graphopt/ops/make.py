@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Any
@@ -105,8 +106,10 @@ def traced_defaults(op: Op) -> Attrs:
     example = _EXAMPLES.get(op.primitive.name, getattr(lax, op.primitive.name, None))
     if example is None:
         raise GraphError(f"graphopt does not know by which function of JAX's the operation {op.name} is made")
+    signature = inspect.signature(example)
     for types in _OPERANDS:
         try:
+            signature.bind(*types)  # JAX takes ten milliseconds to say that it is not so
             eqns = jax.make_jaxpr(example)(*types).eqns
         except (TypeError, ValueError):
             continue
@@ -138,6 +141,8 @@ KNOWN_DEFAULTS: dict[str, Attrs] = {
     "reshape": Attrs({"dimensions": None, "new_sizes": (4,), "sharding": None}),
     "dynamic_slice": Attrs({"slice_sizes": (1, 1)}),
     "dynamic_update_slice": EMPTY,
+    "concatenate": Attrs({"dimension": 0}),
+    "reduce_sum": Attrs({"axes": (0,), "out_sharding": None}),
     "broadcast_in_dim": Attrs({"broadcast_dimensions": (1, 2), "shape": (2, 2, 2), "sharding": None}),
     "convert_element_type": Attrs({"new_dtype": np.dtype(np.int8), "sharding": None, "weak_type": False}),
 }

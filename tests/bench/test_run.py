@@ -73,6 +73,7 @@ def test_a_suite_prints_a_table_and_writes_its_figures(
         assert row["passes"] is None
     median = row["measures"][MEASURES[suite][0]]["ratio"]["median"]
     out = capsys.readouterr().out
+    assert re.search(r"Before first calls: \d+ ms to import .* and \d+ ms to compile", out)
     assert f"graphopt's time over jax.jit's (jax {jax.__version__})" in out
     assert re.search(rf"{re.escape(name)}\W+{row['equations']}\W.*\W{median:.3f} \[", out)
     if len(rows) == 1:

@@ -19,7 +19,7 @@ import graphopt
 from graphopt import store
 from graphopt.backends.numba import objects
 from graphopt.backends.numba.code import load
-from graphopt.backends.numba.compiling import CALLBACK_SIGNATURE, object_of, text_of
+from graphopt.backends.numba.compiling import CALLBACK_SIGNATURE, addresses_as_written, object_of, text_of
 from graphopt.backends.numba.engine import plan_by_key
 from graphopt.backends.numba.names import function_of
 from graphopt.backends.numba.translating import inlined
@@ -111,3 +111,35 @@ def test_a_function_of_numbers_is_one_intrinsic() -> None:
     distance = numba.njit(lambda x, y: of(x, y))
     assert distance(np.float32(2), np.float32(5)) == 3
     assert distance(np.int64(7), np.int64(5)) == 2
+
+
+COLUMN = """
+define void @column(ptr %memory, i64 %count, i64 %step) {
+entry:
+  br label %loop
+loop:
+  %i = phi i64 [0, %entry], [%next, %loop]
+  %at = mul i64 %i, %step
+  %place = getelementptr i32, ptr %memory, i64 %at
+  store i32 1, ptr %place
+  %next = add i64 %i, 1
+  %goes = icmp slt i64 %next, %count
+  br i1 %goes, label %loop, label %end
+end:
+  ret void
+}
+"""
+
+
+@pytest.mark.skipif(llvm.llvm_version_info >= (23,), reason="of later versions of LLVM nothing is asked")
+def test_what_is_asked_of_llvm_for_kernels_holds_for_nothing_else() -> None:
+    """An option of LLVM's holds for a process: of other code LLVM makes what it did before."""
+    machine = llvm.Target.from_default_triple().create_target_machine(opt=3)
+
+    def instructions() -> str:
+        return str(machine.emit_assembly(llvm.parse_assembly(COLUMN)))
+
+    before = instructions()
+    with addresses_as_written():
+        assert instructions() != before
+    assert instructions() == before
