@@ -20,6 +20,7 @@ from graphopt.analysis.access import Within
 from graphopt.errors import EngineError
 from graphopt.ir.index import Index
 from graphopt.ir.loop import (
+    SORT_STEPS,
     Accumulate,
     Apply,
     Block,
@@ -39,6 +40,7 @@ from graphopt.ir.loop import (
     Set,
     Smallest,
     Sort,
+    SortStep,
     Store,
     Test,
     Value,
@@ -149,6 +151,8 @@ class _Run:
                     self.block(statement.then)
             elif isinstance(statement, Sort):
                 self.sort(statement)
+            elif isinstance(statement, SortStep):
+                self.sort_step(statement)
             elif isinstance(statement, Smallest):
                 keys = self.row(statement.keys, statement.at, statement.count)
                 least = np.argsort(keys, kind="stable")[: statement.k]
@@ -234,6 +238,17 @@ class _Run:
         if sort.places is not None:
             self.set_row(sort.places, sort.at, self.row(sort.places, sort.at, sort.count)[order])
         self.set_row(sort.keys, sort.at, keys[order])
+
+    def sort_step(self, step: SortStep) -> None:
+        """All is done in the first share of the last step."""
+        if step.step != SORT_STEPS[-1] or self.index(step.share) != 0:
+            return
+        keys = self.row(step.keys, step.row * step.count, step.count)
+        order = np.argsort(keys, kind="stable")
+        self.set_row(step.to_keys, step.row * step.count, keys[order])
+        if step.places is not None and step.to_places is not None:
+            places = self.row(step.places, step.row * step.count, step.count)
+            self.set_row(step.to_places, step.row * step.count, places[order])
 
     def multiply(self, product: Product) -> None:
         rows, columns, length = product.rows, product.columns, product.length

@@ -14,6 +14,7 @@ from graphopt.backends.numba.scalar import CONVERT, applied, expression, is_floa
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.index import Index, Quotient, Variable
 from graphopt.ir.loop import (
+    SORT_STEPS,
     VECTOR,
     Accumulate,
     Apply,
@@ -32,11 +33,13 @@ from graphopt.ir.loop import (
     Product,
     Set,
     Sort,
+    SortStep,
     Statement,
     Store,
     Test,
     When,
     While,
+    table_size,
 )
 from graphopt.ir.node import Node
 
@@ -115,6 +118,8 @@ class _Writer:
             yield from self.block(statement.then)
         elif isinstance(statement, Sort):
             yield self.sort(statement)
+        elif isinstance(statement, SortStep):
+            yield self.sort_step(statement)
         elif isinstance(statement, Product):
             yield self.product(statement)
         elif isinstance(statement, Fetch):
@@ -160,6 +165,21 @@ class _Writer:
             return f"sort_beside_{keys.dtype.name}({keys.name}, {index(statement.at)}, {statement.count})"
         name = f"sort_{keys.dtype.name}" if places is None else f"sort_places_{keys.dtype.name}"
         return f"{name}({keys.name}, {(places or keys).name}, {index(statement.at)}, {statement.count})"
+
+    @staticmethod
+    def sort_step(statement: SortStep) -> str:
+        pairs = [statement.keys.name]
+        name = statement.step
+        if name in SORT_STEPS[2:]:  # keys are moved, and what goes with them
+            name += "_places" if statement.places is not None else ""
+            of = (statement.keys, statement.places, statement.to_keys, statement.to_places)
+            pairs = [(buffer or statement.keys).name for buffer in of]
+        if statement.step == SORT_STEPS[3]:  # from where the one before has put them
+            pairs = [*pairs[2:], *pairs[:2]]
+        row = f"{index(statement.row * statement.count)}, {statement.count}"
+        table = f"{statement.table.name}, {index(statement.row * table_size(statement.shares))}"
+        share = f"{index(statement.share)}, {statement.shares}"
+        return f"{name}_{statement.keys.dtype.name}({', '.join(pairs)}, {row}, {table}, {share})"
 
     def condition(self, statement: If) -> Iterator[str]:
         yield f"if {' and '.join(tests_of(statement.within))}:"

@@ -9,6 +9,7 @@ import numpy as np
 from graphopt.backends.numba import (
     bypass,
     conversions,
+    distribution,
     intrinsics,
     memory,
     networks,
@@ -67,6 +68,7 @@ NAMES: dict[str, Any] = {
     "sort_uint64": sorting.sort_uint64,
     "sort_places_uint32": sorting.sort_places_uint32,
     "sort_places_uint64": sorting.sort_places_uint64,
+    **distribution.STEPS,
     "sort_beside_uint32": networks.sort_beside_uint32,
     "sort_beside_uint64": networks.sort_beside_uint64,
     "smallest_uint32": selecting.smallest_uint32,

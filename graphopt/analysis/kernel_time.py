@@ -6,7 +6,7 @@ prediction is on the slow side: in doubt a kernel must not be chosen.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,7 @@ from graphopt.ir.loop import (
     Set,
     Smallest,
     Sort,
+    SortStep,
     Statement,
     Store,
     Value,
@@ -102,6 +103,8 @@ SORTED = 1.5
 RADIX = 4
 """Doublings of the length from which on a sort by digits takes as long: 20k numbers take 0.1 ms, 200k 0.75."""
 
+STEPS: Mapping[str, float] = {"survey": 0.1, "tally": 0.4, "distribute": 1.0, "sort_buckets": 2.5}
+"""Nanoseconds of an element in each step in which threads sort a row together."""
 
 COMPARED = 0.045
 """Nanoseconds of an element in one round of comparisons, where rows are sorted side by side."""
@@ -172,17 +175,24 @@ def _bypassed(program: LoopProgram) -> set[Buffer]:
     return found
 
 
-def sorting_time(statement: Sort | Smallest) -> float:
-    """Nanoseconds in which a row, or rows side by side, are sorted, or the smallest elements of one are found."""
+def sorting_time(statement: Sort | SortStep | Smallest) -> float:
+    """Nanoseconds in which a row, rows side by side, or a share of one are sorted, or the smallest elements of one are
+    found."""
+    if isinstance(statement, SortStep):
+        return STEPS[statement.step] * words_of(statement) * statement.count / statement.shares
     if isinstance(statement, Sort) and statement.lanes > 1:
         doublings = (statement.count - 1).bit_length()
         words = statement.lanes * statement.count * statement.keys.dtype.itemsize / 4
         return COMPARED * words * doublings * (doublings + 1) / 2
     if isinstance(statement, Sort):
-        words = statement.keys.dtype.itemsize / 4 + (statement.places is not None) / 2
-        return SORTED * statement.count * min(max(1, statement.count.bit_length()), RADIX * words)
+        return SORTED * statement.count * min(max(1, statement.count.bit_length()), RADIX * words_of(statement))
     steps = max(1, statement.k.bit_length())
     return SCANNED * statement.count + SORTED * min(statement.count, 8 * statement.k) * steps
+
+
+def words_of(statement: Sort | SortStep) -> float:
+    """How wide what is moved is, of a key of 32 bits: what goes with a key takes half as long."""
+    return statement.keys.dtype.itemsize / 4 + (statement.places is not None) / 2
 
 
 def product_time(statement: Product) -> float:
@@ -219,7 +229,7 @@ class _Walk:
         """Adds what a block takes that is run so often. variable: of the innermost loop around it, of that extent."""
         waited = _waited(block)
         is_innermost = not waited and not any(
-            isinstance(s, For | Sort | Smallest | Product | While) for s in block.statements
+            isinstance(s, For | Sort | SortStep | Smallest | Product | While) for s in block.statements
         )
         loads = [s.value for s in block.statements if isinstance(s, Let) and isinstance(s.value, Load)]
         is_near = is_innermost and all(_is_read_again(load.buffer, times) for load in loads)
@@ -248,7 +258,7 @@ class _Walk:
         elif isinstance(statement, While):
             for block in (statement.test, statement.body):
                 self.block(block, times * GUESSED, variable, extent)
-        elif isinstance(statement, Sort | Smallest):
+        elif isinstance(statement, Sort | SortStep | Smallest):
             self.core += times * sorting_time(statement)
         elif isinstance(statement, Product):
             self.flops += times * 2 * statement.rows * statement.columns * statement.length

@@ -22,6 +22,7 @@ from graphopt.ir.loop import (
     Set,
     Smallest,
     Sort,
+    SortStep,
     Statement,
     Store,
     Test,
@@ -93,6 +94,8 @@ def reads_of(statement: Statement, inside: bool = True) -> Iterator[str]:
         yield from statement.at.variables()
     elif isinstance(statement, Bypass):
         yield from (statement.tile.name, *statement.at.variables())
+    elif isinstance(statement, SortStep):
+        yield from (*statement.row.variables(), *statement.share.variables())
     elif isinstance(statement, Smallest):
         yield from (statement.keys.name, *statement.at.variables(), *statement.to.variables())
     elif isinstance(statement, Product):
@@ -132,6 +135,9 @@ def writes_of(statement: Statement) -> Iterator[str]:
         yield statement.to.buffer.name
     elif isinstance(statement, Sort):
         yield from (buffer.name for buffer in (statement.keys, statement.places) if buffer is not None)
+    elif isinstance(statement, SortStep):
+        pairs = (statement.keys, statement.places, statement.to_keys, statement.to_places)
+        yield from (buffer.name for buffer in (*pairs, statement.table) if buffer is not None)
     for block in blocks_of(statement):
         for inner in block.statements:
             yield from writes_of(inner)
@@ -161,6 +167,8 @@ def indices_of(block: Block) -> Iterator[Index]:
         elif isinstance(statement, Store | Sort | Fetch | Bypass | Smallest):
             yield statement.at
             yield from (statement.to,) if isinstance(statement, Smallest) else ()
+        elif isinstance(statement, SortStep):
+            yield from (statement.row, statement.share)
         elif isinstance(statement, Product):
             yield from (matrix.at for matrix in (statement.to, statement.left, statement.right))
         for inner in blocks_of(statement):

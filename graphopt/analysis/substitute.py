@@ -22,6 +22,7 @@ from graphopt.ir.loop import (
     Set,
     Smallest,
     Sort,
+    SortStep,
     Statement,
     Store,
     Test,
@@ -43,6 +44,8 @@ def statement_with(statement: Statement, change: Change) -> Statement:
         return replace(statement, value=expression_with(statement.value, change))
     if isinstance(statement, Store | Sort | Fetch | Bypass):
         return replace(statement, at=change(statement.at))
+    if isinstance(statement, SortStep):
+        return replace(statement, row=change(statement.row), share=change(statement.share))
     if isinstance(statement, Smallest):
         return replace(statement, at=change(statement.at), to=change(statement.to))
     if isinstance(statement, Product):

@@ -15,7 +15,7 @@ from jax import lax
 from graphopt.analysis.access import Indices
 from graphopt.analysis.derive import Derivation
 from graphopt.analysis.reductions import AND, XOR, accumulated_as
-from graphopt.analysis.sorting import BITCAST, SHIFT, apply, key_dtype, to_key
+from graphopt.analysis.sort_keys import BITCAST, SHIFT, apply, key_dtype, to_key
 from graphopt.ir.aval import is_floating
 from graphopt.ir.index import Index, delinear, linear, variable
 from graphopt.ir.loop import SERIAL, Literal, Load, Smallest, Store, Value

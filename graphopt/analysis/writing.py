@@ -39,6 +39,7 @@ from graphopt.ir.loop import (
     Product,
     Smallest,
     Sort,
+    SortStep,
     Statement,
     Value,
     While,
@@ -188,7 +189,7 @@ class Writer:
 
     def add(self, statement: Statement) -> None:
         """A statement at the end of the current block."""
-        if isinstance(statement, Sort | Smallest):
+        if isinstance(statement, Sort | SortStep | Smallest):
             self._spend(sorting_time(statement))
         elif isinstance(statement, Product):
             self._spend(product_time(statement))

@@ -282,6 +282,48 @@ class Sort:
         yield f"sort {self.keys.name}[{self.at} ...+ {self.count}]{along}{beside}"
 
 
+LEADING = 10
+"""Bits of the digit by which a row is distributed that threads sort together."""
+
+
+@dataclass(frozen=True, slots=True)
+class SortStep:
+    """One share of a step in which threads sort a row of `keys` together, and of `places` with them, stably.
+
+    The steps are SORT_STEPS, each of which begins when the shares of the one before have ended. Before the first share
+    `share` of the keys is there, and after the last the sorted keys are in `to_keys`, and the places in `to_places`.
+    What all buffers have in between is the backend's business. No share is empty: shares ** 2 <= count.
+
+    row: elements `row * count` to `(row + 1) * count`. table: uint64, `table_size(shares)` for each row.
+    """
+
+    step: str
+    keys: Buffer
+    places: Buffer | None
+    to_keys: Buffer
+    to_places: Buffer | None
+    table: Buffer
+    row: Index
+    count: int
+    share: Index
+    shares: int
+
+    def lines(self) -> Iterator[str]:
+        """Text."""
+        along = f", along with {self.places.name}" if self.places is not None else ""
+        where = f"{self.keys.name}[{self.row * self.count} ...+ {self.count}]{along}"
+        yield f"{self.step} {where}, to {self.to_keys.name}: share {self.share} of {self.shares}"
+
+
+SORT_STEPS = ("survey", "tally", "distribute", "sort_buckets")
+"""The steps in which threads sort a row together."""
+
+
+def table_size(shares: int) -> int:
+    """Words that they note for a row."""
+    return 2 * shares + ((shares + 1) << LEADING)
+
+
 @dataclass(frozen=True, slots=True)
 class Smallest:
     """The places, counted from `at`, of the `k` smallest of elements `at` to `at + count` of `keys`, unsigned integers.
@@ -371,7 +413,9 @@ class Product:
         yield f"{self.to} {'+' if self.adds else ''}= {self.left} @ {self.right}, {sizes}"
 
 
-Statement = Let | Set | Accumulate | Store | For | If | When | While | Sort | Smallest | Fetch | Bypass | Product
+Statement = (
+    Let | Set | Accumulate | Store | For | If | When | While | Sort | SortStep | Smallest | Fetch | Bypass | Product
+)
 
 
 @dataclass(frozen=True, slots=True)
