@@ -57,6 +57,9 @@ from graphopt.backends.numba.records import (
 )
 from graphopt.backends.numba.translating import inlined
 
+LINE = 64
+"""Bytes of a line of memory."""
+
 table, forked_message, unknown_message = symbol(CELL), symbol(FORKED), symbol(UNKNOWN)
 
 
@@ -100,6 +103,23 @@ def handler_object(major: int, minor: int) -> tuple[str, bytes]:
             madvise(start, size - (start - memory), MADV_HUGEPAGE)
 
     @inlined
+    def padded(size: Any) -> Any:
+        return (size + numba.uintp(2 * LINE - 1)) & ~numba.uintp(LINE - 1)
+
+    @inlined
+    def new_scratch(record: Any, first: int, scratches: int) -> Any:
+        """All scratch buffers in one block of memory: what malloc keeps for the next call grows with the largest block
+        that it was given back, and of some blocks beside each other it would keep nothing."""
+        size = numba.uintp(0)
+        for i in range(scratches):
+            size += padded(load(record, 8 * (first + i)))
+        if size == 0:
+            return size
+        memory = numba.uintp(malloc(size))
+        advise(memory, size)
+        return memory
+
+    @inlined
     def run(frame: Any, record: Any) -> None:
         inputs, results = np.intp(load(record, 8 * INPUTS)), np.intp(load(record, 8 * RESULTS))
         scratches, phases = np.intp(load(record, 8 * SCRATCHES)), np.intp(load(record, 8 * PHASES))
@@ -110,14 +130,14 @@ def handler_object(major: int, minor: int) -> tuple[str, bytes]:
             memory = load(load(load(frame, RETS), 8 * i), DATA)
             store(buffers, 8 * (inputs + i), memory)
             advise(memory, load(record, 8 * (REST + i)))
+        scratch = new_scratch(record, REST + results, scratches)
         for i in range(scratches):
-            memory = numba.uintp(malloc(load(record, 8 * (REST + results + i)) + numba.uintp(64)))
-            advise(memory, load(record, 8 * (REST + results + i)))
-            store(buffers, 8 * (inputs + results + i), memory)
+            store(buffers, 8 * (inputs + results + i), scratch)
+            scratch += padded(load(record, 8 * (REST + results + i)))
         words = record + numba.uintp(8 * (REST + results + scratches))
         run_phases(frame, record, words, phases, buffers)
-        for i in range(scratches):
-            free(load(buffers, 8 * (inputs + results + i)))
+        if scratches > 0:
+            free(load(buffers, 8 * (inputs + results)))
         free(buffers)
 
     def handler(frame: Any) -> Any:
