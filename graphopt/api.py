@@ -20,7 +20,7 @@ from graphopt.explain import Report
 from graphopt.ir.graph import Graph
 from graphopt.jitted import Jitted, in_the_guise_of, make_jitted, with_notes
 from graphopt.lock import read_lock
-from graphopt.passes.pipelines import resolve
+from graphopt.passes.pipelines import left_out, resolve
 from graphopt.traceable import traceable_of
 from graphopt.verify import Verification
 
@@ -40,6 +40,7 @@ def _options(
     backend: str | None,
     numerics: str,
     passes: Iterable[Any] | None,
+    without: Iterable[str],
     memory_limit: int | str | None,
     jax_options: dict[str, Any],
 ) -> Options:
@@ -51,6 +52,7 @@ def _options(
         backend="auto" if backend is None else backend,
         numerics=numerics,
         passes=resolve(passes),
+        without=left_out(without),
         memory_limit=read_bytes(memory_limit),
     )
 
@@ -63,6 +65,7 @@ def jit(
     backend: str | None = ...,
     numerics: str = ...,
     passes: Iterable[Any] | None = ...,
+    without: Iterable[str] = ...,
     lock: str | os.PathLike[str] | None = ...,
     memory_limit: int | str | None = ...,
     **jax_options: Any,
@@ -75,6 +78,7 @@ def jit(
     backend: str | None = ...,
     numerics: str = ...,
     passes: Iterable[Any] | None = ...,
+    without: Iterable[str] = ...,
     lock: str | os.PathLike[str] | None = ...,
     memory_limit: int | str | None = ...,
     **jax_options: Any,
@@ -88,6 +92,7 @@ def jit(
     backend: str | None = "auto",
     numerics: str = "standard",
     passes: Iterable[Any] | None = None,
+    without: Iterable[str] = (),
     lock: str | os.PathLike[str] | None = None,
     memory_limit: int | str | None = None,
     **jax_options: Any,
@@ -99,6 +104,7 @@ def jit(
         "tpu" ...) has the deprecated meaning that `jax.jit` gives it.
     numerics: "exact", "standard" or "fast": which rewrites may change rounding.
     passes: passes to run instead of the standard pipeline.
+    without: names of passes to leave out, those that make kernels too: `without=["chunk", "partition"]`.
     lock: a lock file, which `f.tune(*args, lock=path)` writes: the engines are those that were measured to be fastest.
         Raises LockError where it cannot be read; warns where it says nothing of the program.
     memory_limit: bytes, or text such as "500MB", that arguments, results and intermediate values may take together:
@@ -111,7 +117,7 @@ def jit(
     Returns a function with the methods of what `jax.jit` returns. Without `function`, returns a decorator. Raises
     OptionError where an option is not known; errors of JAX keep their type and get a note that says what to do.
     """
-    options = _options(backend, numerics, passes, memory_limit, jax_options)
+    options = _options(backend, numerics, passes, without, memory_limit, jax_options)
     if lock is not None:
         options = replace(options, tuning=read_lock(lock))
     if function is _DECORATOR:
@@ -148,11 +154,21 @@ def verify(function: Callable[..., Any], /) -> Callable[..., Verification]:
 
 
 @overload
-def optimize(function: F, /, *, backend: str = ..., numerics: str = ..., passes: Iterable[Any] | None = ...) -> F: ...
+def optimize(
+    function: F,
+    /,
+    *,
+    backend: str = ...,
+    numerics: str = ...,
+    passes: Iterable[Any] | None = ...,
+    without: Iterable[str] = ...,
+) -> F: ...
 
 
 @overload
-def optimize(*, backend: str = ..., numerics: str = ..., passes: Iterable[Any] | None = ...) -> Callable[[F], F]: ...
+def optimize(
+    *, backend: str = ..., numerics: str = ..., passes: Iterable[Any] | None = ..., without: Iterable[str] = ...
+) -> Callable[[F], F]: ...
 
 
 def optimize(
@@ -162,6 +178,7 @@ def optimize(
     backend: str = "auto",
     numerics: str = "standard",
     passes: Iterable[Any] | None = None,
+    without: Iterable[str] = (),
 ) -> Any:
     """`function` as an optimized region: inside `jax.jit`, `jax.grad` and the others it is rewritten as one graph.
 
@@ -169,7 +186,7 @@ def optimize(
     Outside of one, calling the result compiles and runs it: every argument must then be an array or a pytree of arrays.
     The options are those of `jit`. Without `function`, returns a decorator. Raises OptionError on an unknown option.
     """
-    options = Options(backend=backend, numerics=numerics, passes=resolve(passes))
+    options = Options(backend=backend, numerics=numerics, passes=resolve(passes), without=left_out(without))
     if function is _DECORATOR:
         return lambda function: _optimize(function, options)
     return _optimize(function, options)

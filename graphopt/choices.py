@@ -9,7 +9,7 @@ from typing import Any
 from jax.extend.core import ClosedJaxpr
 
 from graphopt.backends.xla.compiler_options import CompilerOption, accepted_options
-from graphopt.compile import optimize_graph, passes_of
+from graphopt.compile import optimize_graph, pipeline_of
 from graphopt.config import Options
 from graphopt.explain import program_hash, region_of, target_of
 from graphopt.ir.graph import Graph, nested_graphs
@@ -54,7 +54,7 @@ class Regions:
     def of(self, backend: str, block: int | None = None) -> dict[str, Graph]:
         """By their hashes the bodies of the kernels under a backend, the largest first. block: bytes of a block."""
         if (backend, block) not in self._known:
-            passes = passes_of(self.options)
+            passes = pipeline_of(self.options)
             if block is not None:
                 passes = tuple(replace(step, block=block) if isinstance(step, Chunk) else step for step in passes)
             options = replace(self.options, backend=backend, passes=passes, tuning=())

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -31,7 +32,7 @@ from graphopt.passes.choose import wants_another_engine
 from graphopt.passes.chunk import Chunk
 from graphopt.passes.fuse import Fuse
 from graphopt.passes.partition import Partition
-from graphopt.passes.pipelines import STANDARD
+from graphopt.passes.pipelines import LOOPS, STANDARD
 from graphopt.passes.random_bits import RandomBits
 from graphopt.passes.rematerialize import Rematerialize
 from graphopt.passes.renew import Renew, copied
@@ -65,37 +66,40 @@ def optimize_graph(
     # What a faulty rule would have done can be done without; who looks for faults sets GRAPHOPT_CHECK, or verifies.
     context.strict = settings().check > 0
     kernels = may_have_kernels(options, context, target)
-    steps = with_streams(passes_of(options), options) if kernels and target.num_devices == 1 else passes_of(options)
-    graph, records = run_pipeline(graph, steps, context)
+    steps = with_streams(options) if kernels and target.num_devices == 1 else pipeline_of(options)
+    graph, records = run_pipeline(graph, kept(steps, options), context)
     decision = decision_for(graph, options, context) if kernels and options.tuning else None
     if decision is not None and decision.block is not None:
         graph, records = in_other_blocks(records, options, context, decision.block)
 
     def last_passes(graph: Graph) -> tuple[Pass, ...]:
-        return engine_passes(graph, options, target, decision) if kernels else ()
+        return kept(engine_passes(graph, options, target, decision), options) if kernels else ()
 
     graph, limited = run_pipeline(graph, memory_passes(sources, options, context, target, last_passes), context)
     graph, more = run_pipeline(graph, last_passes(graph), context)
     return graph, (*records, *limited, *more)
 
 
-def with_streams(steps: tuple[Pass, ...], options: Options) -> tuple[Pass, ...]:
+def with_streams(options: Options) -> tuple[Pass, ...]:
     """The pipeline where another engine than XLA may take part: it has large arrays row by row before `chunk` has them
     in blocks."""
 
-    def engine() -> Engine:
-        # Numba takes a second to import: not before it is needed.
-        from graphopt.backends.numba import lowering
-
-        return lowering.ENGINE
-
     machine = machine_for_decisions() if options.backend == "auto" else None
     found: list[Pass] = []
-    for step in steps:
+    for step in pipeline_of(options):
         if isinstance(step, Chunk):
-            found.append(Stream(engine, machine, step.memory))
+            found.append(Stream(partial(engine_of, options), machine, step.memory))
         found.append(step)
     return tuple(found)
+
+
+def engine_of(options: Options) -> Engine:
+    """The engine that makes kernels, without the passes over loops that are left out."""
+    # Numba takes a second to import: not before it is needed.
+    from graphopt.backends.numba import lowering
+
+    without = frozenset(options.without).intersection(LOOPS)
+    return replace(lowering.ENGINE, without=without) if without else lowering.ENGINE
 
 
 def memory_passes(
@@ -152,21 +156,19 @@ def engine_passes(graph: Graph, options: Options, target: Target, decision: Deci
     renews = target.alone and decision is None and bool(copied(graph))
     if decision is None and machine is not None and not (renews or wants_another_engine(graph, machine)):
         return ()
-    # Numba takes a second to import: not before it is needed.
-    from graphopt.backends.numba import lowering
-
+    engine = engine_of(options)
     only = None if decision is None else frozenset(decision.kernels)
     schedules = {} if decision is None else {name: Schedule(way, grain) for name, way, grain in decision.schedules}
     kernels: tuple[Pass, ...] = (
-        Fuse(lowering.ENGINE, machine, only, target.num_devices, schedules),
-        *([Renew(lowering.ENGINE, machine_for_decisions())] if renews else []),
-        Reuse(lowering.ENGINE, schedules),
-        Partition(lowering.ENGINE, machine_for_decisions(), schedules=schedules),
+        Fuse(engine, machine, only, target.num_devices, schedules),
+        *([Renew(engine, machine_for_decisions())] if renews else []),
+        Reuse(engine, schedules),
+        Partition(engine, machine_for_decisions(), schedules=schedules),
     )
     if inside:
         from graphopt.passes.local import Local
 
-        kernels = (Local(lowering.ENGINE), *kernels)
+        kernels = (Local(engine), *kernels)
     return kernels if base == "auto" else (RandomBits(), *kernels)
 
 
@@ -187,9 +189,19 @@ def decision_for(graph: Graph, options: Options, context: Context) -> Decision |
     return None
 
 
-def passes_of(options: Options) -> tuple[Pass, ...]:
-    """The passes that `options` name, or the standard pipeline."""
+def pipeline_of(options: Options) -> tuple[Pass, ...]:
+    """The passes that `options` name, or the standard pipeline; those too that are left out."""
     return STANDARD if options.passes is None else options.passes
+
+
+def kept(steps: tuple[Pass, ...], options: Options) -> tuple[Pass, ...]:
+    """Those of some passes that are not left out."""
+    return tuple(step for step in steps if step.name not in options.without)
+
+
+def passes_of(options: Options) -> tuple[Pass, ...]:
+    """The passes that run before kernels are made."""
+    return kept(pipeline_of(options), options)
 
 
 def context_for(options: Options, sources: Sources, target: Target | None = None, timed: bool = False) -> Context:

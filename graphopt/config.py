@@ -75,6 +75,7 @@ class Options:
         another engine than XLA where it is known to win.
     numerics: "exact", "standard" or "fast": which rewrites are allowed to change rounding.
     passes: None for the standard pipeline, or a tuple of passes (see `graphopt.passes`) to run instead.
+    without: names of passes that are left out, in order.
     tuning: what was measured, from a lock file; it chooses engines where it knows the program.
     memory_limit: bytes that a program may take, its arguments and results among them; None for any number.
     """
@@ -82,6 +83,7 @@ class Options:
     backend: str = "auto"
     numerics: str = "standard"
     passes: tuple[Any, ...] | None = None
+    without: tuple[str, ...] = ()
     tuning: tuple[Decision, ...] = ()
     memory_limit: int | None = None
 

@@ -61,7 +61,7 @@ class RuleError(PassError):
         operands = ", ".join(map(repr, node.inputs))
         super().__init__(
             f"the rule {rule!r} ({file}:{line}) failed on {node!r} of ({operands}): {self.reason}. Mend the rule, or "
-            "leave its pass out with jit(..., passes=...)"
+            "leave its pass out with jit(..., without=...)"
         )
         self.rule, self.file, self.line, self.node = rule, file, line, node
 

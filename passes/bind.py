@@ -1,12 +1,14 @@
 """Binding: what depends on constants alone is computed once, when the function meets its arguments for the first time.
 
 Before:
-    %1: f32[1000,1000] = constant(array)
-    %2: f32[1000,1000] = dot_general[dimension_numbers=(((0,), (0,)), ((), ())), ...](%1, %1)
-    %3: f32[1000] = dot_general[dimension_numbers=(((1,), (0,)), ((), ())), ...](%2, %0)
+    %1: f32[2,2] = constant(1.0, 2.0, 3.0, 4.0)
+    %2: f32[2,2] = add(%1, %1)
+    %3: f32[2,2] = mul(%2, %1)
+    %4: f32[2] = reduce_sum[axes=(1,)](%3)
+    %5: f32[2] = mul(%4, %0)
 After:
-    %1: f32[1000,1000] = constant(another array)
-    %3: f32[1000] = dot_general[dimension_numbers=(((1,), (0,)), ((), ())), ...](%1, %0)
+    %1: f32[2] = constant(10.0, 50.0)
+    %2: f32[2] = mul(%1, %0)
 """
 
 from __future__ import annotations

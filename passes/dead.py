@@ -4,12 +4,13 @@ In a graph itself what cannot be reached from the outputs is not there. The resu
 they hang together in one node.
 
 Before:
-    %2: (f32[], f32[8]) = scan[jaxpr=@1, ...](%0, %1)      where @1 returns (%0 + %1, %0)
-    %3: f32[] = project[index=0](%2)
+    %2: (f32[], f32[8], f32[8]) = scan[jaxpr=@1, ...](%1, %0)    where @1 returns (%0 + %1, %0, -%1)
+    %3: f32[8] = project[index=1](%2)
     return %3
 After:
-    %2: f32[] = scan[jaxpr=@2, ...](%0, %1)                where @2 returns (%0 + %1)
-    return %2
+    %2: (f32[], f32[8]) = scan[jaxpr=@2, ...](%1, %0)    where @2 returns (%0 + %1, %0)
+    %3: f32[8] = project[index=1](%2)
+    return %3
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ Before:
         a2 add= x4
       serial j5 < 1024:
         x6: f32 = in0[1024 * i1 + j5]
-        v7: f32 = div(x6, a2)
+        v7: f32 = sub(x6, a2)
         out0[1024 * i1 + j5] = v7
 After:
     parallel i1 < 4096:

@@ -6,7 +6,7 @@ Before:
       return %1
     }
     graph @main(%0: f32[3]) {
-      %1: f32[3] = jit[jaxpr=@1, name='f', ...](%0)
+      %1: f32[3] = jit[jaxpr=@1, name='sin', ...](%0)
       %2: f32[3] = neg(%1)
       return %2
     }

@@ -64,12 +64,16 @@ class Join(Pass):
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """The graph with its narrow products joined."""
-        if "reassociate" not in ADMITTED[context.options.numerics] or context.portable or context.differentiable:
-            return graph
         counts = [sum(node.op is DOT_GENERAL for node in inner.nodes) for inner in nested_graphs(graph)]
-        if context.platforms != ("cpu",) or max(counts) < 2:
+        if context.platforms != ("cpu",) or max(counts) < 2 or context.portable or context.differentiable:
             return graph
-        return _Joiner(self, context).graph(graph)
+        joiner = _Joiner(self, context)
+        if "reassociate" in ADMITTED[context.options.numerics]:
+            return joiner.graph(graph)
+        groups = [group for inner in nested_graphs(graph) for group in joiner.groups(inner, levels(inner))[0]]
+        if count := sum(map(len, groups)):
+            context.note(f"{count} products that share operands stay apart: to join them is 'reassociate'")
+        return graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,10 @@ class _Joiner:
 
     def rewritten(self, graph: Graph) -> Graph:
         level = levels(graph)
-        groups = {part.node: group for group in self.groups(graph, level) for part in group}
+        found, notes = self.groups(graph, level)
+        for text in notes:
+            self.context.note(text)
+        groups = {part.node: group for group in found for part in group}
         if not groups and not any(node.subgraphs for node in graph.nodes):
             return graph
         infos = self.context.sources.infos.get(graph, {})
@@ -135,9 +142,9 @@ class _Joiner:
                 mapping[node] = new.with_inputs(tuple([mapping[n] for n in node.inputs]))
                 continue
             product, slices = joined(group, mapping)
-            found = reduce(merge, [infos.get(part.node, ()) for part in group])
-            lines |= dict.fromkeys((product, product.inputs[1 - group[0].side]), found)
-            self.context.firings.append(Firing(products_beside_each_other, node, slices[node], "reassociate", found))
+            own = reduce(merge, [infos.get(part.node, ()) for part in group])
+            lines |= dict.fromkeys((product, product.inputs[1 - group[0].side]), own)
+            self.context.firings.append(Firing(products_beside_each_other, node, slices[node], "reassociate", own))
             mapping |= slices
         after = make_graph(graph.params, [mapping[n] for n in graph.outputs])
         self.context.sources.inherit(graph, after, mapping)
@@ -148,8 +155,8 @@ class _Joiner:
     def stopped(self) -> bool:
         return self.context.limit is not None and len(self.context.firings) >= self.context.limit
 
-    def groups(self, graph: Graph, level: Mapping[Node, int]) -> list[list[Part]]:
-        """The products that are joined; why others stay is noted."""
+    def groups(self, graph: Graph, level: Mapping[Node, int]) -> tuple[list[list[Part]], list[str]]:
+        """The products that are joined; and in words what they are, and why others stay."""
         nodes = [node for node in graph.nodes if node.op is DOT_GENERAL]
         reads = Counter((node.inputs[side], side, level[node]) for node in nodes for side in (0, 1))
         found: dict[tuple[Any, ...], list[Part]] = {}
@@ -160,6 +167,7 @@ class _Joiner:
                     key = (part.shared, side, part.axis, part.attrs, level[node], self.declined(part))
                     found.setdefault(key, []).append(part)
         groups: list[list[Part]] = []
+        notes: list[str] = []
         taken: set[Node] = set()
         apart: Counter[str] = Counter()
         for (*_, reason), every in found.items():
@@ -169,12 +177,11 @@ class _Joiner:
                 groups.append(parts)
                 taken.update(part.node for part in parts)
                 shape = "×".join(map(str, parts[0].shared.aval.shape))
-                self.context.note(f"{len(parts)} products with one operand of {shape} joined: {width} columns at once")
+                notes.append(f"{len(parts)} products with one operand of {shape} joined: {width} columns at once")
             elif len(parts) > 1 and 2 * parts[0].shared.aval.size * width >= NOTED:
                 apart[reason or f"they are fewer than {self.step.products}"] += len(parts)
-        for reason, count in apart.items():
-            self.context.note(f"{count} products that share operands stay apart: {reason}")
-        return groups
+        notes += [f"{count} products that share operands stay apart: {reason}" for reason, count in apart.items()]
+        return groups, notes
 
     def declined(self, part: Part) -> str | None:
         """Why a product gains nothing from others beside it."""

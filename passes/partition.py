@@ -10,7 +10,7 @@ Before:
 After:
     graph @1(%0: f32[3000], %1: f32[70,400]) {
       %2: f32[3000] = cumsum[axis=0, reverse=False](%0)
-      %3: i32[70] = argmax[axes=(1,), index_dtype=int32](%1)
+      %3: i32[70] = argmax[axes=(1,), index_dtype=dtype(i32)](%1)
     }
     %2: (f32[3000], i32[70]) = kernel[body=@1, engine="numba", key=...](%0, %1)
     %3: f32[3000] = project[index=0](%2)

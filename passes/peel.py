@@ -7,25 +7,27 @@ splitting; Wolfe, 1989.)
 
 Before:
     parallel i1 < 7:
-      serial j2 < 100:
+      serial j2 < 90:
         v3: f32 = 0.0
         if 0 <= j2 < 40:
-          x4: f32 = in0[40 * i1 + j2]
+          x4: f32 = in0[50 * i1 + j2 + 10]
           v3 := x4
         else:
-          x5: f32 = in1[60 * i1 + j2 - 40]
-          v3 := x5
-        out0[100 * i1 + j2] = v3
+          x5: f32 = in0[50 * i1 + j2 - 40]
+          v6: f32 = mul(x5, 2.0)
+          v3 := v6
+        out0[90 * i1 + j2] = v3
 After:
     parallel i1 < 7:
-      serial j2 < 100 where 0 <= j2 < 40:
-        x4: f32 = in0[40 * i1 + j2]
+      serial j2 < 90 where 0 <= j2 < 40:
+        x4: f32 = in0[50 * i1 + j2 + 10]
         v3: f32 = x4
-        out0[100 * i1 + j2] = v3
-      serial j2 < 100 where 40 <= j2 < 100:
-        x5: f32 = in1[60 * i1 + j2 - 40]
-        v3: f32 = x5
-        out0[100 * i1 + j2] = v3
+        out0[90 * i1 + j2] = v3
+      serial j2 < 90 where 40 <= j2 < 90:
+        x5: f32 = in0[50 * i1 + j2 - 40]
+        v6: f32 = mul(x5, 2.0)
+        v3: f32 = v6
+        out0[90 * i1 + j2] = v3
 """
 
 from __future__ import annotations

@@ -40,6 +40,26 @@ computed; then the order in which products of several arrays are multiplied out,
 multiplied with an inverse after that; then narrow products that are left are joined; then what leaves loops; then what
 nobody reads any more goes; last, what is too large for the caches is computed in blocks."""
 
+KERNELS = ("stream", "random bits", "local", "fuse", "renew", "reuse", "partition")
+"""Names of the passes that make kernels of a graph: `stream` before `chunk`, the others after all above."""
+
+LOOPS = ("tile", "split", "peel", "jam", "bypass", "fetch")
+"""Names of the passes over the loops of each kernel."""
+
+
+def left_out(names: Iterable[str]) -> tuple[str, ...]:
+    """The names of passes that are left out, each once, in one order.
+
+    Raises OptionError with the known names if one is unknown. `rematerialize` runs where a memory limit asks for it.
+    """
+    if isinstance(names, str):
+        raise OptionError(f"without must be a sequence of names, not the string {names!r}: write ({names!r},)")
+    known = (*(step.name for step in STANDARD), *KERNELS, *LOOPS)
+    for name in (found := tuple(names)):
+        if name not in known:
+            raise OptionError(f"no pass is called {name!r}; known: {', '.join(known)}")
+    return tuple(sorted(set(found)))
+
 
 def resolve(passes: Iterable[str | Pass] | None) -> tuple[Pass, ...] | None:
     """Passes from names and passes; None, for the standard pipeline, from None.

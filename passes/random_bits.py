@@ -13,6 +13,7 @@ After:
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,25 +51,36 @@ class RandomBits(Pass):
     def run(self, graph: Graph, context: Context) -> Graph:
         """The graph with the bits computed from the words of their keys."""
         done: dict[Graph, Graph] = {}
+        kinds: Counter[str] = Counter()
 
         def visit(node: Node, inputs: tuple[Node, ...]) -> Node | None:
             if node.op in (SCAN, WHILE, COND):
                 return node.with_attrs(with_bodies(node, opened)).with_inputs(inputs)
-            return _bits(node, inputs[0]) if node.op is RANDOM_BITS and _is_known(node) else None
+            if node.op is not RANDOM_BITS:
+                return None
+            reason = _declined(node)
+            kinds["bits computed from the words of a key" if reason is None else f"left to XLA: {reason}"] += 1
+            return _bits(node, inputs[0]) if reason is None else None
 
         def opened(graph: Graph) -> Graph:
             if graph not in done:
                 done[graph] = rebuild(graph, context.sources, visit)
             return done[graph]
 
-        return opened(graph)
+        new = opened(graph)
+        for text, count in kinds.items():
+            context.note(text + (f" ({count} times)" if count > 1 else ""))
+        return new
 
 
-def _is_known(node: Node) -> bool:
-    partitionable = bool(jax.config.jax_threefry_partitionable)  # type: ignore[attr-defined]
-    (keys,) = node.inputs
-    small = node.aval.is_plain and 0 < math.prod(node.attrs["shape"]) < COUNTED
-    return partitionable and small and dtype_name(keys.aval.dtype) == "key<fry>"
+def _declined(node: Node) -> str | None:
+    """Why bits are not computed here; None where they are."""
+    if not jax.config.jax_threefry_partitionable:  # type: ignore[attr-defined]
+        return "bits without jax_threefry_partitionable"
+    if not node.aval.is_plain or not 0 < math.prod(node.attrs["shape"]) < COUNTED:
+        return f"bits of shape {node.attrs['shape']}"
+    kind = dtype_name(node.inputs[0].aval.dtype)
+    return None if kind == "key<fry>" else f"bits of {kind}"
 
 
 def _bits(node: Node, keys: Node) -> Node:

@@ -1,15 +1,15 @@
 """Rematerialization: values that are long in memory before they are read again are computed again instead.
 
 Before, with a limit on memory:
-    %2: f32[512,1024] = tanh(%1)
+    %2: f32[8,8] = sort[...](%0)
     ...
-    %8: f32[512,1024] = mul(%7, %2)
+    %8: f32[8,8] = dot_general[...](%7, %2)
 After:
-    %2: f32[512,1024] = tanh(%1)
+    %2: f32[8,8] = sort[...](%0)
     ...
-    %8: f32[512,1024] = barrier[id=1](%1, %7)       %1, but not before %7 is known
-    %9: f32[512,1024] = tanh(%8)
-    %10: f32[512,1024] = mul(%7, %9)
+    %8: f32[8,8] = barrier[id=1](%0, %7)       %0, but not before %7 is known
+    %9: f32[8,8] = sort[...](%8)
+    %10: f32[8,8] = dot_general[...](%7, %9)
 """
 
 from __future__ import annotations

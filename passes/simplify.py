@@ -13,18 +13,26 @@ After:
 from __future__ import annotations
 
 import warnings
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 
+from graphopt.analysis.cost import node_cost
 from graphopt.analysis.refs import uses_refs
 from graphopt.errors import RuleWarning
-from graphopt.ir.graph import Graph
+from graphopt.ir.graph import Graph, depth_first, nested_graphs
+from graphopt.ir.op import CONSTANT
 from graphopt.passes.fold import known_scalar, known_value
 from graphopt.passes.rules import RULES
-from graphopt.rewrite.driver import Log, Rewriter, RuleSet
+from graphopt.rewrite.driver import Log, Rewriter, RuleSet, is_plain
 from graphopt.rewrite.passes import Context, Pass
-from graphopt.rewrite.rule import AnyRule
-from graphopt.rewrite.safety import ADMITTED
+from graphopt.rewrite.rule import AnyRule, Replacement
+from graphopt.rewrite.safety import ADMITTED, SAFETIES, kinds_of
+
+NOTED = 1 << 20
+"""Operations and bytes that a rule would have to save for the report to say that the numerics do not admit it."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,9 @@ class Simplify(Pass):
         )
         new = rewriter.graph(graph)
         report(rewriter.log, context)
+        if context.timed:  # as for a report; it takes as long as another sweep
+            for text in not_admitted(new, rewriter.rules, admitted):
+                context.note(text)
         return new
 
 
@@ -69,6 +80,33 @@ def _rule_set(rules: tuple[AnyRule, ...], portable: bool, differentiable: bool, 
         for rule in rules
         if (rule.is_local or not portable) and (rule.keeps_derivatives or not differentiable)
     )
+
+
+def not_admitted(graph: Graph, rules: RuleSet, admitted: Collection[str]) -> list[str]:
+    """The rules that would save much, but may move a result further than the numerics allow; which would allow them."""
+    found: dict[AnyRule, Counter[str]] = {}
+    for inner in nested_graphs(graph):
+        uses = Counter(chain(inner.outputs, *(node.inputs for node in inner.nodes)))
+        for node in inner.nodes:
+            for rule in rules.candidates(node) if is_plain(node) else ():
+                new = rule.apply(node, kinds_of(node.inputs or (node,)), uses.__getitem__, SAFETIES)
+                if new is not None and new.safety not in admitted and _saves_much(new, inner):
+                    found.setdefault(rule, Counter())[new.safety] += 1
+    texts = []
+    for rule, safeties in found.items():
+        for safety, count in safeties.items():
+            needed = next(name for name, admits in ADMITTED.items() if safety in admits)
+            times = f" ({count} times)" if count > 1 else ""
+            texts.append(f"stays{times}: {rule.name}, which is {safety!r}: needs numerics={needed!r}")
+    return texts
+
+
+def _saves_much(found: Replacement, graph: Graph) -> bool:
+    """Whether what comes in the place of nodes takes less than half as many operations and bytes, and many less."""
+    there = set(graph.nodes)
+    come = [n for n in depth_first([found.new], lambda n: n.inputs) if n not in there and n.op is not CONSTANT]
+    before, after = (sum(c.flops + c.bytes for c in map(node_cost, nodes)) for nodes in (found.replaced, come))
+    return before - after >= NOTED and 2 * after <= before
 
 
 def report(log: Log, context: Context) -> None:

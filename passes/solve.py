@@ -5,8 +5,8 @@ Before:
     %5: f32[9] = dot_general[dimension_numbers=(((0,), (0,)), ((), ())), ...](%4, %1)
 After:
     %4: f32[9,1] = gather[...](%1, %3)                            %2, %3: the factors and the permutation of lu(%0)
-    %5: f32[9,1] = triangular_solve[left_side=True, lower=True, unit_diagonal=True, ...](%2, %4)
-    %6: f32[9,1] = triangular_solve[left_side=True, lower=False, unit_diagonal=False, ...](%2, %5)
+    %5: f32[9,1] = triangular_solve[..., left_side=True, lower=True, ..., unit_diagonal=True](%2, %4)
+    %6: f32[9,1] = triangular_solve[..., left_side=True, lower=False, ..., unit_diagonal=False](%2, %5)
 """
 
 from __future__ import annotations

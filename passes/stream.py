@@ -63,9 +63,10 @@ class Stream(Pass):
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """The graph with kernels."""
-        if "reassociate" not in ADMITTED[context.options.numerics]:
-            return graph
         if not any(self.memory.contractions(inner) for inner in nested_graphs(graph)):
+            return graph
+        if "reassociate" not in ADMITTED[context.options.numerics]:
+            context.note("not row by row: under exact numerics sums stay in XLA's order")
             return graph
         if (reason := self.engine().unavailable()) is not None:
             context.note(f"left to XLA: everything, for {reason}")
@@ -147,9 +148,12 @@ class _Streamer:
             more = [n for n in stack.pop().inputs if n in made and n not in members]
             members.update(more)
             stack += more
-        if len(members) > LIMIT or sum(node.op is DOT for node in members) < 2:
+        if sum(node.op is DOT for node in members) < 2:
             return None
-        if any(node.op is not DOT and self.engine.declines(node, False) is not None for node in members):
+        declined = (self.engine.declines(node, False) for node in members if node.op is not DOT)
+        reason = f"{len(members)} operations" if len(members) > LIMIT else next(filter(None, declined), None)
+        if reason is not None:
+            self.context.note(f"not row by row: {reason}")
             return None
         return Group(members, [*region.results, *region.sums])
 

@@ -87,7 +87,7 @@ def test_the_graphs_are_written_before_the_first_pass_and_after_each(tmp_path: P
     (folder,) = tmp_path.iterdir()
     assert folder.name.startswith("001-") and folder.name.endswith("-cpu")
     files = sorted(folder.iterdir())
-    steps = with_streams(STANDARD, Options())
+    steps = with_streams(Options())
     assert [step.name for step in steps[-2:]] == ["stream", "chunk"]
     assert [file.name for file in files] == [
         "00-traced.txt",

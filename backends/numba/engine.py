@@ -50,7 +50,7 @@ from graphopt.passes.fetch import FetchAhead
 from graphopt.passes.jam import Jam
 from graphopt.passes.peel import Peel
 from graphopt.passes.split import Split
-from graphopt.passes.tile import Tile
+from graphopt.passes.tile import Tile, Tiled
 
 # fmt: off
 _SAME_BITS = [
@@ -124,7 +124,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class NumbaEngine:
-    """Kernels for a CPU, compiled by Numba."""
+    """Kernels for a CPU, compiled by Numba. without: names of the passes over loops that are left out."""
 
     name: str = "numba"
     tile: Tile = field(default=Tile(scalar_cost), repr=False)
@@ -133,6 +133,7 @@ class NumbaEngine:
     jam: Jam = field(default=Jam(), repr=False)
     bypass: BypassCaches = field(default=BypassCaches(), repr=False)
     fetch: FetchAhead = field(default=FetchAhead(), repr=False)
+    without: frozenset[str] = frozenset()
 
     def unavailable(self) -> str | None:
         """Why the engine cannot be used here at all; None where it can."""
@@ -277,20 +278,11 @@ class NumbaEngine:
             written = [(part, self._best(part[0], any_order, small)[1]) for part in parts]
             best = Derivation(summed, self.cost, small)
             write_beside(best, written)
-        tiled = self.tile.run(best.program)
-        program, loops = self.split.run(tiled.program)
-        program, peeled = self.peel.run(program)
-        program, jammed = self.jam.run(program)
-        program, past = self.bypass.run(program)
-        program, rows = self.fetch.run(program)
-        said = {
-            self.tile.name: tiled.kept,
-            self.split.name: loops,
-            self.peel.name: peeled,
-            self.jam.name: jammed,
-            self.bypass.name: past,
-            self.fetch.name: rows,
-        }
+        tiled = Tiled(best.program) if self.tile.name in self.without else self.tile.run(best.program)
+        program, said = tiled.program, {self.tile.name: tiled.kept}
+        for step in (self.split, self.peel, self.jam, self.bypass, self.fetch):
+            if step.name not in self.without:
+                program, said[step.name] = step.run(program)
         best.take(program, tuple(f"{name}: {what}" for name, every in said.items() for what in every))
         for node, times in tiled.saved.items():
             best.evaluations[node] -= times

@@ -274,7 +274,7 @@ class _Sweep:
         """What the first rule that applies puts in the place of a node; None if there is none."""
         rewriter = self.rewriter
         candidates = rewriter.rules.candidates(node)
-        if not candidates or rewriter.stopped or not _is_plain(node):
+        if not candidates or rewriter.stopped or not is_plain(node):
             return None
         kinds = kinds_of(node.inputs or (node,))
         for rule in candidates:
@@ -326,12 +326,12 @@ class _Sweep:
             stack.extend(n for n in node.inputs if n not in self.infos)
 
 
-def _is_plain(node: Node) -> bool:
+def is_plain(node: Node) -> bool:
     """Whether a node is a pure function of plain arrays, without effects and without a context of its own."""
     if node.effects or node.context is not None:
         return False
     if node.op is PROJECT:  # a result is as plain as what makes it
-        return _is_plain(node.inputs[0])
+        return is_plain(node.inputs[0])
     for operand in node.inputs:
         if len(operand.avals) != 1 or not operand.avals[0].is_plain:
             return False

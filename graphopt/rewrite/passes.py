@@ -60,7 +60,7 @@ class Pass(ABC):
     """A rewrite of whole graphs. Subclasses are frozen dataclasses, with their options as fields."""
 
     name: str
-    """What `jit(passes=...)`, the report and the dump call it."""
+    """What `jit(passes=..., without=...)`, the report and the dump call it."""
 
     @abstractmethod
     def run(self, graph: Graph, context: Context) -> Graph:
@@ -115,7 +115,7 @@ def _run(graph: Graph, passes: Sequence[Pass], context: Context) -> tuple[Graph,
         try:
             after = step.run(graph, context)
         except Exception as error:
-            error.add_note(f"while graphopt ran the pass {step.name!r}; jit(..., passes=...) can leave it out")
+            error.add_note(f"while graphopt ran the pass {step.name!r}; jit(..., without=...) can leave it out")
             raise
         seconds = time.perf_counter() - start
         same_interface(step.name, graph, after)

@@ -65,4 +65,7 @@ class GoldenPrinter(Printer):
 
 
 def golden_text(graph: Graph) -> str:
-    return "\n".join(GoldenPrinter().lines(graph)) + "\n"
+    """The text of a graph. Keys of kernels, which are hashes of their sources, are numbered."""
+    keys: dict[str, str] = {}
+    text = "\n".join(GoldenPrinter().lines(graph)) + "\n"
+    return re.sub(r"\bkey=(\d+)", lambda found: f"key={keys.setdefault(found[1], str(len(keys) + 1))}", text)

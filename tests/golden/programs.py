@@ -594,3 +594,9 @@ SOLVE: dict[str, Case] = {
     ),
 }
 """They are simplified before the pass: the identity is a cast then, and products have no transposes."""
+
+SIMPLIFY: dict[str, Case] = {
+    "what undoes itself": (lambda x, y: lax.neg(lax.neg(x)).T.T + y, (np.ones((3, 4), np.float32),) * 2),
+    "in a loop": (lambda x: lax.fori_loop(0, 5, lambda _, c: lax.sin(lax.neg(c)) * np.float32(1), x), (X,)),
+    "only where it may move a result so far stays": (lambda x, y, z: x * y + x * z, (X, X, X)),
+}

@@ -1,13 +1,15 @@
 """Graphs before and after each pass, as text in tests/golden; GRAPHOPT_TEST_UPDATE=1 writes the files anew."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from inspect import cleandoc
 from pathlib import Path
 
 import pytest
 
 from graphopt.analysis.liveness import peak_bytes
+from graphopt.analysis.machine import Machine
+from graphopt.backends.numba.lowering import ENGINE
 from graphopt.bind import compute
 from graphopt.config import Options
 from graphopt.ir.check import check
@@ -20,16 +22,23 @@ from graphopt.passes.chunk import Chunk
 from graphopt.passes.contract import Contract
 from graphopt.passes.dead import Dead
 from graphopt.passes.fold import Fold
+from graphopt.passes.fuse import Fuse
 from graphopt.passes.hoist import Hoist
 from graphopt.passes.inline import Inline
 from graphopt.passes.join import Join
+from graphopt.passes.local import Local
+from graphopt.passes.random_bits import RandomBits
 from graphopt.passes.rematerialize import Rematerialize
+from graphopt.passes.renew import Renew
 from graphopt.passes.reroll import Reroll
+from graphopt.passes.reuse import Reuse
 from graphopt.passes.simplify import Simplify
 from graphopt.passes.solve import Solve
+from graphopt.passes.stream import Stream
 from graphopt.rewrite.passes import Context, Pass, run_pipeline
 from graphopt.trace.jaxpr import trace_function
 
+from ..golden.engine_programs import LOCAL, RANDOM_BITS, RENEW, REUSE, STREAM
 from ..golden.printing import golden_text
 from ..golden.programs import (
     AFFINE,
@@ -43,6 +52,7 @@ from ..golden.programs import (
     JOIN,
     REMATERIALIZE,
     REROLL,
+    SIMPLIFY,
     SOLVE,
     Case,
 )
@@ -122,15 +132,69 @@ def test_reroll(name: str) -> None:
     compare("reroll", name, graph, sources, [(Reroll(least_saved=4, any_cost=True), False)])
 
 
+@pytest.mark.parametrize("name", SIMPLIFY)
+def test_simplify(name: str) -> None:
+    graph, sources = traced(SIMPLIFY[name])
+    compare("simplify", name, graph, sources, [(Simplify(), False)])
+
+
+@pytest.mark.parametrize("name", STREAM)
+def test_stream(name: str) -> None:
+    graph, sources = traced(STREAM[name])
+    memory = Chunk(large=1 << 10, block=1 << 9, rows=2, gain=0).memory
+    compare("stream", name, graph, sources, [(Stream(lambda: ENGINE, None, memory), False)])
+
+
+@pytest.mark.parametrize("name", RANDOM_BITS)
+def test_random_bits(name: str) -> None:
+    graph, sources = traced(RANDOM_BITS[name])
+    graph, _ = run_pipeline(graph, (Inline(),), Context(Options(), sources))
+    compare("random bits", name, graph, sources, [(RandomBits(), False)])
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_local(name: str) -> None:
+    graph, sources = traced(LOCAL[name])
+    compare("local", name, graph, sources, [(Local(ENGINE), False)])
+
+
+@pytest.mark.parametrize("name", RENEW)
+def test_renew(name: str) -> None:
+    graph, sources = traced(RENEW[name])
+    compare("renew", name, graph, sources, [(Renew(ENGINE, Machine()), False)])
+
+
+@pytest.mark.parametrize("name", REUSE)
+def test_reuse(name: str) -> None:
+    graph, sources = traced(REUSE[name])
+    graph, _ = run_pipeline(graph, (Inline(), Fuse(ENGINE)), Context(Options(), sources, platforms=("cpu",)))
+    compare("reuse", name, graph, sources, [(Reuse(ENGINE), False)])
+
+
+CASES: dict[str, Collection[str]] = {
+    "affine": AFFINE,
+    "bind": BIND,
+    "chunk": CHUNK,
+    "contract": CONTRACT,
+    "dead": DEAD,
+    "fold": FOLD,
+    "hoist": HOIST,
+    "inline": INLINE,
+    "join": JOIN,
+    "local": LOCAL,
+    "random bits": RANDOM_BITS,
+    "rematerialize": REMATERIALIZE,
+    "renew": RENEW,
+    "reroll": REROLL,
+    "reuse": REUSE,
+    "simplify": SIMPLIFY,
+    "solve": SOLVE,
+    "stream": STREAM,
+}
+
+
 def test_no_file_is_left_over() -> None:
-    cases = {"inline": INLINE, "fold": FOLD, "dead": DEAD, "hoist": HOIST, "contract": CONTRACT, "chunk": CHUNK}
-    cases["reroll"] = REROLL
-    cases["rematerialize"] = REMATERIALIZE
-    cases["bind"] = BIND
-    cases["affine"] = AFFINE
-    cases["solve"] = SOLVE
-    cases["join"] = JOIN
-    expected = {path(step, name) for step, names in cases.items() for name in names}
+    expected = {path(step, name) for step, names in CASES.items() for name in names}
     assert set(FOLDER.glob("*-*.txt")) == expected
 
 
@@ -140,7 +204,7 @@ def traced(case: Case) -> tuple[Graph, Sources]:
 
 
 def path(step: str, name: str) -> Path:
-    return FOLDER / f"{step}-{name.replace(' ', '-')}.txt"
+    return FOLDER / f"{step} {name}.txt".replace(" ", "-")
 
 
 def compare(step: str, name: str, graph: Graph, sources: Sources, runs: Sequence[tuple[Pass, bool]]) -> None:
