@@ -20,7 +20,6 @@ from graphopt.ir.graph import Graph, make_graph
 from graphopt.ir.node import make_node, param
 from graphopt.ir.op import op_named
 from graphopt.ir.parse import parse
-from graphopt.passes.pipelines import STANDARD
 from graphopt.rewrite.passes import Context, Pass
 
 

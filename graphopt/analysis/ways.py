@@ -37,7 +37,10 @@ from graphopt.ir.node import Node
 Write = Callable[[Derivation], None]
 
 
-def ways(body: Graph, any_order: bool = True, every: bool = False) -> Iterator[tuple[str, Write]]:
+Ways = Iterator[tuple[str, Write]]
+
+
+def ways(body: Graph, any_order: bool = True, every: bool = False) -> Ways:
     """The ways in which the loop program of a body may be written, each with its name.
 
     any_order: whether sums and products may be reordered. every: also those that are only measured.
@@ -47,20 +50,32 @@ def ways(body: Graph, any_order: bool = True, every: bool = False) -> Iterator[t
         if found is not None:
             yield "rows between products", partial(write_between, found=found)
         return
-    rank = len(body.outputs[0].aval.shape)
+    yield from _rows(body, any_order)
+    if any(node.op in ALONE for node in body.nodes):
+        return
+    yield from _blocks(body, every)
+    if any_order:
+        yield from _turned(body)
+    yield from _columns(body, every)
+
+
+def prepare(body: Graph, derivation: Derivation, done: Collection[Node] = ()) -> None:
+    """The phases that come before those of the results. done: reductions that have others."""
+    for node in body.nodes:
+        if changes_width(node):
+            recast(derivation, node)
+        elif node.op is SELECTED:
+            select(derivation, node)
+    for nodes in cut_together(derivation, done):
+        reduce_in_parts(derivation, nodes)
+
+
+def _rows(body: Graph, any_order: bool) -> Ways:
+    """Element by element, with loops over fewer and fewer axes that threads share."""
     whole = next((n for n in body.nodes if n.op in ALONE), None)
 
-    def prepare(derivation: Derivation, done: Collection[Node] = ()) -> None:
-        for node in body.nodes:
-            if changes_width(node):
-                recast(derivation, node)
-            elif node.op is SELECTED:
-                select(derivation, node)
-        for nodes in cut_together(derivation, done):
-            reduce_in_parts(derivation, nodes)
-
-    def by_rows(derivation: Derivation, parallel: int) -> None:
-        prepare(derivation)
+    def write(derivation: Derivation, parallel: int) -> None:
+        prepare(body, derivation)
         if is_update_in_place(derivation):
             write_update(derivation)
         elif whole is None:
@@ -68,49 +83,62 @@ def ways(body: Graph, any_order: bool = True, every: bool = False) -> Iterator[t
         else:
             write_whole(derivation, whole, any_order)
 
-    for parallel in dict.fromkeys((rank, max(rank - 1, 0), max(rank - 2, 0))):
-        yield f"rows, {parallel} axes apart", partial(by_rows, parallel=parallel)
-        if whole is not None:
-            return
+    rank = len(body.outputs[0].aval.shape)
+    for parallel in (rank,) if whole is not None else dict.fromkeys((rank, max(rank - 1, 0), max(rank - 2, 0))):
+        yield f"rows, {parallel} axes apart", partial(write, parallel=parallel)
 
-    def in_blocks(derivation: Derivation, axis: int, side: int) -> None:
-        prepare(derivation)
+
+def _blocks(body: Graph, every: bool) -> Ways:
+    """In blocks of two axes, where operands are read along one and results written along the other."""
+
+    def write(derivation: Derivation, axis: int, side: int) -> None:
+        prepare(body, derivation)
         write_in_blocks(derivation, axis, side)
 
     for axis in crossed_axes(body):
         for side in sides(body.outputs[0].aval.shape, axis, every):
-            yield f"blocks of {side} along axis {axis}", partial(in_blocks, axis=axis, side=side)
-    operands, summed = turned_operands(body) if any_order else ((), ())
+            yield f"blocks of {side} along axis {axis}", partial(write, axis=axis, side=side)
 
-    def turned(derivation: Derivation, width: int) -> None:
-        prepare(derivation, summed)
+
+def _turned(body: Graph) -> Ways:
+    """Of operands that are turned first, so that sums are along columns."""
+    operands, summed = turned_operands(body)
+    if not operands:
+        return
+    rank = len(body.outputs[0].aval.shape)
+    width = next(widths(body.outputs[0].aval.shape, rank - 1))
+
+    def write(derivation: Derivation) -> None:
+        prepare(body, derivation, summed)
         for operand in operands:
             turn(derivation, operand)
         write_by_columns(derivation, rank - 1, width)
 
-    if operands:
-        width = next(widths(body.outputs[0].aval.shape, rank - 1))
-        yield f"turned, columns by {width}", partial(turned, width=width)
-    shapes = {n.aval.shape for n in body.outputs}
+    yield f"turned, columns by {width}", write
+
+
+def _columns(body: Graph, every: bool) -> Ways:
+    """Some columns beside each other, for what is reduced or accumulated along them."""
     kept = [node for node in body.nodes if is_by_columns(node)]
-    (shape, *others) = shapes
+    shape, *others = {n.aval.shape for n in body.outputs}
     if others or not kept or not any(widths(shape, 0)):
         return
 
-    def by_columns(derivation: Derivation, parallel: int, width: int, cut: bool) -> None:
-        prepare(derivation, kept)
+    def write(derivation: Derivation, parallel: int, width: int, cut: bool) -> None:
+        prepare(body, derivation, kept)
         for node in kept:
             if cut and parts_of(node) > 1:
                 reduce_columns_in_parts(derivation, node)
         write_by_columns(derivation, parallel, width)
 
+    rank = len(body.outputs[0].aval.shape)
     for parallel in range(rank):
         for width in (*widths(shape, parallel), *(other_widths(shape, parallel) if every else ())):
             name = f"columns by {width}, {parallel} axes apart"
-            yield name, partial(by_columns, parallel=parallel, width=width, cut=False)
+            yield name, partial(write, parallel=parallel, width=width, cut=False)
     if any(parts_of(node) > 1 for node in kept):
         *_, width = widths(shape, rank - 1)
-        yield f"columns by {width}, in parts", partial(by_columns, parallel=rank - 1, width=width, cut=True)
+        yield f"columns by {width}, in parts", partial(write, parallel=rank - 1, width=width, cut=True)
 
 
 def write_whole(derivation: Derivation, node: Node, any_order: bool) -> None:

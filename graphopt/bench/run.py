@@ -118,7 +118,7 @@ def _progress(console: Console) -> Progress:
 def print_rows(console: Console, name: str, rows: Sequence[Row]) -> None:
     """Print the table of a suite, and below it why cases failed."""
     if rows:
-        console.print(suite_table(name, SUITES[name].subject, rows))
+        console.print(suite_table(name, SUITES[name].subject, rows, SUITES[name].over))
         if any("warm" in row.measures for row in rows):
             console.print(escape(verdicts(rows)), soft_wrap=True)
     for row in rows:

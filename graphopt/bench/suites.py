@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 import graphopt
 from graphopt.backends.xla.target import Target
-from graphopt.bench import limited, models, numerics, operations, rewritten, steady, streamed, unrolled
+from graphopt.bench import limited, models, numerics, operations, passes, rewritten, steady, streamed, unrolled
 from graphopt.bench.measure import rounds, timed
 from graphopt.bench.programs import DEPTHS, Program, renewed
 from graphopt.bench.rows import Row, measure_of
@@ -28,11 +28,13 @@ class Suite:
     subject: what is measured, in a few words.
     programs: returns the programs; their arguments are not made before they are measured.
     measure: measures one, in about as many rounds as it is given.
+    over: whose time graphopt's is compared with.
     """
 
     subject: str
     programs: Callable[[], Sequence[Program]]
     measure: Callable[[Program, int], Row]
+    over: str = "jax.jit's"
 
 
 def measure_first_call(program: Program, repeats: int) -> Row:
@@ -103,6 +105,7 @@ SUITES: dict[str, Suite] = {
         lambda: [make() for make in limited.LIMITED],
         limited.measure,
     ),
+    "passes": Suite("what each pass gains", passes.programs, passes.measure, "its own without the pass"),
     "unrolled": Suite("loops in Python", lambda: [make() for make in unrolled.UNROLLED], steady.measure),
     "ops": Suite("single operations", operations.programs, steady.measure),
 }

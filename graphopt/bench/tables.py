@@ -16,8 +16,8 @@ NOT_SLOWER = 0.95
 """How fast, in jax.jit's speed, what is called no slower is at least, with 95% confidence."""
 
 
-def suite_table(name: str, subject: str, rows: Sequence[Row]) -> Table:
-    """The rows of a suite, and the geometric means of their ratios.
+def suite_table(name: str, subject: str, rows: Sequence[Row], over: str = "jax.jit's") -> Table:
+    """The rows of a suite, and the geometric means of their ratios. over: whose time graphopt's is compared with.
 
     Times are those of the first thing measured. A column is left out where no row has anything for it.
     """
@@ -26,10 +26,10 @@ def suite_table(name: str, subject: str, rows: Sequence[Row]) -> Table:
     memory = any(row.memory is not None for row in rows)
     passes = any(row.passes is not None for row in rows)
     same = any(row.same for row in rows)
-    title = f"{name}: {subject}\ngraphopt's time over jax.jit's (jax {jax.__version__})"
+    title = f"{name}: {subject}\ngraphopt's time over {over} (jax {jax.__version__})"
     table = Table(title=title, title_justify="left")
     table.add_column("case")
-    headings = ["equations", "jax.jit", "graphopt", *(f"{m} [95%]" for m in measured)]
+    headings = ["equations", over.removesuffix("'s"), "graphopt", *(f"{m} [95%]" for m in measured)]
     headings += ["over NumPy's"] * numpy + ["memory of both"] * memory + ["passes"] * passes + ["program"] * same
     for heading in headings:
         table.add_column(heading, justify="right")

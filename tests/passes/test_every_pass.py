@@ -11,6 +11,7 @@ import pytest
 
 import graphopt
 from graphopt import passes
+from graphopt.bench.passes import PASSES
 from graphopt.errors import OptionError
 from graphopt.passes.pipelines import KERNELS, LOOPS, STANDARD
 from graphopt.rewrite.passes import Pass
@@ -114,3 +115,8 @@ def test_random_programs_are_tried(name: str) -> None:
     folders = [TESTS / folder for folder in ("passes", "fuzz", "analysis", "rules")]
     texts = [file.read_text() for folder in folders for file in folder.glob("*.py")]
     assert any(used.search(text) and "@given(" in text for text in texts)
+
+
+def test_each_is_measured() -> None:
+    """What it gains is in the suite `passes`, or `limited` for what a memory limit asks for."""
+    assert set(PASSES) == set(FOUND) - {"rematerialize"}

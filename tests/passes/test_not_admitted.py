@@ -9,7 +9,7 @@ import pytest
 
 import graphopt
 
-I, W = np.arange(2000) % 500, np.ones((500, 64), np.float32)
+INDICES, W = np.arange(2000) % 500, np.ones((500, 64), np.float32)
 
 
 def rows(i: Any, w: Any) -> Any:
@@ -17,7 +17,7 @@ def rows(i: Any, w: Any) -> Any:
 
 
 def said(numerics: str, function: Any = rows, *args: Any) -> list[str]:
-    notes = graphopt.jit(function, numerics=numerics).explain(*(args or (I, W))).notes
+    notes = graphopt.jit(function, numerics=numerics).explain(*(args or (INDICES, W))).notes
     return [note for note in notes if "needs numerics" in note]
 
 
@@ -37,6 +37,6 @@ def test_several_times() -> None:
 
 
 def test_nothing_is_said_of_what_saves_little() -> None:
-    assert said("standard", rows, I[:5], W[:, :3]) == []
+    assert said("standard", rows, INDICES[:5], W[:, :3]) == []
     layers = lambda x: jax.nn.relu(jnp.tanh(x @ x) @ x * 2 - x) @ x
     assert said("standard", layers, np.ones((300, 300), np.float32)) == []
