@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 from graphopt.backends.numba import sorting
 from graphopt.backends.numba.intrinsics import element_reader, element_writer
 from graphopt.backends.numba.memory import free, malloc
+from graphopt.backends.numba.sorting import unsigned_of
 from graphopt.backends.numba.translating import inlined
 
 BLOCK = 64
@@ -60,11 +61,11 @@ def _comparer(width: int) -> Any:
     return intrinsic(of)
 
 
-def _selector(width: int, sort: Any) -> Any:
-    """`smallest(keys, start, n, places, to, k)`: the places of the k smallest of n keys of `width` bytes."""
+def _bounder(width: int) -> tuple[Any, Any]:
+    """`least_of_lanes(keys, start, n, leasts, lanes)` and `bound_of(leasts, counts, lanes, k)`: the least key of each
+    lane, and the k-th smallest of those."""
     read, write = element_reader(f"u{width}", constant=False), element_writer(f"u{width}")
-    unsigned = np.uint32 if width == 4 else np.uint64
-    at_most = _comparer(width)
+    unsigned = unsigned_of(width)
     greatest = int(np.iinfo(unsigned).max)
 
     @inlined
@@ -77,7 +78,7 @@ def _selector(width: int, sort: Any) -> Any:
 
     @inlined
     def bound_of(leasts: Any, counts: Any, lanes: int, k: int) -> Any:
-        """The k-th smallest of some keys, no more than COUNTED; counts: memory for as many."""
+        """Of some keys, no more than COUNTED; counts: memory for as many."""
         for i in range(lanes):
             write(counts, i, unsigned(0))
         for j in range(lanes):
@@ -90,10 +91,19 @@ def _selector(width: int, sort: Any) -> Any:
                 bound = min(bound, read(leasts, i))
         return bound
 
+    return least_of_lanes, bound_of
+
+
+def _gatherer(width: int, sort: Any) -> Any:
+    """`gather(keys, start, n, best, places, room, bound, k)`: the keys up to `bound`, into memory for `room` of them.
+
+    Those of them that may be among the k smallest are left; the result is how many.
+    """
+    read, write = element_reader(f"u{width}", constant=False), element_writer(f"u{width}")
+    unsigned, at_most = unsigned_of(width), _comparer(width)
+
     @inlined
     def gather(keys: Any, start: int, n: int, best: Any, places: Any, room: int, bound: Any, k: int) -> Any:
-        """Gathers the keys up to `bound`, in memory for `room` of them; those of them that may be among the k smallest
-        are left."""
         found, i = 0, 0
         while i < n:
             if found + BLOCK > room:
@@ -116,6 +126,16 @@ def _selector(width: int, sort: Any) -> Any:
                 which &= which - np.uint64(1)
             i += BLOCK
         return found
+
+    return gather
+
+
+def _selector(width: int, sort: Any) -> Any:
+    """`smallest(keys, start, n, places, to, k)`: the places of the k smallest of n keys of `width` bytes."""
+    read, unsigned = element_reader(f"u{width}", constant=False), unsigned_of(width)
+    greatest = int(np.iinfo(unsigned).max)
+    least_of_lanes, bound_of = _bounder(width)
+    gather = _gatherer(width, sort)
 
     @inlined
     def smallest(keys: Any, start: int, n: int, places: Any, to: int, k: int) -> None:
