@@ -13,7 +13,7 @@ import ast
 import inspect
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from typing import Any
@@ -117,12 +117,23 @@ def _syntax(function: Callable[..., Any]) -> Syntax:
         raise NotTranslatedError(str(error)) from error
     if not isinstance(tree, ast.FunctionDef):
         raise NotTranslatedError(f"{function} is no function with a name")
-    loops = {id(node.target) for node in ast.walk(tree) if isinstance(node, ast.For)}
-    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
-    sets = Counter([*(a.arg for a in tree.args.args), *(name.id for name in names if id(name) not in loops)])
+    sets = Counter([*(a.arg for a in tree.args.args), *_set_in(tree.body)])
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     known = {**function.__globals__, **{name: cell.cell_contents for name, cell in cells}}
     return Syntax(tree, sets, known)
+
+
+def _set_in(statements: Sequence[ast.stmt]) -> Iterator[str]:
+    """The names that statements set, as often as they do, those of loops apart."""
+    for statement in statements:
+        match statement:
+            case ast.Assign(targets):
+                yield from (each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name))
+            case ast.AugAssign(ast.Name(name)):
+                yield name
+            case ast.If(_, body, otherwise) | ast.While(_, body, otherwise) | ast.For(_, _, body, otherwise):
+                yield from _set_in(body)
+                yield from _set_in(otherwise)
 
 
 @dataclass(slots=True)
