@@ -50,6 +50,8 @@ from graphopt.ir.op import Op, op_of
 
 SQRT, DIV, REM, POW, MUL = (op_of(primitive) for primitive in (p.sqrt_p, p.div_p, p.rem_p, p.pow_p, p.mul_p))
 
+AS_FAST = {op_of(primitive) for primitive in (p.add_p, p.sub_p, p.mul_p, p.div_p, p.neg_p, p.square_p)}
+
 Cost = Callable[[Op, np.dtype[Any]], float]
 """Nanoseconds that a core takes for one element of a scalar operation, in a loop that is vectorized."""
 
@@ -87,6 +89,10 @@ BRANCH, FORESEEN = 0.7, 0.1
 
 CHAINED = 2.5
 """Nanoseconds of a greatest or least number of two, where each waits for the one before."""
+
+IN_DOUBT = 3.1
+"""And what any other operation than those AS_FAST takes longer than in XLA where a step waits for it: measured of a
+greatest of two numbers, for NaN and -0.0; of others it is not known."""
 
 LOOP = 4.0
 """Nanoseconds of beginning and ending a loop."""
@@ -361,6 +367,9 @@ def _waited(block: Block) -> float:
         since = [ready[n.name] for n in names if isinstance(n, Local) and n.name in ready]
         if since:
             own = latency(value.op, statement.local.dtype) if isinstance(value, Apply) else 0.0
+            dtype = statement.local.dtype
+            if isinstance(value, Apply) and dtype.kind not in "biu" and (value.op not in AS_FAST or dtype.itemsize < 4):
+                own += IN_DOUBT
             if isinstance(statement, Set):
                 longest = max(longest, max(since) + own)
             else:

@@ -1,6 +1,6 @@
 """How long one number takes to be computed of another: what steps that wait for each other are made of.
 
-Both engines make the same instructions, so that both wait as long.
+Engines make the same instructions of most operations, so that all wait as long.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ _OTHERS: dict[str, tuple[float, float]] = {
     "sqrt": (5.0, 5.0),
     "neg": (INTEGER, 0.3),
     "abs": (0.5, 0.3),
-    "max": (0.5, 1.5),
-    "min": (0.5, 1.5),
+    "max": (0.5, 2.4),
+    "min": (0.5, 2.4),
+    "clamp": (1.0, 4.8),
     "select_n": (0.5, 0.7),
     "convert_element_type": (0.5, 1.5),
     "pow": (10.0, 20.0),

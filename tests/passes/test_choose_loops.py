@@ -23,6 +23,10 @@ def mean(x: Any) -> Any:
     return lax.scan(lambda s, v: ((s * 0.9 + v * 0.1),) * 2, x[0], x)[1]
 
 
+def highest(x: Any) -> Any:
+    return lax.scan(lambda s, v: (jnp.maximum(s - 0.1, v), None), jnp.float32(0), x)[0]
+
+
 def polynomial(coefficients: Any, x: Any) -> Any:
     return lax.scan(lambda s, c: (s * x + c, None), jnp.zeros_like(x), coefficients)[0]
 
@@ -84,6 +88,7 @@ STAY: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "a short running mean": (mean, (floats(500),)),
     "a hash: integers wait as long in a kernel": (hashed, (jnp.arange(100_000, dtype=jnp.uint32),)),
     "a pendulum: most of a step is one sine": (pendulum, (jnp.float32(1),)),
+    "a maximum, of which a kernel asks whether it is NaN": (highest, (floats(100_000),)),
     "rows that lie in no cache": (mean, (floats(1000, 1000),)),
     "a few polynomials": (polynomial, (floats(10), floats(100))),
 }
