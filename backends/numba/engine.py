@@ -49,6 +49,7 @@ from graphopt.passes.bypass import BypassCaches
 from graphopt.passes.fetch import FetchAhead
 from graphopt.passes.jam import Jam
 from graphopt.passes.peel import Peel
+from graphopt.passes.register_block import RegisterBlock
 from graphopt.passes.split import Split
 from graphopt.passes.tile import Tile, Tiled
 
@@ -132,6 +133,7 @@ class NumbaEngine:
     peel: Peel = field(default=Peel(), repr=False)
     jam: Jam = field(default=Jam(), repr=False)
     bypass: BypassCaches = field(default=BypassCaches(), repr=False)
+    registers: RegisterBlock = field(default=RegisterBlock(scalar_cost), repr=False)
     fetch: FetchAhead = field(default=FetchAhead(), repr=False)
     without: frozenset[str] = frozenset()
 
@@ -280,7 +282,7 @@ class NumbaEngine:
             write_beside(best, written)
         tiled = Tiled(best.program) if self.tile.name in self.without else self.tile.run(best.program)
         program, said = tiled.program, {self.tile.name: tiled.kept}
-        for step in (self.split, self.peel, self.jam, self.bypass, self.fetch):
+        for step in (self.split, self.peel, self.jam, self.bypass, self.registers, self.fetch):
             if step.name not in self.without:
                 program, said[step.name] = step.run(program)
         best.take(program, tuple(f"{name}: {what}" for name, every in said.items() for what in every))

@@ -130,14 +130,15 @@ def handler_object(major: int, minor: int) -> tuple[str, bytes]:
             memory = load(load(load(frame, RETS), 8 * i), DATA)
             store(buffers, 8 * (inputs + i), memory)
             advise(memory, load(record, 8 * (REST + i)))
-        scratch = new_scratch(record, REST + results, scratches)
+        memory = new_scratch(record, REST + results, scratches)
+        scratch = (memory + numba.uintp(LINE - 1)) & ~numba.uintp(LINE - 1)  # no vector of it lies across two lines
         for i in range(scratches):
             store(buffers, 8 * (inputs + results + i), scratch)
             scratch += padded(load(record, 8 * (REST + results + i)))
         words = record + numba.uintp(8 * (REST + results + scratches))
         run_phases(frame, record, words, phases, buffers)
         if scratches > 0:
-            free(load(buffers, 8 * (inputs + results)))
+            free(memory)
         free(buffers)
 
     def handler(frame: Any) -> Any:

@@ -76,7 +76,8 @@ class Derivation(NestWriter):
         super().__init__(body, cost, small)
         self.combined: dict[Node, Callable[[Indices], Value]] = {}  # how else elements of a node are found
         self.folds: dict[Node, Callable[[Indices], Fold]] = {}  # what is left of a reduction that was done in parts
-        self.turned: dict[Node, Buffer] = {}  # where operands are with their last two axes exchanged
+        # Where operands are with their last two axes exchanged, and the shape they have there.
+        self.turned: dict[Node, tuple[Buffer, tuple[int, ...]]] = {}
         self.symmetries = symmetries(body)
 
     def value(self, node: Node, at: Indices) -> Value:
@@ -91,8 +92,9 @@ class Derivation(NestWriter):
             return kept.element(node, at)
         self.evaluated(node)
         if node in self.turned:
-            place = linear((*at[:-2], at[-1], at[-2]), (*(shape := node.aval.shape)[:-2], shape[-1], shape[-2]))
-            return self.let(Load(self.turned[node], place), node.aval.dtype, node, "x")
+            turned, shape = self.turned[node]
+            place = linear((*at[:-2], at[-1], at[-2]), shape)
+            return self.let(Load(turned, place), node.aval.dtype, node, "x")
         if node.op is PARAM:
             return self.let(Load(self.inputs[node], linear(at, node.aval.shape)), node.aval.dtype, node, "x")
         if node.op is CONSTANT:

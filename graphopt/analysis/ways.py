@@ -29,7 +29,7 @@ from graphopt.analysis.scattering import SCATTERS, scatter
 from graphopt.analysis.sorting import SORT, sort
 from graphopt.analysis.tiled import crossed_axes, sides, write_in_blocks
 from graphopt.analysis.top_k import TOP_K, top_k
-from graphopt.analysis.turned import turn, turned_operands
+from graphopt.analysis.turned import turn, turned_operands, write_turned
 from graphopt.analysis.windows import SELECTED
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
@@ -105,16 +105,14 @@ def _turned(body: Graph) -> Ways:
     operands, summed = turned_operands(body)
     if not operands:
         return
-    rank = len(body.outputs[0].aval.shape)
-    width = next(widths(body.outputs[0].aval.shape, rank - 1))
 
     def write(derivation: Derivation) -> None:
         prepare(body, derivation, summed)
         for operand in operands:
             turn(derivation, operand)
-        write_by_columns(derivation, rank - 1, width)
+        write_turned(derivation)
 
-    yield f"turned, columns by {width}", write
+    yield "turned", write
 
 
 def _columns(body: Graph, every: bool) -> Ways:

@@ -130,6 +130,7 @@ PASSES: dict[str, Make] = {
     "peel": drawn("stencil, 2000x2000", _stencil, (2000, 2000)),
     "jam": lambda: Program("bytes times a vector, 4096x8192", renewed(_dequantized), _bytes_and_vector),
     "bypass": drawn("elementwise, 4M", lambda x: jnp.sin(x) * jnp.exp(x), (4_000_000,)),
+    "registers": drawn("distances, 1000x64", lambda x: ((x[:, None] - x[None]) ** 2).sum(-1), (1000, 64)),
     "fetch": drawn("layer norm, 8192x1024", _layer_norm, (8192, 1024)),
 }
 """Of `rematerialize`, which a memory limit asks for, is the suite `limited`."""

@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from graphopt.analysis.machine import Machine
 from graphopt.backends.agreement import disagreement
 from graphopt.backends.interpret import interpret
+from graphopt.backends.numba.costs import scalar_cost
 from graphopt.backends.numba.engine import NumbaEngine, plan_by_key
 from graphopt.backends.numba.lowering import ENGINE
 from graphopt.backends.reference import apply_whole, evaluate
@@ -33,6 +34,7 @@ from graphopt.passes.inline import Inline
 from graphopt.passes.jam import LEAST, Jam
 from graphopt.passes.local import Local
 from graphopt.passes.random_bits import RandomBits
+from graphopt.passes.register_block import RegisterBlock
 from graphopt.passes.renew import Renew
 from graphopt.passes.reuse import Reuse
 from graphopt.passes.stream import Stream
@@ -132,6 +134,22 @@ def test_rows_that_are_jammed() -> None:
         return loops_stay_right(Jam(rows=2, long=0), engine, program)
 
     share(one, 5, 0.4)
+
+
+def test_rows_in_blocks_of_registers() -> None:
+    engine = NumbaEngine(without=frozenset(["registers"]))
+
+    def one(data: st.DataObject) -> bool:
+        rows, columns, terms = (data.draw(st.integers(*ends)) for ends in ((32, 35), (2, 5), (7, 10)))
+        x, y = array(data, rows, terms), array(data, columns, terms)
+        first, reduce = data.draw(st.sampled_from(BEFORE[1:3])), data.draw(st.sampled_from(SUMMED))
+
+        def function(x: Any, y: Any) -> Any:
+            return reduce(first(x[:, None], y[None]), -1)
+
+        return loops_stay_right(RegisterBlock(scalar_cost, 2, 3, least=1), engine, (function, (x, y)))
+
+    share(one, 8, 0.3)
 
 
 # ---- kernels of graphs -------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def without_numbers(line: str) -> str:
     """A line of a graph or a loop program without what differs between one like it and another."""
     line = re.sub(r", at least \d+ at a time", "", line.strip()).replace('"', "'")
     line = re.sub(r"<&\d+ ShapedArray>|\b(bool|b?[iuf]\d+)\b(\[[\d,]*\](\{[^}]*\})?~?)?", TYPE, line)
-    line = re.sub(rf"-?[\d.]+:{TYPE}|%\w+|\b[axv]\d+(r\d+)?\b", OPERAND, line)
+    line = re.sub(rf"-?[\d.]+:{TYPE}|%\w+|\b[axv]\d+(r\d+)?(t\d+)?\b", OPERAND, line)
     return re.sub(r"\d+", NUMBER, line)
 
 
