@@ -19,7 +19,7 @@ from graphopt.rewrite.passes import Context, run_pipeline
 from graphopt.trace.jaxpr import trace_function
 
 RANDOM = np.random.default_rng(0)
-X, Y = (RANDOM.normal(size=shape).astype(np.float32) for shape in ((37, 13), (33, 13)))
+X, Y = (RANDOM.normal(size=shape).astype(np.float32) for shape in ((33, 10), (18, 10)))
 
 
 def graph_of(function: Callable[..., Any], *args: Any) -> Graph:
