@@ -7,20 +7,20 @@ Terms are added in the same order.
 
 Before:
     parallel i1 < 1000, at least 1 at a time:
-      vector l2 < 1008:
+      vector l2 < 1008 where 0 <= l2 < 1000:
         tile0[l2] = 0.0
       reduction r3 < 64:
         x4: f32 = in0[64 * i1 + r3]
-        vector l2 < 1008:
+        vector l2 < 1008 where 0 <= l2 < 1000:
           v5: f32 = tile0[l2]
-          x6: f32 = in1[1008 * r3 + l2]
+          x6: f32 = scratch0[1008 * r3 + l2]
           v7: f32 = sub(x4, x6)
           v8: f32 = abs(v7)
           v9: f32 = add(v5, v8)
           tile0[l2] = v9
-      vector l2 < 1008:
+      vector l2 < 1008 where 0 <= l2 < 1000:
         v10: f32 = tile0[l2]
-        out0[1008 * i1 + l2] = v10
+        out0[1000 * i1 + l2] = v10
 After, with two rows and two terms:
     parallel i1 < 500, at least 1 at a time:
       vector l2 < 1008:
@@ -34,22 +34,22 @@ After, with two rows and two terms:
         vector l2 < 1008:
           v5r0t0: f32 = tile0[l2]
           v5r1t0: f32 = tile1[l2]
-          x6t0: f32 = in1[2016 * r3 + l2]
+          x6t0: f32 = scratch0[2016 * r3 + l2]
           v7r0t0: f32 = sub(x4r0t0, x6t0)
           v7r1t0: f32 = sub(x4r1t0, x6t0)
           ...
-          x6t1: f32 = in1[2016 * r3 + l2 + 1008]
+          x6t1: f32 = scratch0[2016 * r3 + l2 + 1008]
           v7r0t1: f32 = sub(x4r0t1, x6t1)
           v7r1t1: f32 = sub(x4r1t1, x6t1)
           ...
           tile0[l2] = v9r0t1
           tile1[l2] = v9r1t1
-      vector l2 < 1008:
+      vector l2 < 1008 where 0 <= l2 < 1000:
         v10r0: f32 = tile0[l2]
-        out0[2016 * i1 + l2] = v10r0
-      vector l2 < 1008:
+        out0[2000 * i1 + l2] = v10r0
+      vector l2 < 1008 where 0 <= l2 < 1000:
         v10r1: f32 = tile1[l2]
-        out0[2016 * i1 + l2 + 1008] = v10r1
+        out0[2000 * i1 + l2 + 1000] = v10r1
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def test_rows_in_blocks_of_registers() -> None:
     engine = NumbaEngine(without=frozenset(["registers"]))
 
     def one(data: st.DataObject) -> bool:
-        rows, columns, terms = (data.draw(st.integers(*ends)) for ends in ((32, 35), (2, 5), (7, 10)))
+        rows, columns, terms = (data.draw(st.integers(*ends)) for ends in ((32, 35), (16, 18), (8, 10)))
         x, y = array(data, rows, terms), array(data, columns, terms)
         first, reduce = data.draw(st.sampled_from(BEFORE[1:3])), data.draw(st.sampled_from(SUMMED))
 
@@ -149,7 +149,7 @@ def test_rows_in_blocks_of_registers() -> None:
 
         return loops_stay_right(RegisterBlock(scalar_cost, 2, 3, least=1), engine, (function, (x, y)))
 
-    share(one, 8, 0.3)
+    share(one, 5, 0.3)
 
 
 # ---- kernels of graphs -------------------------------------------------------------------------------------------------
