@@ -50,7 +50,8 @@ from graphopt.ir.op import Op, op_of
 
 SQRT, DIV, REM, POW, MUL = (op_of(primitive) for primitive in (p.sqrt_p, p.div_p, p.rem_p, p.pow_p, p.mul_p))
 
-AS_FAST = {op_of(primitive) for primitive in (p.add_p, p.sub_p, p.mul_p, p.div_p, p.neg_p, p.square_p)}
+_AS_FAST = (p.add_p, p.sub_p, p.mul_p, p.div_p, p.neg_p, p.square_p, p.select_n_p, p.abs_p, p.floor_p)
+AS_FAST = {op_of(primitive) for primitive in _AS_FAST}
 
 Cost = Callable[[Op, np.dtype[Any]], float]
 """Nanoseconds that a core takes for one element of a scalar operation, in a loop that is vectorized."""

@@ -77,8 +77,13 @@ def floats(*shape: int) -> Any:
     return jnp.asarray(np.random.default_rng(0).uniform(0.05, 0.95, shape).astype(np.float32))
 
 
+def attack(x: Any) -> Any:
+    return lax.scan(lambda s, v: (jnp.where(v > s, s * 0.9, v), None), jnp.float32(0.3), x)[0]
+
+
 LEAVE: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "a running mean": (mean, (floats(20_000),)),
+    "one of two numbers": (attack, (floats(20_000),)),
     "polynomials": (polynomial, (floats(1000), floats(1000))),
     "Mandelbrot": (escape, (floats(100, 100) * 3 - 2, floats(100, 100) * 2 - 1)),
     "Collatz": (steps_of_collatz, (jnp.arange(1, 10_001),)),
