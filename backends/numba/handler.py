@@ -68,78 +68,88 @@ def task_object() -> tuple[str, bytes]:
     return object_of(task, CALLBACK_SIGNATURE)
 
 
+@inlined
+def find(key: Any) -> Any:
+    """The record of a kernel by its key, or 0."""
+    slots = load(table(), SLOTS)
+    mask = load(slots, 0)
+    slot = key & mask
+    while True:
+        found = load(slots, 8 + 16 * slot)
+        if found == key:
+            return load(slots, 16 + 16 * slot)
+        if found == 0:
+            return numba.uintp(0)
+        slot = (slot + numba.uintp(1)) & mask
+
+
+@inlined
+def failed(frame: Any, message: Any) -> Any:
+    """An error of XLA's."""
+    args = numba.uintp(malloc(32))
+    store(args, 0, numba.uintp(32))
+    store(args, 8, numba.uintp(0))
+    store(args, 16, message)
+    store_int32(args, 24, np.int32(FAILED_PRECONDITION))
+    error = call(load(load(frame, API), ERROR_CREATE), args)
+    free(args)
+    return error
+
+
+@inlined
+def advise(memory: Any, size: Any) -> None:
+    """Asks for huge pages under large new memory: touching it first is what most of its first writing takes."""
+    if size >= numba.uintp(LARGE):
+        start = (memory + numba.uintp(PAGE - 1)) & ~numba.uintp(PAGE - 1)
+        madvise(start, size - (start - memory), MADV_HUGEPAGE)
+
+
+@inlined
+def padded(size: Any) -> Any:
+    """Bytes that a scratch buffer takes: whole lines, and one that none shares with the next."""
+    return (size + numba.uintp(2 * LINE - 1)) & ~numba.uintp(LINE - 1)
+
+
+@inlined
+def new_scratch(record: Any, first: int, scratches: int) -> Any:
+    """All scratch buffers in one block of memory: what malloc keeps for the next call grows with the largest block
+    that it was given back, and of some blocks beside each other it would keep nothing."""
+    size = numba.uintp(0)
+    for i in range(scratches):
+        size += padded(load(record, 8 * (first + i)))
+    if size == 0:
+        return size
+    memory = numba.uintp(malloc(size))
+    advise(memory, size)
+    return memory
+
+
+@inlined
+def run(frame: Any, record: Any) -> None:
+    """Runs all phases of a kernel on the buffers of a call."""
+    inputs, results = np.intp(load(record, 8 * INPUTS)), np.intp(load(record, 8 * RESULTS))
+    scratches, phases = np.intp(load(record, 8 * SCRATCHES)), np.intp(load(record, 8 * PHASES))
+    buffers = numba.uintp(malloc(8 * (inputs + results + scratches + 1)))
+    for i in range(inputs):
+        store(buffers, 8 * i, load(load(load(frame, ARGS), 8 * i), DATA))
+    for i in range(results):
+        memory = load(load(load(frame, RETS), 8 * i), DATA)
+        store(buffers, 8 * (inputs + i), memory)
+        advise(memory, load(record, 8 * (REST + i)))
+    memory = new_scratch(record, REST + results, scratches)
+    scratch = (memory + numba.uintp(LINE - 1)) & ~numba.uintp(LINE - 1)  # no vector of it lies across two lines
+    for i in range(scratches):
+        store(buffers, 8 * (inputs + results + i), scratch)
+        scratch += padded(load(record, 8 * (REST + results + i)))
+    words = record + numba.uintp(8 * (REST + results + scratches))
+    run_phases(frame, record, words, phases, buffers)
+    if scratches > 0:
+        free(memory)
+    free(buffers)
+
+
 def handler_object(major: int, minor: int) -> tuple[str, bytes]:
     """The handler, compiled for a version of XLA's interface."""
-
-    @inlined
-    def find(key: Any) -> Any:
-        slots = load(table(), SLOTS)
-        mask = load(slots, 0)
-        slot = key & mask
-        while True:
-            found = load(slots, 8 + 16 * slot)
-            if found == key:
-                return load(slots, 16 + 16 * slot)
-            if found == 0:
-                return numba.uintp(0)
-            slot = (slot + numba.uintp(1)) & mask
-
-    @inlined
-    def failed(frame: Any, message: Any) -> Any:
-        args = numba.uintp(malloc(32))
-        store(args, 0, numba.uintp(32))
-        store(args, 8, numba.uintp(0))
-        store(args, 16, message)
-        store_int32(args, 24, np.int32(FAILED_PRECONDITION))
-        error = call(load(load(frame, API), ERROR_CREATE), args)
-        free(args)
-        return error
-
-    @inlined
-    def advise(memory: Any, size: Any) -> None:
-        """Asks for huge pages under large new memory: touching it first is what most of its first writing takes."""
-        if size >= numba.uintp(LARGE):
-            start = (memory + numba.uintp(PAGE - 1)) & ~numba.uintp(PAGE - 1)
-            madvise(start, size - (start - memory), MADV_HUGEPAGE)
-
-    @inlined
-    def padded(size: Any) -> Any:
-        return (size + numba.uintp(2 * LINE - 1)) & ~numba.uintp(LINE - 1)
-
-    @inlined
-    def new_scratch(record: Any, first: int, scratches: int) -> Any:
-        """All scratch buffers in one block of memory: what malloc keeps for the next call grows with the largest block
-        that it was given back, and of some blocks beside each other it would keep nothing."""
-        size = numba.uintp(0)
-        for i in range(scratches):
-            size += padded(load(record, 8 * (first + i)))
-        if size == 0:
-            return size
-        memory = numba.uintp(malloc(size))
-        advise(memory, size)
-        return memory
-
-    @inlined
-    def run(frame: Any, record: Any) -> None:
-        inputs, results = np.intp(load(record, 8 * INPUTS)), np.intp(load(record, 8 * RESULTS))
-        scratches, phases = np.intp(load(record, 8 * SCRATCHES)), np.intp(load(record, 8 * PHASES))
-        buffers = numba.uintp(malloc(8 * (inputs + results + scratches + 1)))
-        for i in range(inputs):
-            store(buffers, 8 * i, load(load(load(frame, ARGS), 8 * i), DATA))
-        for i in range(results):
-            memory = load(load(load(frame, RETS), 8 * i), DATA)
-            store(buffers, 8 * (inputs + i), memory)
-            advise(memory, load(record, 8 * (REST + i)))
-        memory = new_scratch(record, REST + results, scratches)
-        scratch = (memory + numba.uintp(LINE - 1)) & ~numba.uintp(LINE - 1)  # no vector of it lies across two lines
-        for i in range(scratches):
-            store(buffers, 8 * (inputs + results + i), scratch)
-            scratch += padded(load(record, 8 * (REST + results + i)))
-        words = record + numba.uintp(8 * (REST + results + scratches))
-        run_phases(frame, record, words, phases, buffers)
-        if scratches > 0:
-            free(memory)
-        free(buffers)
 
     def handler(frame: Any) -> Any:
         extension = load(frame, EXTENSION)
