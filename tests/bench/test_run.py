@@ -242,14 +242,14 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 def test_unknown_suites_are_named_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
-        "unknown suite fast, slow; known: compile, call, programs, streamed, rewritten, limited, unrolled, ops"
+        "unknown suite fast, slow; known: compile, call, programs, streamed, rewritten, limited, passes, unrolled, ops"
         in refused(capsys, "slow", "call", "fast")
     )
 
 
 def test_a_text_that_no_case_has_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
-        "no case of compile, call, programs, streamed, rewritten, limited, unrolled, ops has 'no such case' in its name"
+        "no case of compile, call, programs, streamed, rewritten, limited, passes, unrolled, ops has 'no such case' in its name"
         in refused(capsys, "--only", "no such case")
     )
     assert "no case of call has 'steps' in its name" in refused(capsys, "call", "--only", "steps")
