@@ -34,26 +34,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from graphopt.analysis.common import statements_of
-from graphopt.analysis.order import indices_of, reads_of, writes_of
-from graphopt.analysis.substitute import expression_with
-from graphopt.ir.index import Index, variable
-from graphopt.ir.loop import (
-    Accumulate,
-    Apply,
-    Block,
-    Expression,
-    For,
-    Let,
-    Load,
-    Local,
-    LoopProgram,
-    Phase,
-    Set,
-    Statement,
-    Store,
-    Value,
-)
+from graphopt.analysis.copies import Copy, depending, phases_of_blocks, places_in_block
+from graphopt.analysis.order import indices_of
+from graphopt.ir.loop import Accumulate, Block, For, Let, Load, LoopProgram, Phase, Set, Statement, Store
 
 ROWS = 8
 """Rows that are reduced side by side: each has its own vectors of sums, and LLVM makes several of each."""
@@ -118,75 +101,21 @@ class Jam:
 
     def jammed(self, phase: Phase) -> Iterator[Phase]:
         """The phase over blocks of rows, and beside it one over the rows that are left."""
-        blocks, left = divmod(phase.extent, self.rows)
-        steps = variable(phase.name, 0, blocks - 1) * self.rows
-        body = _Jammer(phase, [steps + k for k in range(self.rows)]).block(phase.body)
-        yield replace(phase, extent=blocks, grain=max(1, phase.grain // self.rows), body=body)
-        if left:
-            place = variable(phase.name, 0, left - 1) + blocks * self.rows
-            yield replace(phase, extent=left, grain=left, body=_Jammer(phase, [place]).block(phase.body), beside=True)
+        own = depending(phase.body, {phase.name})
+        copies = [
+            Copy(f"r{row}", own, phase.name, place) for row, place in enumerate(places_in_block(phase, self.rows))
+        ]
+        return phases_of_blocks(phase, self.rows, _side_by_side(phase.body, copies))
 
 
-class _Jammer:
-    """Copies of the statements of a phase, one for each of some rows."""
-
-    def __init__(self, phase: Phase, rows: Sequence[Index]) -> None:
-        self.variable = variable(phase.name, 0, phase.extent - 1)
-        self.rows = rows
-        self.name = phase.name
-        self.own = _own(phase.body, {phase.name})
-
-    def block(self, block: Block) -> Block:
-        """What does not depend on the row stands there once."""
-        found: list[Statement] = []
-        for statement in block.statements:
-            if isinstance(statement, For):
-                found.append(replace(statement, body=self.block(statement.body)))
-            elif {*reads_of(statement), *writes_of(statement)} & self.own:
-                found += (self.of(statement, row) for row in range(len(self.rows)))
-            else:
-                found.append(statement)
-        return Block(found)
-
-    def of(self, statement: Statement, row: int) -> Statement:
-        """A statement of one row."""
-        if isinstance(statement, Store):
-            return replace(statement, at=self.at(statement.at, row), value=self.value(statement.value, row))
-        if isinstance(statement, Accumulate):
-            return replace(statement, local=self.local(statement.local, row), value=self.value(statement.value, row))
-        assert isinstance(statement, Let | Set)
-        return replace(statement, local=self.local(statement.local, row), value=self.expression(statement.value, row))
-
-    def expression(self, value: Expression, row: int) -> Expression:
-        if isinstance(value, Apply):
-            return replace(value, values=tuple(self.value(v, row) for v in value.values))
-        if isinstance(value, Local):
-            return self.local(value, row)
-        return expression_with(value, lambda at: self.at(at, row))
-
-    def value(self, value: Value, row: int) -> Value:
-        return self.local(value, row) if isinstance(value, Local) else value
-
-    def local(self, local: Local, row: int) -> Local:
-        single = len(self.rows) == 1 or local.name not in self.own
-        return local if single else replace(local, name=f"{local.name}r{row}")
-
-    def at(self, at: Index, row: int) -> Index:
-        factor = at.coefficient(self.name)
-        assert factor is not None
-        return at - self.variable * factor + self.rows[row] * factor
-
-
-def _own(block: Block, names: set[str]) -> set[str]:
-    """`names`, and the locals of a block that each row has for itself: they depend on these, or are changed."""
-    straight = [s for top in block.statements for s in statements_of(top) if not isinstance(s, For)]
-    changed = True
-    found = set(names)
-    while changed:
-        changed = False
-        for statement in straight:
-            new = set(writes_of(statement)) - found
-            if new and (isinstance(statement, Accumulate | Set) or found & set(reads_of(statement))):
-                found |= new
-                changed = True
-    return found
+def _side_by_side(block: Block, copies: Sequence[Copy]) -> Block:
+    """A block with each statement for each row; what does not depend on the row stands there once."""
+    found: list[Statement] = []
+    for statement in block.statements:
+        if isinstance(statement, For):
+            found.append(replace(statement, body=_side_by_side(statement.body, copies)))
+        elif copies[0].is_own(statement):
+            found += (copy.statement(statement) for copy in copies)
+        else:
+            found.append(statement)
+    return Block(found)

@@ -59,7 +59,7 @@ from dataclasses import dataclass, field, replace
 
 from graphopt.analysis.columns import TILES
 from graphopt.analysis.common import statements_of
-from graphopt.analysis.copies import Copy, depending
+from graphopt.analysis.copies import Copy, depending, phases_of_blocks, places_in_block
 from graphopt.analysis.kernel_time import Cost
 from graphopt.analysis.order import indices_of, reads_of
 from graphopt.ir.index import Index, number, variable
@@ -137,21 +137,19 @@ class _Writer:
         self.options = options
         self.phase = phase
         self.nests = {id(s) for top in phase.body.statements for s in statements_of(top) if self.is_nest(s)}
-        self.blocks, self.left = divmod(phase.extent, options.rows)
         head = phase.body.statements[: self.end(phase.body)] if self.nests else []
         self.head = [s for top in head for s in self.before_last(top)]
         touched = {name for s in self.head for name in (*reads_of(s, inside=False), *_written(s))}
         own = [tile for tile in tiles if tile.name in touched]
         self.new: list[Buffer] = []
-        first = variable(phase.name, 0, self.blocks - 1) * options.rows
         names = depending(phase.body, {phase.name})
         self.copies = []
-        for row in range(options.rows):
+        for row, place in enumerate(places_in_block(phase, options.rows)):
             mine = dict(zip(own, own, strict=True))
             for tile in own if row else ():
                 mine[tile] = replace(tile, name=f"tile{len(tiles) + len(self.new)}")
                 self.new.append(mine[tile])
-            self.copies.append(Copy(f"r{row}", names, phase.name, first + row, mine))
+            self.copies.append(Copy(f"r{row}", names, phase.name, place, mine))
         self.fits = sum(tile.nbytes for tile in (*tiles, *self.new)) <= options.most
 
     def before_last(self, top: Statement) -> Iterator[Statement]:
@@ -166,7 +164,12 @@ class _Writer:
     def is_worthwhile(self) -> bool:
         """Whether there is something to share, and all that is to be done several times can be."""
         phase = self.phase
-        if not self.nests or not self.fits or phase.before.statements or self.blocks < self.options.least:
+        if (
+            not self.nests
+            or not self.fits
+            or phase.before.statements
+            or phase.extent < self.options.least * self.options.rows
+        ):
             return False
         if not all(
             isinstance(s, Let | Store | For | Bypass) for top in phase.body.statements for s in statements_of(top)
@@ -212,14 +215,7 @@ class _Writer:
 
     def phases(self) -> Iterator[Phase]:
         """The phase over blocks, and beside it one over the rows that are left."""
-        grain = max(1, self.phase.grain // self.options.rows)
-        yield replace(self.phase, extent=self.blocks, grain=grain, body=self.block(self.phase.body))
-        if self.left:
-            start = self.blocks * self.options.rows
-            place = variable(self.phase.name, 0, self.left - 1) + start
-            rest = Copy("", set(), self.phase.name, place, {})
-            body = Block([rest.statement(s) for s in self.phase.body.statements])
-            yield replace(self.phase, extent=self.left, grain=self.left, body=body, beside=True)
+        return phases_of_blocks(self.phase, self.options.rows, self.block(self.phase.body))
 
     def has_nest(self, statement: Statement) -> bool:
         return any(id(s) in self.nests for s in statements_of(statement))
@@ -294,7 +290,7 @@ def _unrolled(nest: For, terms: int) -> Iterator[Statement]:
 def _terms(nest: For, places: Sequence[Index], start: int) -> Iterator[Statement]:
     """Terms, each added to what the one before it has left. start: the number of the first one."""
     names = depending(nest.body, {nest.name})
-    copies = [Copy(f"t{start + k}", names, nest.name, place, {}) for k, place in enumerate(places)]
+    copies = [Copy(f"t{start + k}", names, nest.name, place) for k, place in enumerate(places)]
     *first, inner = nest.body.statements
     assert isinstance(inner, For)
     for statement in first:

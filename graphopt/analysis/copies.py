@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from graphopt.analysis.common import statements_of
 from graphopt.analysis.order import reads_of, writes_of
 from graphopt.analysis.substitute import expression_with
-from graphopt.ir.index import Index, Quotient, Variable
+from graphopt.ir.index import Index, variable
 from graphopt.ir.loop import (
+    Accumulate,
     Apply,
     Block,
     Buffer,
@@ -20,6 +21,8 @@ from graphopt.ir.loop import (
     Let,
     Load,
     Local,
+    Phase,
+    Set,
     Statement,
     Store,
     Value,
@@ -38,7 +41,7 @@ class Copy:
     own: AbstractSet[str]
     variable: str
     place: Index
-    tiles: Mapping[Buffer, Buffer]
+    tiles: Mapping[Buffer, Buffer] = field(default_factory=dict)
     known: dict[str, Value] = field(default_factory=dict)
 
     def is_own(self, statement: Statement) -> bool:
@@ -47,12 +50,14 @@ class Copy:
 
     def index(self, at: Index) -> Index:
         """An index at the value."""
-        return substituted(at, self.variable, self.place)
+        return at.with_variable(self.variable, self.place)
 
     def statement(self, statement: Statement) -> Statement:
-        """A statement at the value: a Let, a Store, a Bypass, or a loop around such."""
-        if isinstance(statement, Let):
+        """A statement at the value: a Let, a Set, an Accumulate, a Store, a Bypass, or a loop around such."""
+        if isinstance(statement, Let | Set):
             return replace(statement, local=self.local(statement.local), value=self.expression(statement.value))
+        if isinstance(statement, Accumulate):
+            return replace(statement, local=self.local(statement.local), value=self.value(statement.value))
         if isinstance(statement, Store):
             buffer, value = self.buffer(statement.buffer), self.value(statement.value)
             return replace(statement, buffer=buffer, at=self.index(statement.at), value=value)
@@ -87,24 +92,12 @@ class Copy:
         return self.tiles.get(buffer, buffer)
 
 
-def substituted(index: Index, name: str, place: Index) -> Index:
-    """An index with another one in the place of a variable."""
-    total = Index((), index.number)
-    for atom, factor in index.terms:
-        if isinstance(atom, Variable):
-            total = total + (place * factor if atom.name == name else Index(((atom, factor),)))
-        elif name in atom.of.variables():
-            of = substituted(atom.of, name, place)
-            total = total + (of // atom.by if isinstance(atom, Quotient) else of % atom.by) * factor
-        else:
-            total = total + Index(((atom, factor),))
-    return total
-
-
 def depending(block: Block, names: AbstractSet[str]) -> set[str]:
-    """`names`, what in a block depends on them, and the tiles that are written in it with what depends on these."""
+    """`names`, what in a block depends on them, the locals that it changes, and the tiles that are written in it, with
+    what depends on these."""
     inside = [s for top in block.statements for s in statements_of(top) if not isinstance(s, For)]
     found = {*names, *(s.buffer.name for s in inside if isinstance(s, Store) and s.buffer.role == "tile")}
+    found.update(name for s in inside if isinstance(s, Accumulate | Set) for name in writes_of(s))
     changed = True
     while changed:
         changed = False
@@ -114,3 +107,19 @@ def depending(block: Block, names: AbstractSet[str]) -> set[str]:
                 found |= new
                 changed = True
     return found
+
+
+def places_in_block(phase: Phase, rows: int) -> list[Index]:
+    """Where the rows of a block are, in a phase over blocks of so many."""
+    first = variable(phase.name, 0, phase.extent // rows - 1) * rows
+    return [first + row for row in range(rows)]
+
+
+def phases_of_blocks(phase: Phase, rows: int, body: Block) -> Iterator[Phase]:
+    """The phase over blocks of rows, with `body` for a block, and beside it one over the rows that are left."""
+    blocks, left = divmod(phase.extent, rows)
+    yield replace(phase, extent=blocks, grain=max(1, phase.grain // rows), body=body)
+    if left:
+        rest = Copy("", set(), phase.name, variable(phase.name, 0, left - 1) + blocks * rows)
+        alone = Block([rest.statement(s) for s in phase.body.statements])
+        yield replace(phase, extent=left, grain=left, body=alone, beside=True)

@@ -32,7 +32,7 @@ def _sums_before(x: jax.Array) -> jax.Array:
     return jnp.where(place[:, None] >= place[None], x[None], 0).sum(1)
 
 
-def steps(matrix: jax.Array, x: jax.Array) -> jax.Array:
+def _steps(matrix: jax.Array, x: jax.Array) -> jax.Array:
     """Steps each of which makes its propagator anew."""
 
     def step(x: jax.Array, _: None) -> tuple[jax.Array, None]:
@@ -42,25 +42,23 @@ def steps(matrix: jax.Array, x: jax.Array) -> jax.Array:
     return lax.scan(step, x, None, length=100)[0]
 
 
+PRODUCT = drawn("A·B·v, 1000", lambda a, b, v: a @ b @ v, (1000, 1000), (1000, 1000), (1000,))
+NARROW = drawn("four narrow products, 2048x256", lambda x, *ws: [x @ w for w in ws], (2048, 256), *[(256, 4)] * 4)
+SYSTEM = drawn("inv(A)·b, 500", lambda a, b: jnp.linalg.inv(a + 3 * jnp.eye(500)) @ b, (500, 500), (500,))
+SMALLEST = drawn("the ten smallest by a sort, 1M", lambda x: jnp.sort(x)[:10], (1_000_000,))
+STEPS = drawn("steps with a matrix made anew, 300", _steps, (300, 300), (300,))
+SORTS = drawn("four sorts, 20k", lambda *xs: [jnp.sort(x) for x in xs], *[(20_000,)] * 4)
+
 REWRITTEN: tuple[Callable[[], Program], ...] = (
-    drawn("A·B·v, 1000", lambda a, b, v: a @ b @ v, (1000, 1000), (1000, 1000), (1000,)),
-    drawn(
-        "chain of six matrices",
-        lambda a, b, c, d, e, f: a @ b @ c @ d @ e @ f,
-        *pairwise(CHAIN),
-    ),
+    PRODUCT,
+    drawn("chain of six matrices", lambda a, b, c, d, e, f: a @ b @ c @ d @ e @ f, *pairwise(CHAIN)),
     drawn("trace(A·B), 1000", lambda a, b: jnp.trace(a @ b), (1000, 1000), (1000, 1000)),
-    drawn(
-        "four narrow products of one matrix, 2048x256",
-        lambda x, *ws: [x @ w for w in ws],
-        (2048, 256),
-        *[(256, 4)] * 4,
-    ),
-    drawn("inv(A)·b, 500", lambda a, b: jnp.linalg.inv(a + 3 * jnp.eye(500)) @ b, (500, 500), (500,)),
-    drawn("the ten smallest by a sort, 1M", lambda x: jnp.sort(x)[:10], (1_000_000,)),
+    NARROW,
+    SYSTEM,
+    SMALLEST,
     drawn("ranks by two sorts, 100k", lambda x: jnp.argsort(jnp.argsort(x)), (100_000,)),
     drawn("sums of all before by a mask, 2000", _sums_before, (2000,)),
-    drawn("steps with a matrix made anew, 300", steps, (300, 300), (300,)),
-    drawn("four sorts, 20k", lambda *xs: [jnp.sort(x) for x in xs], *[(20_000,)] * 4),
+    STEPS,
+    SORTS,
 )
 """For contract (three), join, solve, simplify (three), hoist (which XLA does as well) and partition."""

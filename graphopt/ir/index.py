@@ -100,6 +100,19 @@ class Index:
             else:
                 yield from atom.of.variables()
 
+    def with_variable(self, name: str, place: Index) -> Index:
+        """This with another index in the place of a variable."""
+        total = Index((), self.number)
+        for atom, factor in self.terms:
+            if isinstance(atom, Variable):
+                total = total + (place * factor if atom.name == name else Index(((atom, factor),)))
+            elif name in atom.of.variables():
+                of = atom.of.with_variable(name, place)
+                total = total + (of // atom.by if isinstance(atom, Quotient) else of % atom.by) * factor
+            else:
+                total = total + Index(((atom, factor),))
+        return total
+
     def divisions(self, name: str | None = None) -> int:
         """How many quotients and remainders are in it; where a variable is named, of something with it."""
         found = [atom for atom, _ in self.terms if not isinstance(atom, Variable)]
