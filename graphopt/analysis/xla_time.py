@@ -110,6 +110,10 @@ TURN, WAKE = 20_000.0, 18_000.0
 """Nanoseconds of work from which on XLA gives some to other threads, and of these beginning and ending together: exp of
 50k elements takes 16 µs, of 100k 34 to 50, of a million 200."""
 
+SHARED_ROWS, SHARED_COLUMNS = 1 << 17, 1 << 18
+"""Bytes of what is reduced from which on others get some of it, however little work that is: 128 kB along the last axis
+take 10 to 25 µs, 144 kB 37 to 80. Columns: from as much on 0.10, from about twice that on 0.12."""
+
 HANDED_OVER, OPERATIONS = 4_000.0, 1_000
 """Nanoseconds of beginning and ending a program on another thread than the caller's, as XLA does with programs of so
 many operations (those of reductions too; functions do not count, nor do kernels): 4 to 9 µs where that thread is awake,
@@ -146,7 +150,7 @@ _FUNCTIONS: dict[str, tuple[float, float]] = {
     "erf": (0.12, 2.3),
     "erfc": (0.6, 2.0),
     "pow": (3.0, 8.0),
-    "logistic": (0.2, 1.0),
+    "logistic": (0.3, 1.0),
 }
 """Nanoseconds in float32 and in float64."""
 
@@ -170,7 +174,6 @@ _UNCOUNTED = (
     "expm1",
     "log",
     "log1p",
-    "logistic",
     "pow",
     "sqrt",
     "rsqrt",
@@ -274,6 +277,15 @@ def is_handed_over(body: Graph) -> bool:
     return reduced + sum(n.avals[0].size for n in counted) >= OPERATIONS
 
 
+def is_shared_reduction(body: Graph) -> bool:
+    """Whether XLA reduces something in a body with several threads."""
+    reduced = [(node, node.inputs[0].aval) for node in body.nodes if node.op in REDUCTIONS]
+    return any(
+        aval.nbytes > (SHARED_ROWS if len(aval.shape) - 1 in axes_of(node) else SHARED_COLUMNS)
+        for node, aval in reduced
+    )
+
+
 def fused_time(body: Graph, machine: Machine, again: bool = False) -> float:
     """Nanoseconds that one run of a body takes in XLA; what no time is known of takes none.
 
@@ -291,7 +303,7 @@ def fused_time(body: Graph, machine: Machine, again: bool = False) -> float:
     loops = 1 + sum(1 for node in body.nodes if node.op in REDUCTIONS)
     streamed = streamed_time(body)
     core = max(core, streamed)
-    threads = machine.threads if core > TURN else 1
+    threads = machine.threads if core > TURN or (is_shared_reduction(body) and not again) else 1
     if all(node.op in MOVES or node.op in (PARAM, CONSTANT) for node in body.nodes):
         core, threads = max(MOVING.get(node.op, COPIED) for node in body.nodes) * sum(sizes), 1
     each = LOOP if not again else LOOP_AGAIN if any(n.aval.shape for n in body.outputs) else NUMBER_AGAIN

@@ -217,3 +217,23 @@ def test_reductions_of_narrow_integers_leave_xla_where_they_are_large(reduce: An
         jitted = graphopt.jit(lambda x, axis=axis: reduce(x, axis))
         assert len(jitted.explain(x).kernels) == 1 and not jitted.explain(x[:, :8]).kernels
         np.testing.assert_array_equal(jitted(x), jax.jit(jitted.__wrapped__)(x))
+
+
+@pytest.mark.parametrize("reduce", [jnp.max, jnp.min, jnp.sum])
+def test_reductions_leave_xla_where_it_wakes_threads_for_them(reduce: Any) -> None:
+    """Compared with NumPy: XLA loses a NaN among the elements of a large maximum."""
+    x = LARGE[:316, :316].copy()
+    x[3, 5], x[7], x[9, ::2] = np.nan, -0.0, -np.inf
+    for axis in (None, 0, 1):
+        jitted = graphopt.jit(lambda x, axis=axis: reduce(x, axis))
+        assert len(jitted.explain(x).kernels) == 1 and not jitted.explain(x[:30, :30]).kernels
+        np.testing.assert_allclose(jitted(x), getattr(np, reduce.__name__)(x, axis), rtol=1e-5, atol=1e-3)
+
+
+def test_a_function_that_xla_makes_several_operations_of_leaves_it() -> None:
+    special = [np.nan, np.inf, -np.inf, 0, -0.0, 1e-40, -1e-40, 88, -88, -104]
+    x = np.concatenate([LARGE.ravel()[:99_990] * 20, special])
+    x = x.astype(np.float32)
+    jitted = graphopt.jit(lax.logistic)
+    assert len(jitted.explain(x).kernels) == 1 and not jitted.explain(x[:5000]).kernels
+    np.testing.assert_allclose(jitted(x), jax.jit(lax.logistic)(x), rtol=1e-6, atol=1e-38)
