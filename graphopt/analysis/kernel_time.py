@@ -82,6 +82,9 @@ SCALAR = 8.0
 GATHERED, MISSED = 0.6, 2.5
 """Nanoseconds of an element loaded from another line than the one before: in a core's caches, and outside of them."""
 
+ACROSS, TILE = 0.1, 1 << 15
+"""And of one from the next row of a tile of up to so many bytes."""
+
 DIVIDED = 1.0
 """Nanoseconds of a quotient or remainder in an index."""
 
@@ -327,6 +330,8 @@ class _Walk:
         elif step * move < GATHERED and vectors and extent >= VECTOR // dtype.itemsize:
             # A vector is put together from `step` others, most of which its neighbours need too.
             self.core += times * move * step
+        elif buffer.role == "tile" and buffer.nbytes <= TILE and vectors:
+            self.core += times * ACROSS * _slowdown(dtype, extent, vectors)
         else:
             lies_far = step * dtype.itemsize >= VECTOR and size * dtype.itemsize > (1 << 19)
             self.core += times * (MISSED if lies_far else GATHERED)

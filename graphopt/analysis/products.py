@@ -75,6 +75,16 @@ def declined(node: Node) -> str | None:
     return "a product of matrices that are neither thin nor small, which XLA multiplies in blocks"
 
 
+def is_crossed(node: Node) -> bool:
+    """Whether a product is a sum of products of the factors' elements, one factor with its last axis elsewhere: each
+    of the result, and of either factor, is needed once. So is the trace of a product."""
+    axes, (left, right) = axes_of(node), (n.aval.shape for n in node.inputs)
+    if any(axes.free) or not left:
+        return False
+    last = dict(zip((*axes.batch[0], *axes.summed[0]), (*axes.batch[1], *axes.summed[1]), strict=True))[len(left) - 1]
+    return last != len(right) - 1 and min(left[-1], right[-1]) > 1
+
+
 def _is_plain(precision: object) -> bool:
     parts = precision if isinstance(precision, tuple) else (precision,)
     return all(part is None or isinstance(part, lax.Precision) for part in parts)

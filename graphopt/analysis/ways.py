@@ -17,6 +17,7 @@ from graphopt.analysis.columns import (
     widths,
     write_by_columns,
 )
+from graphopt.analysis.crossed import crossed_reductions, reduce_in_blocks
 from graphopt.analysis.cumulative import accumulate_columns, is_beside
 from graphopt.analysis.derive import Derivation, write_outputs
 from graphopt.analysis.grouping import ALONE
@@ -55,6 +56,7 @@ def ways(body: Graph, any_order: bool = True, every: bool = False) -> Ways:
         return
     yield from _blocks(body, every)
     if any_order:
+        yield from _crossed(body, every)
         yield from _turned(body)
     yield from _columns(body, every)
 
@@ -96,8 +98,26 @@ def _blocks(body: Graph, every: bool) -> Ways:
         write_in_blocks(derivation, axis, side)
 
     for axis in crossed_axes(body):
-        for side in sides(body.outputs[0].aval.shape, axis, every):
+        shape = body.outputs[0].aval.shape
+        for side in sides(body, (shape[axis], shape[-1]), every):
             yield f"blocks of {side} along axis {axis}", partial(write, axis=axis, side=side)
+
+
+def _crossed(body: Graph, every: bool) -> Ways:
+    """In blocks of two axes, where operands are reduced that lie across each other."""
+
+    def write(derivation: Derivation, node: Node, lane: int, other: int, side: int) -> None:
+        prepare(body, derivation, [node])
+        reduce_in_blocks(derivation, node, lane, other, side)
+        write_outputs(derivation, len(body.outputs[0].aval.shape))
+
+    for node, lane, other in crossed_reductions(body):
+        shape = node.inputs[0].aval.shape
+        for side in sides(body, (shape[lane], shape[other]), every):
+            yield (
+                f"blocks of {side} along axes {lane} and {other}, reduced",
+                partial(write, node=node, lane=lane, other=other, side=side),
+            )
 
 
 def _turned(body: Graph) -> Ways:

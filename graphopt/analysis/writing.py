@@ -210,7 +210,7 @@ class Writer:
                 # What is written out reads the elements beside each other one after the other.
                 beside = (node, value.at.terms)
                 factor = 1.0 if beside in self._loaded else self._stride(value.at)
-                factor *= CACHED if node in self._loaded else 1.0
+                factor *= CACHED if node in self._loaded and factor < STRIDED else 1.0
                 self._loaded |= {node, beside}
             self._spend(self.cost(node) * factor)
         return local

@@ -16,7 +16,7 @@ from graphopt.analysis.access import MOVES
 from graphopt.analysis.indexed import GATHER
 from graphopt.analysis.machine import FRESH, Machine
 from graphopt.analysis.pieces import pieces_of
-from graphopt.analysis.products import DOT
+from graphopt.analysis.products import DOT, TRANSPOSE, is_crossed
 from graphopt.analysis.reductions import (
     ADD,
     AND,
@@ -33,7 +33,7 @@ from graphopt.analysis.reductions import (
 )
 from graphopt.analysis.scattering import SCATTERS
 from graphopt.analysis.sorting import SORT
-from graphopt.ir.aval import is_floating
+from graphopt.ir.aval import Aval, is_floating
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, Op, op_of
@@ -91,6 +91,11 @@ CHOSEN = 0.4
 makes no vectors then. Measured 0.4 to 1.0."""
 
 CHOICES = {op_of(getattr(p, f"{name}_p")) for name in ("select_n", "eq", "ne", "lt", "le", "gt", "ge", "is_finite")}
+
+CROSSED, CROSSED_FAR, FAR = 0.6, 1.0, 1 << 23
+"""And of an element that lies across what is computed or reduced, as in what is added to something transposed: XLA reads
+one of each line of memory. FAR: bytes of an operand from which on few lines are found again. (On two cores A + B.T of
+1000x1000 takes 0.3 to 0.8 ms, A + B 0.2.)"""
 
 LOOP = 500.0
 """Nanoseconds of one more loop."""
@@ -215,7 +220,7 @@ these in float32. (A product of 300x300 matrices takes 0.21 ms on two cores.)"""
 def is_known(node: Node) -> bool:
     """Whether XLA's time for an operation can be predicted."""
     if node.op is DOT:
-        return _is_slow_product(node)
+        return _is_slow_product(node) or is_crossed(node)
     if node.op is GATHER:
         return len(node.aval.shape) - 1 in node.attrs["dimension_numbers"].offset_dims and node.aval.shape[-1] >= ROW
     return (node.op in COUNTED and not is_arg(node)) or _is_elementwise(node)
@@ -245,7 +250,8 @@ def core_time(node: Node) -> float:
     """Nanoseconds of one core that an operation adds to the loop that it is in."""
     aval = node.avals[0]
     if node.op is DOT:
-        return sum((TOUCHED if size >= FRESH else 2 * MOVED) * size for size in map(_written, node.inputs))
+        crossed = _crossed(node.inputs[0].aval) + REDUCED * node.inputs[0].aval.nbytes if is_crossed(node) else 0.0
+        return crossed + sum((TOUCHED if size >= FRESH else 2 * MOVED) * size for size in map(_written, node.inputs))
     if node.op is GATHER:
         return GATHERED * node.aval.size
     if node.op in REDUCTIONS:
@@ -295,7 +301,7 @@ def fused_time(body: Graph, machine: Machine, again: bool = False) -> float:
     # What a reduction's result is needed with again is stored before and read after it.
     inner = [n.inputs[0].aval.nbytes for n in body.nodes if n.op in REDUCTIONS and n not in body.outputs]
     stored = sum(inner) if any(n.op is BROADCAST for n in body.nodes) else 0
-    computing = sum(map(core_time, body.nodes)) + edges_time(body) + chosen_time(body)
+    computing = sum(map(core_time, body.nodes)) + edges_time(body) + chosen_time(body) + crossed_time(body)
     if sum(1 for node in body.nodes if node.op in FUNCTIONS) > HELD:
         computing *= CROWDED
     moved = MOVED_IN_LOOP if again else _MOVED_OF_SERIES.get(_SERIES, MOVED)
@@ -328,6 +334,29 @@ def edges_time(body: Graph) -> float:
         elif node.op is CONCATENATE and node.attrs["dimension"] == last:
             total += JOINED * asked[node] * node.aval.size
     return total
+
+
+def crossed_time(body: Graph) -> float:
+    """Nanoseconds of one core in which XLA reads across what is transposed, where it is computed with what is not.
+
+    (Where all is transposed that is computed with each other, XLA may do that last.)
+    """
+    orders: dict[Node, frozenset[bool]] = {}
+    turned: list[Node] = []
+    for node in body.nodes:
+        found = frozenset[bool]().union(*(orders[operand] for operand in node.inputs))
+        if node.op is PARAM:
+            found = frozenset({False} if len(node.aval.shape) > 1 else ())
+        elif node.op is TRANSPOSE and node.attrs["permutation"][-1] != len(node.aval.shape) - 1:
+            found = frozenset(not order for order in found)
+            turned.append(node)
+        orders[node] = found
+    are_both = any(len(found) > 1 for found in orders.values())
+    return sum(_crossed(node.aval) for node in turned) if are_both else 0.0
+
+
+def _crossed(aval: Aval) -> float:
+    return (CROSSED if aval.nbytes < FAR else CROSSED_FAR) * aval.size
 
 
 def chosen_time(body: Graph) -> float:

@@ -54,8 +54,11 @@ def test_what_xla_calls_a_function_for_each_element_is_slower_there() -> None:
         assert xla > RATIO * kernel
 
 
-def test_columns_are_slow_in_a_kernel() -> None:
-    xla, kernel = times(lambda x: x.T + x, (1000, 1000))
+def test_what_lies_across_is_slow_in_xla() -> None:
+    for function in (lambda x, y: (x * y.T).sum(), lambda x, y: ((x - y.T) ** 2).sum(1), lambda x, y: x + 2 * y.T):
+        xla, kernel = times(function, (1000, 1000), (1000, 1000))
+        assert xla > RATIO * kernel
+    xla, kernel = times(lambda x: jnp.exp(x.T), (1000, 1000))
     assert xla < RATIO * kernel
 
 
