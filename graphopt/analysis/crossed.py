@@ -26,7 +26,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from graphopt.analysis.access import MOVES, Indices
-from graphopt.analysis.derive import IOTA, Derivation, merged
+from graphopt.analysis.derive import IOTA, Derivation
 from graphopt.analysis.folds import Fold, Writer, fold_of
 from graphopt.analysis.reductions import REDUCTIONS, axes_of, is_arg
 from graphopt.analysis.tiled import SIDE, TRANSPOSE, Square, Step

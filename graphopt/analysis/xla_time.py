@@ -93,7 +93,7 @@ makes no vectors then. Measured 0.4 to 1.0."""
 CHOICES = {op_of(getattr(p, f"{name}_p")) for name in ("select_n", "eq", "ne", "lt", "le", "gt", "ge", "is_finite")}
 
 CROSSED, CROSSED_FAR, FAR = 0.6, 1.0, 1 << 23
-"""And of an element that lies across what is computed or reduced, as in what is added to something transposed: XLA reads
+"""And of an element that lies across what it is computed with, as in what is added to something transposed: XLA reads
 one of each line of memory. FAR: bytes of an operand from which on few lines are found again. (On two cores A + B.T of
 1000x1000 takes 0.3 to 0.8 ms, A + B 0.2.)"""
 
