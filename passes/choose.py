@@ -27,7 +27,7 @@ from graphopt.analysis.sorting import SORT
 from graphopt.analysis.swallowed import swallowed_time
 from graphopt.analysis.top_k import TOP_K, axis_of
 from graphopt.analysis.windows import COMBINED, SELECTED
-from graphopt.analysis.xla_loops import is_known_loop, loop_time, rows_of
+from graphopt.analysis.xla_loops import is_known_loop, loop_time, rows_time
 from graphopt.analysis.xla_time import HANDED_OVER, alone_time, core_time, fused_time, is_handed_over, is_known
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node
@@ -158,7 +158,7 @@ def candidate(
         kernel -= (1 - CALL_AGAIN) * machine.call
     if loops:
         xla = sum(loop_time(n, machine) for n in loops) + sum(map(core_time, body.nodes)) / machine.threads
-        kernel += COPIED * (apart + sum(map(rows_of, loops)))
+        kernel += COPIED * apart + sum(rows_time(n, machine) for n in loops)
         return Candidate(runs, xla, kernel, any(is_handed_over(sub.graph) for n in loops for sub in n.subgraphs))
     slow = [(PATHOLOGIES[node.op], elements(node)) for node in body.nodes if node.op in PATHOLOGIES]
     xla = fused_time(body, machine, again=runs > 1) + swallowed

@@ -6,7 +6,7 @@ prediction is on the slow side: in doubt a kernel must not be chosen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,12 @@ import numpy as np
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import Within
-from graphopt.analysis.latency import latency
+from graphopt.analysis.latency import FORWARDED, FUNCTIONS, Computed, chain, latency
 from graphopt.analysis.machine import FRESH, Machine, threads_for
 from graphopt.analysis.order import blocks_of
 from graphopt.analysis.reductions import MAX, MIN
 from graphopt.ir.index import Index, Variable
+from graphopt.ir.loop import VECTOR as VECTOR_LOOP
 from graphopt.ir.loop import (
     Accumulate,
     Apply,
@@ -49,9 +50,6 @@ from graphopt.ir.loop import (
 from graphopt.ir.op import Op, op_of
 
 SQRT, DIV, REM, POW, MUL = (op_of(primitive) for primitive in (p.sqrt_p, p.div_p, p.rem_p, p.pow_p, p.mul_p))
-
-_AS_FAST = (p.add_p, p.sub_p, p.mul_p, p.div_p, p.neg_p, p.square_p, p.select_n_p, p.abs_p, p.floor_p)
-AS_FAST = {op_of(primitive) for primitive in _AS_FAST}
 
 Cost = Callable[[Op, np.dtype[Any]], float]
 """Nanoseconds that a core takes for one element of a scalar operation, in a loop that is vectorized."""
@@ -93,10 +91,6 @@ BRANCH, FORESEEN = 0.7, 0.1
 
 CHAINED = 2.5
 """Nanoseconds of a greatest or least number of two, where each waits for the one before."""
-
-IN_DOUBT = 3.1
-"""And what any other operation than those AS_FAST takes longer than in XLA where a step waits for it: measured of a
-greatest of two numbers, for NaN and -0.0; of others it is not known."""
 
 LOOP = 4.0
 """Nanoseconds of beginning and ending a loop."""
@@ -233,22 +227,24 @@ class _Walk:
         self.flops = 0.0
         self.core = 0.0
         self.share = 1.0
+        self.carries = False  # whether the steps around wait for each other, through memory
         self.around: list[str] = []  # the loop variables, from the outermost one to the innermost one
 
     def block(self, block: Block, times: float, variable: str, extent: int) -> None:
         """Adds what a block takes that is run so often. variable: of the innermost loop around it, of that extent."""
-        waited = _waited(block)
+        waited = _waited(block, variable)
         is_innermost = not waited and not any(
             isinstance(s, For | Sort | SortStep | Smallest | Product | While) for s in block.statements
         )
         loads = [s.value for s in block.statements if isinstance(s, Let) and isinstance(s.value, Load)]
         is_near = is_innermost and all(_is_read_again(load.buffer, times) for load in loads)
         outside, self.share = self.share, IN_REGISTERS if is_near and loads else 1.0
-        before = self.core
+        before, forwarded, carried = self.core, _forwarded(block, variable), self.carries
+        self.carries = carried or forwarded > 0.0
         for statement in block.statements:
             self.statement(statement, times, variable, extent, is_innermost)
-        self.core = max(self.core, before + times * waited)
-        self.share = outside
+        self.core = max(self.core, before + times * max(waited, forwarded))
+        self.share, self.carries = outside, carried
 
     def statement(self, statement: Statement, times: float, variable: str, extent: int, vectors: bool) -> None:
         if isinstance(statement, For):
@@ -316,7 +312,8 @@ class _Walk:
 
     def apply(self, op: Op, dtype: np.dtype[Any], times: float, extent: int, vectors: bool) -> None:
         self.flops += times
-        self.core += times * self.share * self.cost(op, dtype) * _slowdown(dtype, extent, vectors)
+        share = 1.0 if self.carries and op in FUNCTIONS else self.share
+        self.core += times * share * self.cost(op, dtype) * _slowdown(dtype, extent, vectors)
 
     def memory(self, at: Index, buffer: Buffer, times: float, variable: str, extent: int, vectors: bool) -> None:
         """One element loaded or stored."""
@@ -360,27 +357,44 @@ def _slowdown(dtype: np.dtype[Any], extent: int, vectors: bool) -> float:
     return SCALAR * 4 / max(dtype.itemsize, 4) if extent < lanes else 1.0 + lanes / extent
 
 
-def _waited(block: Block) -> float:
+def _waited(block: Block, variable: str) -> float:
     """Nanoseconds that a step waits for the one before: of the longest way to a local that it sets, from one."""
-    carried = {s.local.name for s in block.statements if isinstance(s, Set)}
-    ready = dict.fromkeys(carried, 0.0)
-    longest = 0.0
-    for statement in block.statements if carried else ():
-        if not isinstance(statement, Let | Set):
-            continue
-        value = statement.value
-        names = value.values if isinstance(value, Apply) else (value,)
-        since = [ready[n.name] for n in names if isinstance(n, Local) and n.name in ready]
-        if since:
-            own = latency(value.op, statement.local.dtype) if isinstance(value, Apply) else 0.0
-            dtype = statement.local.dtype
-            if isinstance(value, Apply) and dtype.kind not in "biu" and (value.op not in AS_FAST or dtype.itemsize < 4):
-                own += IN_DOUBT
-            if isinstance(statement, Set):
-                longest = max(longest, max(since) + own)
+    names = {s.local.name for s in block.statements if isinstance(s, Set)}
+    return chain(_computed(block.statements, variable), [(name, name) for name in names]) if names else 0.0
+
+
+def _forwarded(block: Block, variable: str) -> float:
+    """And of the longest way to a place in a tile that it writes, from one, through vectors of elements.
+
+    variable: of the loop whose steps these are.
+    """
+    statements: list[Statement] = []
+    for statement in block.statements:
+        is_vector = isinstance(statement, For) and statement.kind == VECTOR_LOOP
+        statements += statement.body.statements if isinstance(statement, For) and is_vector else [statement]
+    steps = list(_computed(statements, variable))
+    places = {result for result, _, _ in steps if isinstance(result, tuple)}
+    return chain(steps, [(place, place) for place in places]) if places else 0.0
+
+
+def _computed(statements: Sequence[Statement], variable: str) -> Iterator[Computed]:
+    """What some statements compute: locals by their names, places in tiles that are the same in each step."""
+    for statement in statements:
+        if isinstance(statement, Store):
+            if statement.buffer.role == "tile" and variable not in statement.at.variables():
+                yield (statement.buffer, statement.at), _names((statement.value,)), FORWARDED
+        elif isinstance(statement, Let | Set):
+            value, dtype = statement.value, statement.local.dtype
+            if isinstance(value, Apply):
+                yield statement.local.name, _names(value.values), latency(value.op, dtype, in_kernel=True)
+            elif isinstance(value, Load):
+                yield statement.local.name, ((value.buffer, value.at),), 0.0
             else:
-                ready[statement.local.name] = max(since) + own
-    return longest
+                yield statement.local.name, _names((value,)), 0.0
+
+
+def _names(values: Iterable[object]) -> list[str]:
+    return [value.name for value in values if isinstance(value, Local)]
 
 
 def _is_written_out(loop: For) -> bool:

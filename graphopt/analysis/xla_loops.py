@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import numpy as np
 from jax.extend.core import primitives as p
 
-from graphopt.analysis.latency import chain
+from graphopt.analysis.latency import FORWARDED, chain, latency
 from graphopt.analysis.loops import LOOPS, iterations
 from graphopt.analysis.machine import Machine
-from graphopt.analysis.xla_time import FUNCTIONS, core_time, is_known
+from graphopt.analysis.xla_time import FUNCTIONS, SERIES, core_time, is_known
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, op_of
@@ -29,14 +30,37 @@ numbers take 75 µs in XLA, 37 with what is carried in a register."""
 NUMBER = 0.12
 """Nanoseconds of an operation on a number, where none waits for another."""
 
-STEP = 20.0
-"""Nanoseconds that an array computed in each step takes beside its elements: 20 to 40 measured."""
+STEP = 1.0
+"""Nanoseconds that an array computed in each step takes beside its elements and what it waits for: 1 to 3 measured on
+jax 0.12, of 4 to 64 elements."""
 
-MOVED = 0.005
+_CALLED_OF_SERIES = {"0.10": 25.0}
+
+CALLED, INLINED = _CALLED_OF_SERIES.get(SERIES, 0.0), 1024
+"""And where XLA makes no function of the whole loop, which it does of those whose steps read and write less than so
+many bytes: 30 to 35 measured."""
+
+MOVED = 0.0047
 """Nanoseconds of a byte that a step reads or writes of what is carried."""
 
-STREAMED = 0.02
-"""And of one of rows that are read or written once, where there are more than a core's caches hold: 0.028 measured."""
+KEPT, KEPT_ROW, LEAST_ROW = 0.03, 4.0, 64
+"""And of one of a row that it puts into an array of all steps' rows, beside so many for the row, where that has so many
+bytes at least: 7 measured of 64 bytes, 20 of 256, 50 of 1024."""
+
+_IN_LOOPS = {"exp": 0.3, "tanh": 0.25, "logistic": 0.45}
+
+IN_LOOPS = {op_of(getattr(p, f"{name}_p")): time for name, time in _IN_LOOPS.items()}
+"""Nanoseconds of an element of functions for which XLA takes longer in loops than elsewhere; float32."""
+
+ARITHMETIC = 0.8
+"""What sums and products take in loops of what they take elsewhere: they find all in a core's first cache."""
+
+ROWS, ROWS_NEAR, FEW_ROWS = 0.015, 0.002, 4
+"""Nanoseconds of a byte of rows in a kernel, and where all rows are of up to so many times what a core's caches hold:
+4 MB take 0.0145 with all accesses, 8 MB 0.024, 32 MB 0.04."""
+
+STREAMED = 0.01
+"""And of one of rows that are read once, where there are more than a core's caches hold."""
 
 
 def is_known_loop(node: Node) -> bool:
@@ -60,7 +84,6 @@ def loop_time(node: Node, machine: Machine) -> float:
         state = scan.body.params[scan.consts : scan.consts + scan.carry]
         time = _step_time(scan.body, state, machine)
         rows = sum(aval.nbytes for n in node.inputs[scan.consts + scan.carry :] for aval in n.avals)
-        rows += sum(aval.nbytes for aval in node.avals[scan.carry :])
         streamed = STREAMED * rows if rows > machine.near else 0.0
         return scan.length * time + streamed
     loop = While.of(node)
@@ -69,27 +92,46 @@ def loop_time(node: Node, machine: Machine) -> float:
     return iterations(node) * (_step_time(loop.body, state, machine) + tests)
 
 
-def rows_of(node: Node) -> int:
-    """Bytes of the rows that a loop reads and writes once, a block of each with each step."""
+def rows_time(node: Node, machine: Machine) -> float:
+    """Nanoseconds that a kernel takes for the rows that a loop reads and writes once, beside what its accesses take:
+    a block of each row with each step, which a processor does not foresee where they lie in no cache of a core's."""
     if node.op is not SCAN:
-        return 0
+        return 0.0
     scan = Scan.of(node)
     read = node.inputs[scan.consts + scan.carry :]
     avals = (*(n.aval for n in read), *node.avals[scan.carry :])
-    return sum(aval.nbytes for aval in avals if len(aval.shape) > 1)
+    rows = sum(aval.nbytes for aval in avals if len(aval.shape) > 1)
+    return (ROWS_NEAR if rows <= FEW_ROWS * machine.near else ROWS) * rows
 
 
 def _step_time(body: Graph, state: Collection[Node], machine: Machine) -> float:
-    numbers = [(s, n) for s, n in zip(state, body.outputs, strict=False) if not s.aval.shape]
+    carried = list(zip(state, body.outputs, strict=False))
+    numbers = [(s, n) for s, n in carried if not s.aval.shape]
     floating = any(s.aval.dtype.kind not in "biu" for s, _ in numbers)
-    waited = chain(body, numbers) + (CARRIED if floating else 0.0)
+    chained = waited(body, numbers) + (CARRIED if floating else 0.0)
     number, arrays = _computing(body)
     inner = sum(loop_time(n, machine) for n in body.nodes if n.op in LOOPS)
     results = {n for n in body.outputs if n.aval.shape}
     if not results:
-        return max(waited, number) + inner
+        return max(chained, number) + inner
     moved = sum(n.aval.nbytes for n in {*body.params, *results} if n.aval.shape)
-    return STEP * len(results) + max(waited, number) + inner + max(MOVED * moved, arrays)
+    rows = [n.aval.nbytes for n in body.outputs[len(carried) :] if n.aval.shape]
+    kept = sum(KEPT_ROW + KEPT * row for row in rows if row >= LEAST_ROW)
+    each = STEP + (CALLED if moved + 2 * sum(rows) >= INLINED else 0.0)
+    through = waited(body, [(s, n) for s, n in carried if s.aval.shape]) + FORWARDED
+    computing = each * len(results) + kept + max(MOVED * moved, arrays)
+    return max(chained, number) + inner + max(through, computing)
+
+
+def waited(body: Graph, carried: Collection[tuple[Node, Node]]) -> float:
+    """Nanoseconds that a step waits for the one before. carried: parameters, and the outputs that take their places."""
+    computed = [node for node in body.nodes if node.inputs]
+    return chain([(node, node.inputs, _latency(node)) for node in computed], carried)
+
+
+def _latency(node: Node) -> float:
+    dtype = node.avals[0].dtype
+    return latency(node.op, np.dtype(dtype)) if node.op.elementwise and isinstance(dtype, np.dtype) else 0.0
 
 
 def _computing(body: Graph) -> tuple[float, float]:
@@ -106,9 +148,9 @@ def _computing(body: Graph) -> tuple[float, float]:
         if not node.avals[0].shape:
             number += NUMBER
         elif node.op in FUNCTIONS:
-            arrays += core_time(node)
+            arrays += max(core_time(node), IN_LOOPS.get(node.op, 0.0) * node.aval.size)
         else:
-            arrays += core_time(node) * max(1, sum(node in each for each in needed))
+            arrays += ARITHMETIC * core_time(node) * max(1, sum(node in each for each in needed))
     return number, arrays
 
 

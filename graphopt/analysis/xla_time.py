@@ -166,11 +166,12 @@ _SLOWER: dict[str, dict[str, tuple[float, float]]] = {
 
 _MOVED_OF_SERIES = {"0.10": 0.03}
 
-_SERIES = ".".join(jax.__version__.split(".")[:2])
+SERIES = ".".join(jax.__version__.split(".")[:2])
+"""Of the JAX that is installed."""
 
 FUNCTIONS: Mapping[Op, tuple[float, float]] = {
     op_of(getattr(p, f"{name}_p")): cost
-    for name, cost in (_FUNCTIONS | _SLOWER.get(_SERIES, {})).items()
+    for name, cost in (_FUNCTIONS | _SLOWER.get(SERIES, {})).items()
     if hasattr(p, f"{name}_p")
 }
 
@@ -304,7 +305,7 @@ def fused_time(body: Graph, machine: Machine, again: bool = False) -> float:
     computing = sum(map(core_time, body.nodes)) + edges_time(body) + chosen_time(body) + crossed_time(body)
     if sum(1 for node in body.nodes if node.op in FUNCTIONS) > HELD:
         computing *= CROWDED
-    moved = MOVED_IN_LOOP if again else _MOVED_OF_SERIES.get(_SERIES, MOVED)
+    moved = MOVED_IN_LOOP if again else _MOVED_OF_SERIES.get(SERIES, MOVED)
     core = moved * (sum(sizes) + stored) + computing
     loops = 1 + sum(1 for node in body.nodes if node.op in REDUCTIONS)
     streamed = streamed_time(body)

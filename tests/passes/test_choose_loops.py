@@ -8,15 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.extend.core import primitives as p
 
 import graphopt
-from graphopt.analysis.latency import chain
+from graphopt.analysis.kernel_time import kernel_time
+from graphopt.analysis.latency import latency
 from graphopt.analysis.machine import Machine
-from graphopt.analysis.xla_loops import is_known_loop, loop_time
+from graphopt.analysis.xla_loops import is_known_loop, loop_time, waited
+from graphopt.backends.numba.costs import scalar_cost
 from graphopt.ir.node import Node
+from graphopt.ir.op import op_of
 from graphopt.ops.control import SCAN, Scan
 from graphopt.passes.choose import runs_of
 from graphopt.trace.jaxpr import trace_function
+
+TANH = op_of(p.tanh_p)
 
 
 def mean(x: Any) -> Any:
@@ -73,6 +79,24 @@ def pendulum(angle: Any) -> Any:
     return lax.scan(step, (angle, angle), None, length=50_000)[1]
 
 
+def gated(x: Any, z: Any) -> Any:
+    def step(h: Any, given: Any) -> Any:
+        x, z = given
+        gate = jax.nn.sigmoid(z + 0.1 * h)
+        h = (1 - gate) * h + gate * jnp.tanh(x + 0.5 * h)
+        return h, h
+
+    return lax.scan(step, jnp.zeros_like(x[0]), (x, z))[1]
+
+
+def gradient_of_gated(x: Any, z: Any) -> Any:
+    return jax.grad(lambda x, z: (gated(x, z) ** 2).sum(), (0, 1))(x, z)
+
+
+def repeated(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda x: lax.fori_loop(0, 5000, lambda _, s: step(s), x)
+
+
 def floats(*shape: int) -> Any:
     return jnp.asarray(np.random.default_rng(0).uniform(0.05, 0.95, shape).astype(np.float32))
 
@@ -87,13 +111,19 @@ LEAVE: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "polynomials": (polynomial, (floats(1000), floats(1000))),
     "Mandelbrot": (escape, (floats(100, 100) * 3 - 2, floats(100, 100) * 2 - 1)),
     "Collatz": (steps_of_collatz, (jnp.arange(1, 10_001),)),
-    "momentum": (momentum, (floats(1000, 256),)),
+    "momentum": (momentum, (floats(1000, 1024),)),
+    "gates": (gated, (floats(1000, 256), floats(1000, 256))),
+    "sines of vectors": (repeated(jnp.sin), (floats(64),)),
 }
 STAY: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "a short running mean": (mean, (floats(500),)),
     "a hash: integers wait as long in a kernel": (hashed, (jnp.arange(100_000, dtype=jnp.uint32),)),
     "a pendulum: most of a step is one sine": (pendulum, (jnp.float32(1),)),
     "a maximum, of which a kernel asks whether it is NaN": (highest, (floats(100_000),)),
+    "four sines: all wait for one, which takes longer in a kernel": (repeated(jnp.sin), (floats(4),)),
+    "tanh of few vectors": (repeated(jnp.tanh), (floats(64),)),
+    "few gates": (gated, (floats(1000, 16), floats(1000, 16))),
+    "sums of few vectors, as soon done": (repeated(lambda s: jnp.where(s > 0.2, s * 0.9, s + 1)), (floats(64),)),
     "rows that lie in no cache": (mean, (floats(1000, 1000),)),
     "a few polynomials": (polynomial, (floats(10), floats(100))),
 }
@@ -117,6 +147,21 @@ def test_whole_loops_stay_where_a_kernel_waits_as_long(name: str) -> None:
     assert not graphopt.jit(function).explain(*args).kernels
 
 
+def test_gradients_of_gates_leave_xla() -> None:
+    args = floats(1000, 64), floats(1000, 64)
+    jitted = graphopt.jit(gradient_of_gated)
+    assert any(sub.op is SCAN for kernel in jitted.explain(*args).kernels for sub in kernel.body.nodes)
+    for found, expected in zip(jitted(*args), jax.jit(gradient_of_gated)(*args), strict=True):
+        assert np.allclose(found, expected, rtol=2e-5, atol=1e-6)
+
+
+def test_steps_wait_for_what_goes_through_tiles() -> None:
+    one, two = (
+        kernel_of(repeated(step), floats(16)) for step in (lambda s: jnp.tanh(s), lambda s: jnp.tanh(jnp.tanh(s)))
+    )
+    assert two - one == pytest.approx(5000 * latency(TANH, np.dtype(np.float32), in_kernel=True))
+
+
 def test_what_comes_before_a_loop_that_stays_leaves_by_itself() -> None:
     def function(x: Any) -> Any:
         return hashed(lax.bitcast_convert_type(jnp.arctan2(x, x + 1), jnp.uint32)[:10])
@@ -132,6 +177,12 @@ def test_small_reductions_stay_in_the_loops_that_xla_makes_one_function_of() -> 
     assert not graphopt.jit(viterbi).explain(floats(16, 16), floats(200, 16)).kernels
 
 
+def kernel_of(function: Callable[..., Any], *args: Any) -> float:
+    """Nanoseconds that the one kernel of a program is expected to take."""
+    (kernel,) = graphopt.jit(function, backend="numba").explain(*args).kernels
+    return kernel_time(kernel.program, scalar_cost, Machine(threads=1))
+
+
 def loop_of(function: Callable[..., Any], *args: Any) -> Node:
     graph, _ = trace_function(function, *args)
     (node,) = (n for n in graph.nodes if n.op is SCAN)
@@ -142,7 +193,7 @@ def test_a_chain_is_the_longest_way_from_what_is_carried() -> None:
     def times(step: Callable[[Any, Any], Any]) -> float:
         scan = Scan.of(loop_of(lambda x: lax.scan(lambda s, v: (step(s, v), None), x[0], x)[0], floats(9)))
         params = scan.body.params[scan.consts : scan.consts + scan.carry]
-        return chain(scan.body, list(zip(params, scan.body.outputs, strict=False)))
+        return waited(scan.body, list(zip(params, scan.body.outputs, strict=False)))
 
     one = times(lambda s, v: s + v)
     assert times(lambda s, v: s + jnp.sin(v) * 3) == one > 0
