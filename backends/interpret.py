@@ -231,7 +231,8 @@ class _Run:
     def sort(self, sort: Sort) -> None:
         if sort.lanes > 1:
             rows = self.row(sort.keys, sort.at, sort.lanes * sort.count)
-            self.set_row(sort.keys, sort.at, np.sort(rows.reshape(sort.count, sort.lanes), axis=0).ravel())
+            shape, axis = ((sort.lanes, sort.count), 1) if sort.by_rows else ((sort.count, sort.lanes), 0)
+            self.set_row(sort.keys, sort.at, np.sort(rows.reshape(shape), axis=axis).ravel())
             return
         keys = self.row(sort.keys, sort.at, sort.count)
         order = np.argsort(keys, kind="stable")

@@ -162,7 +162,8 @@ class _Writer:
     def sort(statement: Sort) -> str:
         keys, places = statement.keys, statement.places
         if statement.lanes > 1:
-            return f"sort_beside_{keys.dtype.name}({keys.name}, {index(statement.at)}, {statement.count})"
+            name = f"sort_{'rows' if statement.by_rows else 'beside'}_{keys.dtype.name}"
+            return f"{name}({keys.name}, {index(statement.at)}, {statement.count})"
         name = f"sort_{keys.dtype.name}" if places is None else f"sort_places_{keys.dtype.name}"
         return f"{name}({keys.name}, {(places or keys).name}, {index(statement.at)}, {statement.count})"
 

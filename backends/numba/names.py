@@ -71,6 +71,8 @@ NAMES: dict[str, Any] = {
     **distribution.STEPS,
     "sort_beside_uint32": networks.sort_beside_uint32,
     "sort_beside_uint64": networks.sort_beside_uint64,
+    "sort_rows_uint32": networks.sort_rows_uint32,
+    "sort_rows_uint64": networks.sort_rows_uint64,
     "smallest_uint32": selecting.smallest_uint32,
     "smallest_uint64": selecting.smallest_uint64,
     "product_float32": products.product_of(np.float32),

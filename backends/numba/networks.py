@@ -13,7 +13,7 @@ made of 16 vectors in registers, where a round by itself would load and store ea
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numba
@@ -21,6 +21,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from graphopt.backends.numba.intrinsics import element_reader, element_writer
+from graphopt.backends.numba.memory import free, malloc
 from graphopt.backends.numba.translating import inlined
 
 VECTOR = 64
@@ -34,6 +36,8 @@ LEVELS = 4
 
 GROUP = 1 << LEVELS
 """As many vectors are in them."""
+
+WORD = ir.IntType(64)
 
 Pairs = Iterable[tuple[int, int]]
 
@@ -62,39 +66,58 @@ MERGING = tuple(_merging(GROUP // 2))
 HALVING = tuple(_halving(GROUP // 2, 1))
 
 
-def _exchange(width: int, pairs: Pairs, count: int) -> Any:
-    """`exchange(keys, i, j, apart)`: compares vectors in registers: the first half of `count` of them from `i` on, the
-    others up to `j`, those of a half `apart` from each other. Of each of `pairs` the first becomes the lesser."""
-    half = count // 2
+def _once(name: str, write: Callable[[Any, Sequence[Any]], None], attribute: str = "noinline") -> Any:
+    """An intrinsic of four words that calls a function of a kernel's module, which is there once: what is made of many
+    vectors takes LLVM long, each time. write: its body, of a builder and the words. attribute: of the function."""
 
-    def of(typing: Any, keys: Any, i: Any, j: Any, apart: Any) -> Any:
+    def of(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            vector = ir.VectorType(ir.IntType(8 * width), lanes_of(width))
-            base, first, last, step = builder.inttoptr(args[0], vector.as_pointer()), *args[1:]
-            steps = [builder.mul(step, ir.Constant(step.type, k)) for k in range(half)]
-            low = [builder.add(first, offset) for offset in steps]
-            high = [builder.sub(last, offset) for offset in reversed(steps)]
-            places = [builder.gep(base, [index], inbounds=True) for index in (*low, *high)]
-            values = [builder.load(place, align=width) for place in places]
-            for a, b in pairs:
-                in_order = builder.icmp_unsigned("<", values[a], values[b])
-                values[a], values[b] = (
-                    builder.select(in_order, values[a], values[b]),
-                    builder.select(in_order, values[b], values[a]),
-                )
-            for value, place in zip(values, places, strict=True):
-                builder.store(value, place, align=width)
+            module = builder.module
+            if name not in module.globals:
+                function = ir.Function(module, ir.FunctionType(ir.VoidType(), [WORD] * 4), name)
+                function.linkage = "internal"
+                for each in (attribute, "nounwind"):
+                    function.attributes.add(each)
+                body = ir.IRBuilder(function.append_basic_block())
+                write(body, function.args)
+                body.ret_void()
+            builder.call(module.globals[name], args)
             return context.get_dummy_value()
 
-        return types.void(types.uintp, types.intp, types.intp, types.intp), generate
+        return types.void(a, b, c, d), generate
 
     return intrinsic(of)
 
 
+def _exchange(width: int, name: str, pairs: Pairs, count: int) -> Any:
+    """`exchange(keys, i, j, apart)`: compares vectors in registers: the first half of `count` of them from `i` on, the
+    others up to `j`, those of a half `apart` from each other. Of each of `pairs` the first becomes the lesser."""
+    vector = ir.VectorType(ir.IntType(8 * width), lanes_of(width))
+
+    def write(builder: Any, args: Sequence[Any]) -> None:
+        keys, first, last, apart = args
+        base = builder.inttoptr(keys, vector.as_pointer())
+        steps = [builder.mul(apart, ir.Constant(WORD, k)) for k in range(count // 2)]
+        low = [builder.add(first, step) for step in steps]
+        high = [builder.sub(last, step) for step in reversed(steps)]
+        places = [builder.gep(base, [index], inbounds=True) for index in (*low, *high)]
+        values = [builder.load(place, align=width) for place in places]
+        for i, j in pairs:
+            a, b = values[i], values[j]
+            in_order = builder.icmp_unsigned("<", a, b)
+            values[i], values[j] = builder.select(in_order, a, b), builder.select(in_order, b, a)
+        for value, place in zip(values, places, strict=True):
+            builder.store(value, place, align=width)
+
+    return _once(f"graphopt.{name}.{width}", write, "noinline" if count > 2 else "alwaysinline")
+
+
 def _sorter(width: int) -> Any:
     """`sort(keys, start, n)`: sorts rows of `n` keys of `width` bytes that begin at element `start`, side by side."""
-    exchange = _exchange(width, [(0, 1)], 2)
-    sort_group, merge_group, halve_group = (_exchange(width, pairs, GROUP) for pairs in (SORTING, MERGING, HALVING))
+    exchange = _exchange(width, "exchange", [(0, 1)], 2)
+    sort_group = _exchange(width, "sort_group", SORTING, GROUP)
+    merge_group = _exchange(width, "merge_group", MERGING, GROUP)
+    halve_group = _exchange(width, "halve_group", HALVING, GROUP)
 
     @inlined
     def compare(keys: Any, begin: int, end: int, apart: int) -> None:
@@ -115,8 +138,8 @@ def _sorter(width: int) -> Any:
     def halve(keys: Any, begin: int, end: int, first: int) -> None:
         """Compares vectors between `begin` and `end` that are `first` apart, half as far, and so on."""
         apart = first
-        while apart > 1:
-            step = max(1, apart // (GROUP // 2))  # once more compared what was last is as it was
+        while apart > 0:
+            step = max(1, apart // (GROUP // 2))  # what was compared last stays as it is when it is once more
             size = max(2 * apart, GROUP)
             whole = begin + (end - begin) // size * size
             for start in range(begin, whole, size):
@@ -125,56 +148,104 @@ def _sorter(width: int) -> Any:
             while apart >= step:
                 compare(keys, whole, end, apart)
                 apart //= 2
-        if apart == 1:
-            compare(keys, begin, end, 1)
 
     @inlined
     def merge(keys: Any, begin: int, end: int, half: int) -> None:
         """Merges sorted stretches of `half` vectors between `begin` and `end`, each with the one after it."""
         step = half // (GROUP // 2)
-        whole = begin + (end - begin) // (2 * half) * (2 * half)
+        whole = begin + (end - begin) // (2 * half) * (2 * half) if half >= GROUP else begin
         for start in range(begin, whole, 2 * half):
             for i in range(start, start + step):
                 merge_group(keys, i, 2 * start + 2 * half - 1 - i, step)
-        halve(keys, begin, whole, step // 2)
-        if end - whole > half:
-            meet(keys, whole, end, half)
-            halve(keys, whole, end, half // 2)
+        meet(keys, whole, end, half)
+        left = half // 2 if end - whole > half else 0
+        for at_end in range(2):  # one call: it takes LLVM long
+            halve(keys, whole if at_end else begin, end if at_end else whole, left if at_end else step // 2)
 
     @inlined
-    def sort_few(keys: Any, begin: int, end: int) -> None:
-        """Sorts fewer vectors than GROUP."""
-        half = 1
-        while half < end - begin:
-            meet(keys, begin, end, half)
-            apart = half // 2
-            while apart > 0:
-                compare(keys, begin, end, apart)
-                apart //= 2
-            half *= 2
-
-    @inlined
-    def merges(keys: Any, begin: int, end: int, half: int, most: int) -> None:
-        """Merges stretches of `half` vectors, of twice as many, and so on, up to those of `most`."""
+    def merges(keys: Any, begin: int, end: int, least: int, most: int) -> None:
+        """Merges stretches of `least` vectors, of twice as many, and so on, up to those of `most`. Those of less than
+        GROUP are at the end alone."""
+        half = least
         while half < min(most, end - begin):
-            merge(keys, begin, end, half)
+            merge(keys, begin if half >= GROUP else begin + (end - begin) // GROUP * GROUP, end, half)
             half *= 2
 
     @inlined
     def sort(keys: Any, start: int, n: int) -> None:
         address = numba.uintp(keys + numba.uintp(width * start))
+        for i in range(0, n // GROUP * GROUP, GROUP):
+            sort_group(address, i, i + GROUP - 1, 1)
         # What stays in a core's first cache is sorted there.
-        for begin in range(0, n, NEAR):
-            end = min(begin + NEAR, n)
-            whole = begin + (end - begin) // GROUP * GROUP
-            for i in range(begin, whole, GROUP):
-                sort_group(address, i, i + GROUP - 1, 1)
-            sort_few(address, whole, end)
-            merges(address, begin, end, GROUP, NEAR)
-        merges(address, 0, n, NEAR, n)
+        least, most = 1, NEAR
+        while least < n:
+            for begin in range(0, n, most):
+                merges(address, begin, min(begin + most, n), least, most)
+            least, most = most, n
 
     return sort
 
 
+def _turner(width: int) -> Any:
+    """`turn(of, apart, to, to_apart)`: the square of as many rows as lanes at `of`, whose rows are so many elements
+    apart, with rows and columns exchanged at `to`.
+
+    Shuffling each vector of the first half with that of the second one moves a bit of the row's number to the column's:
+    each time for one of them.
+    """
+    lanes, element = lanes_of(width), ir.IntType(8 * width)
+    vector = ir.VectorType(element, lanes)
+
+    def row(builder: Any, address: Any, apart: Any, k: int) -> Any:
+        base = builder.inttoptr(address, element.as_pointer())
+        place = builder.gep(base, [builder.mul(apart, ir.Constant(WORD, k))], inbounds=True)
+        return builder.bitcast(place, vector.as_pointer())
+
+    def shuffled(builder: Any, a: Any, b: Any, first: int) -> Any:
+        order = [first + k // 2 + k % 2 * lanes for k in range(lanes)]
+        return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), lanes), order))
+
+    def write(builder: Any, args: Sequence[Any]) -> None:
+        of, apart, to, to_apart = args
+        rows = [builder.load(row(builder, of, apart, k), align=width) for k in range(lanes)]
+        for _ in range(lanes.bit_length() - 1):
+            pairs = zip(rows[: lanes // 2], rows[lanes // 2 :], strict=True)
+            rows = [shuffled(builder, a, b, first) for a, b in pairs for first in (0, lanes // 2)]
+        for k, value in enumerate(rows):
+            builder.store(value, row(builder, to, to_apart, k), align=width)
+
+    return _once(f"graphopt.turn.{width}", write)
+
+
+def _rows_sorter(width: int, sort: Any) -> Any:
+    """`sort_rows(keys, start, n)`: sorts rows of `n` keys of `width` bytes, of which one begins where another ends, the
+    first at element `start`: as many as there are lanes."""
+    lanes, turn = lanes_of(width), _turner(width)
+    read, write = element_reader(f"u{width}", constant=False), element_writer(f"u{width}")
+
+    @inlined
+    def sort_rows(keys: Any, start: int, n: int) -> None:
+        memory = numba.uintp(malloc(numba.uintp(VECTOR * (n + 1))))
+        beside = (memory + numba.uintp(VECTOR - 1)) & ~numba.uintp(VECTOR - 1)  # no vector lies across two lines
+        first = numba.uintp(keys + numba.uintp(width * start))
+        whole = n // lanes * lanes
+        for k in range(0, whole, lanes):
+            turn(first + numba.uintp(width * k), n, beside + numba.uintp(VECTOR * k), lanes)
+        for k in range(whole, n):
+            for row in range(lanes):
+                write(beside, lanes * k + row, read(first, n * row + k))
+        sort(beside, 0, n)
+        for k in range(0, whole, lanes):
+            turn(beside + numba.uintp(VECTOR * k), lanes, first + numba.uintp(width * k), n)
+        for k in range(whole, n):
+            for row in range(lanes):
+                write(first, n * row + k, read(beside, lanes * k + row))
+        free(memory)
+
+    return sort_rows
+
+
 sort_beside_uint32 = _sorter(4)
 sort_beside_uint64 = _sorter(8)
+sort_rows_uint32 = _rows_sorter(4, sort_beside_uint32)
+sort_rows_uint64 = _rows_sorter(8, sort_beside_uint64)

@@ -110,8 +110,9 @@ RADIX = 4
 STEPS: Mapping[str, float] = {"survey": 0.1, "tally": 0.4, "distribute": 1.0, "sort_buckets": 2.5}
 """Nanoseconds of an element in each step in which threads sort a row together."""
 
-COMPARED = 0.045
-"""Nanoseconds of an element in one round of comparisons, where rows are sorted side by side."""
+COMPARED, TURNED = 0.02, 0.1
+"""Nanoseconds of an element in one round of comparisons, where rows are sorted side by side, and of putting it beside
+those of other rows and back."""
 
 FETCHED = 0.15
 """Nanoseconds of a line of memory that is asked for before it is needed."""
@@ -187,7 +188,7 @@ def sorting_time(statement: Sort | SortStep | Smallest) -> float:
     if isinstance(statement, Sort) and statement.lanes > 1:
         doublings = (statement.count - 1).bit_length()
         words = statement.lanes * statement.count * statement.keys.dtype.itemsize / 4
-        return COMPARED * words * doublings * (doublings + 1) / 2
+        return words * (COMPARED * doublings * (doublings + 1) / 2 + TURNED * statement.by_rows)
     if isinstance(statement, Sort):
         return SORTED * statement.count * min(max(1, statement.count.bit_length()), RADIX * words_of(statement))
     steps = max(1, statement.k.bit_length())

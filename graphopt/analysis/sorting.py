@@ -87,11 +87,16 @@ class _ByOne(Rows):
 
 
 class _Beside(Rows):
-    """Many short rows: blocks of them, in which an element of each is in one vector."""
+    """Many short rows: blocks of them, in which an element of each is in one vector.
+
+    Rows along the last axis are prepared one after the other, as they are in memory: what sorts them puts them side by
+    side and back, which takes it a fifth of what loads and stores of single elements take.
+    """
 
     def __init__(self, derivation: Derivation, node: Node, lanes: int) -> None:
         super().__init__(derivation, node)
         self.lanes = lanes
+        self.by_rows = self.axis == len(self.shape) - 1
 
     def write(self) -> None:
         """Memory for keys is needed for few of the blocks."""
@@ -106,11 +111,17 @@ class _Beside(Rows):
             row = number * self.lanes + lane
             within = ((row, 0, self.rows),) if self.rows % self.lanes else ()
 
+            def one_row(write: Callable[[Index, Index], None]) -> None:
+                d.loop(self.count, SERIAL, lambda j: write(j, start + lane * self.count + j))
+
             def beside(write: Callable[[Index, Index], None]) -> None:
                 def step(j: Index) -> None:
                     d.loop_over(name, self.lanes, VECTORS, lambda: write(j, start + j * self.lanes + lane), within)
 
-                d.loop(self.count, SERIAL, step)
+                if self.by_rows:
+                    d.loop_over(name, self.lanes, SERIAL, lambda: one_row(write), within)
+                else:
+                    d.loop(self.count, SERIAL, step)
 
             def store(j: Index, at: Index) -> None:
                 d.add(Store(keys, at, self.key(row, j)))
@@ -119,7 +130,7 @@ class _Beside(Rows):
                 self.give(row, j, keys, None, at)
 
             beside(store)
-            d.add(Sort(keys, None, start, self.count, self.lanes))
+            d.add(Sort(keys, None, start, self.count, self.lanes, self.by_rows))
             beside(back)
             if self.has_zeros:
                 d.loop_over(name, self.lanes, SERIAL, lambda: self.restore_row(row), within)

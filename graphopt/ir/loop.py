@@ -266,7 +266,8 @@ class Sort:
     """Elements `at` to `at + count` of `keys`, unsigned integers, in ascending order.
 
     Those of `places`, int32, go with them, and equal keys keep their order. Without `places` keys are sorted alone.
-    lanes: so many rows of `count` elements are sorted side by side, element k of row l at `at + lanes * k + l`.
+    lanes: so many rows of `count` elements are sorted side by side, element k of row l at `at + lanes * k + l`, or with
+    `by_rows` at `at + count * l + k`.
     """
 
     keys: Buffer
@@ -274,11 +275,12 @@ class Sort:
     at: Index
     count: int
     lanes: int = 1
+    by_rows: bool = False
 
     def lines(self) -> Iterator[str]:
         """Text."""
         along = f", along with {self.places.name}" if self.places is not None else ""
-        beside = f", {self.lanes} side by side" if self.lanes > 1 else ""
+        beside = f", {self.lanes} {'after each other' if self.by_rows else 'side by side'}" if self.lanes > 1 else ""
         yield f"sort {self.keys.name}[{self.at} ...+ {self.count}]{along}{beside}"
 
 

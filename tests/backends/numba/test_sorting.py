@@ -52,6 +52,8 @@ def test_lengths(length: int) -> None:
 @pytest.mark.parametrize("length", [2, 3, 31, 64, 100, NEAR, NEAR + 1, 3 * NEAR - 1])
 def test_rows_side_by_side(length: int) -> None:
     """So many that elements of some are in one vector; the last vector is not full."""
+    (kernel,) = graphopt.jit(lambda x: jnp.sort(x, 1), backend="numba").explain(drawn("float32", (37, length))).kernels
+    assert "after each other" in str(kernel.program)
     agrees(lambda x: jnp.sort(x, 1), drawn("float32", (37, length)))
 
 

@@ -131,7 +131,7 @@ def test_what_is_not_translated(statement: str) -> None:
 
 
 CALLS = ["sort_{0}(x, x, 0, stop)", "sort_places_{0}(x, x, 0, stop)", "sort_beside_{0}(x, 0, stop)"]
-CALLS += ["smallest_{0}(x, 0, stop, x, 0, 5)"]
+CALLS += ["sort_rows_{0}(x, 0, stop)", "smallest_{0}(x, 0, stop, x, 0, 5)"]
 
 
 @pytest.mark.parametrize("dtype", ["uint32", "uint64"])
