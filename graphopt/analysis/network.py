@@ -22,7 +22,7 @@ from graphopt.rewrite.safety import kind_of
 
 MUL, DIV, SUM, SELECT, EQ = map(op_of, (p.mul_p, p.div_p, p.reduce_sum_p, p.select_n_p, p.eq_p))
 TRANSPOSE, RESHAPE, SQUEEZE = map(op_of, (p.transpose_p, p.reshape_p, p.squeeze_p))
-IOTA, GATHER, ADD, LT = map(op_of, (p.iota_p, p.gather_p, p.add_p, p.lt_p))
+IOTA, GATHER, CONCATENATE, ADD, LT = map(op_of, (p.iota_p, p.gather_p, p.concatenate_p, p.add_p, p.lt_p))
 
 MOVES: Collection[Op] = frozenset((TRANSPOSE, RESHAPE, SQUEEZE, BROADCAST))
 """The operations that only move data."""
@@ -37,7 +37,7 @@ ROOTS: Collection[Op] = frozenset((DOT_GENERAL, MUL, DIV, SUM))
 """The operations whose results are read as networks."""
 
 
-_OPENED: Collection[Op] = frozenset((*ROOTS, SELECT, COND))
+_OPENED: Collection[Op] = frozenset((*ROOTS, SELECT, COND, GATHER))
 """The operations that networks are made of, apart from moves of data."""
 
 
@@ -319,8 +319,10 @@ def _spread_diagonal(node: Node) -> tuple[Node, Node] | None:
 
 
 def diagonal_of(node: Node) -> Node | None:
-    """The square matrix whose diagonal a node takes, as `jnp.diagonal` writes it: by a sum on one platform, by a gather
-    on all others. None for any other node."""
+    """The square matrix whose diagonal a node takes: by a gather at all places (i, i), or as `jnp.diagonal` writes it,
+    by a sum on one platform, by a gather on all others. None for any other node."""
+    if node.op is GATHER:
+        return _gathered_diagonal(node)
     if (
         node.op is not COND
         or len(node.inputs) != 3
@@ -338,23 +340,36 @@ def diagonal_of(node: Node) -> Node | None:
     total, taken = branches
     if total.op is not SUM or total.inputs[0].op is not MUL or set(total.inputs[0].inputs) != set(first):
         return None
-    if taken.op is not GATHER or taken.inputs[0] is not second[1] or not _counts(taken.inputs[1]):
+    return array if taken.op is GATHER and _gathered_diagonal(taken) is second[1] else None
+
+
+def _gathered_diagonal(node: Node) -> Node | None:
+    """The square matrix of which a gather takes the diagonal."""
+    array, indices = node.inputs
+    shape, numbers = array.aval.shape, node.attrs["dimension_numbers"]
+    each = tuple(node.attrs["slice_sizes"]) == (1, 1) and not numbers.offset_dims
+    if not each or len(shape) != 2 or shape[0] != shape[1] or not counts_diagonal(indices, shape[0]):
         return None
-    numbers = taken.attrs["dimension_numbers"]
-    each = tuple(taken.attrs["slice_sizes"]) == (1, 1) and not numbers.offset_dims
-    return array if each and sorted(numbers.start_index_map) == [0, 1] else None
+    return array if sorted(numbers.start_index_map) == [0, 1] else None
 
 
-def _counts(indices: Node) -> bool:
-    """Whether row i of indices is (i, i)."""
-    if (
-        indices.op is not BROADCAST
-        or len(indices.aval.shape) != 2
-        or tuple(indices.attrs["broadcast_dimensions"]) != (0,)
-    ):
+def counts_diagonal(indices: Node, count: int) -> bool:
+    """Whether row i of indices is (i, i), for so many rows."""
+    column = indices
+    if indices.op is CONCATENATE and len(indices.inputs) == 2 and indices.inputs[0] is indices.inputs[1]:
+        column = indices.inputs[0]
+    if indices.aval.shape != (count, 2) or column.op is not BROADCAST or column.inputs[0].aval.shape != (count,):
         return False
-    index = indices.inputs[0]
-    if index.op is SELECT and index.inputs[0].op is LT:  # negative indices count from the end; here there are none
+    if tuple(column.attrs["broadcast_dimensions"]) != (0,) or (count > 1 << 7 and column.aval.dtype.itemsize < 4):
+        return False
+    index = from_the_start(column.inputs[0])
+    return index.op is IOTA and not index.inputs
+
+
+def from_the_start(index: Node) -> Node:
+    """Indices as they are before negative ones count from the end, where there are none: of places."""
+    if index.op is SELECT and index.inputs[0].op is LT:
         compared, zero = index.inputs[0].inputs
-        index = index.inputs[1] if compared is index.inputs[1] and zero.op is CONSTANT and splat(zero) == 0 else index
-    return index.op is IOTA and len(index.aval.shape) == 1
+        known = compared is index.inputs[1] and zero.op is CONSTANT and splat(zero) == 0
+        return index.inputs[1] if known else index
+    return index

@@ -12,6 +12,7 @@ from graphopt.passes.rules import (
     gathering,
     logic,
     movement,
+    places,
     powers,
     reduction,
     rounding,
@@ -34,6 +35,7 @@ RULES: tuple[AnyRule, ...] = (
     *comparison.RULES,
     *choice.RULES,
     *movement.RULES,
+    *places.RULES,
     *reduction.RULES,
 )
 """All of them, in the order in which they are tried on a node."""

@@ -28,6 +28,9 @@ from graphopt.rewrite.safety import kind_of
 
 MUL, SUM = op_of(p.mul_p), op_of(p.reduce_sum_p)
 
+ROW = 32
+"""Elements beside each other from which on it is cheap to move them: images before features, where points are last."""
+
 Axes = list[int]
 
 REORDERED = {"biu": "exact", "fc": "reassociate"}
@@ -249,16 +252,18 @@ def slice_of_product(node: Node, uses: Uses) -> Node | None:
 
 @rewrites(p.conv_general_dilated_p, safety=REORDERED, law="reduction")
 def convolution_of_points(node: Node) -> Node | None:
-    """conv(x, w) → dot(x, w) where the window is one point, every point is read, and axes keep their order"""
+    """conv(x, w) → dot(x, w) where the window is one point, of the points that are read; rows of the result may move"""
     x, w = node.inputs
     attrs, numbers = node.attrs, node.attrs["dimension_numbers"]
-    plain = all(s == 1 for s in (*attrs["window_strides"], *attrs["lhs_dilation"])) and not any(
-        any(pair) for pair in attrs["padding"]
-    )
+    plain = all(s == 1 for s in attrs["lhs_dilation"]) and not any(any(pair) for pair in attrs["padding"])
     one_group = attrs["feature_group_count"] == attrs["batch_group_count"] == 1
     out, into, *space = numbers.rhs_spec
     if not plain or not one_group or not _one_dtype(node) or any(w.aval.shape[a] != 1 for a in space):
         return None
+    strides, counts = [1] * len(x.aval.shape), list(x.aval.shape)
+    for axis, stride in zip(numbers.lhs_spec[2:], attrs["window_strides"], strict=True):
+        strides[axis], counts[axis] = stride, -(-counts[axis] // stride)
+    x = sliced(x, [0] * len(counts), counts, strides)
     matrix = reshaped(w, [w.aval.shape[a] for a in sorted((out, into))])
     summed, rank = int(into > out), len(x.aval.shape)
     feature = numbers.lhs_spec[1]
@@ -279,8 +284,10 @@ def convolution_of_points(node: Node) -> Node | None:
     places = [*places, numbers.out_spec[1]] if last else [numbers.out_spec[1], *places]
     order = [places.index(a) for a in range(rank)]
     moved = [a for a in order if new.aval.shape[a] > 1]
-    # To move the elements of the result costs on some versions of XLA what the product saves.
-    return transposed(new, order) if moved == sorted(moved) else None
+    still = next((k for k, (a, b) in enumerate(zip(moved[::-1], sorted(moved)[::-1], strict=True)) if a != b), None)
+    # To move single elements of the result costs on some versions of XLA what the product saves; rows do not.
+    row = math.prod(new.aval.shape[a] for a in moved[len(moved) - still :]) if still else 1
+    return transposed(new, order) if still is None or row >= ROW else None
 
 
 @rewrites(p.conv_general_dilated_p, safety=REORDERED, law="reduction")

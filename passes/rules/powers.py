@@ -183,7 +183,8 @@ DECLINED: dict[str, str] = {
     "exp2": "exp2(x) → exp(x * log(2)) is what XLA makes of it anyway.",
     "expm1": "expm1(x) → exp(x) - 1 drops digits where x is small.",
     "log": "log(1 + x) → log1p(x) computes digits that the program did without, at a higher price; log(x²) → 2 log|x| "
-    "and log(x * y) → log(x) + log(y) are no cheaper.",
+    "and log(x * y) → log(x) + log(y) are no cheaper; log(sum(w * exp(x))) is not shifted by the greatest x: "
+    "where that one has no weight nothing would be left of the others (`logsumexp` has `b=` for it).",
     "log1p": "log1p(x) → log(1 + x) drops digits where x is small.",
     "logistic": "logistic(-x) → 1 - logistic(x) cancels.",
 }

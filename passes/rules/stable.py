@@ -15,7 +15,7 @@ from graphopt.ir.op import op_of
 from graphopt.ops.make import BROADCAST, make
 from graphopt.passes.rules import shares
 from graphopt.passes.rules.conditions import one_unshared, unshared
-from graphopt.passes.rules.constants import value_of, with_constant
+from graphopt.passes.rules.constants import literal, value_of, with_constant
 from graphopt.passes.rules.moving import Uses, applied, broadcast, reshaped
 from graphopt.rewrite.pattern import Pattern, operation, variables
 from graphopt.rewrite.rule import AnyRule, Match, Rule, rewrites
@@ -104,6 +104,31 @@ def mean_square_less_squared_mean(node: Node, uses: Uses) -> Node | None:
     return applied(squares.op, squares.attrs, *[total if n is of_squares else n for n in squares.inputs])
 
 
+@rewrites(p.sub_p, safety=FINITE, law="reduction", an_operand=[SUM])
+def sum_of_squares_less_squared_sum(node: Node, uses: Uses) -> Node | None:
+    """sum(x²) - sum(x)² / n → sum((x - mean(x))²) along rows that stay in a cache; so for n * mean(x)²"""
+    of_squares, root = node.inputs
+    found = _scaled(root)
+    if of_squares.op is not SUM or found is None or found[0].op is not SQUARE or uses(of_squares) > 1 or uses(root) > 1:
+        return None
+    of_values, factor = found[0].inputs[0], found[1]
+    if (part := _scaled(of_values)) is not None:
+        of_values, factor = part[0], factor * part[1] ** 2
+    squared = of_squares.inputs[0]
+    if of_values.op is not SUM or squared.op is not SQUARE or squared.inputs[0] is not of_values.inputs[0]:
+        return None
+    axes, values = of_squares.attrs["axes"], squared.inputs[0]
+    shape = values.aval.shape
+    count = math.prod(shape[axis] for axis in axes)
+    if axes != of_values.attrs["axes"] or not 0 < count <= ROW or node.aval.dtype.itemsize < 4:
+        return None
+    if not np.isclose(factor * count, 1, rtol=float(np.finfo(np.float32).eps) * 4, atol=0):
+        return None
+    kept = [axis for axis in range(len(shape)) if axis not in axes]
+    mean = make(MUL, of_values, literal(np.asarray(1 / count, values.aval.dtype)[()], of_values))
+    return applied(SUM, of_squares.attrs, make(SQUARE, make(SUB, values, broadcast(mean, shape, kept))))
+
+
 def _scaled(node: Node) -> tuple[Node, float] | None:
     """The other operand of a product with a constant, and the constant; so for a quotient by one."""
     if node.op is DIV:
@@ -124,4 +149,4 @@ def _mean(node: Node) -> Node | None:
     return total if exact else None
 
 
-RULES: tuple[AnyRule, ...] = (*SOFT, mean_square_less_squared_mean, *shares.RULES)
+RULES: tuple[AnyRule, ...] = (*SOFT, mean_square_less_squared_mean, sum_of_squares_less_squared_sum, *shares.RULES)

@@ -113,6 +113,7 @@ DECLINED: dict[str, str] = {
     "reduce_window_sum": _WINDOWS,
     "reduce_window_max": _WINDOWS,
     "reduce_window_min": _WINDOWS,
-    "conv_general_dilated": "a convolution by a kernel of one point stays where the axes of the matrix product would "
-    "have to be moved; factors pulled out of convolutions belong to the choice of how a contraction is computed.",
+    "conv_general_dilated": "a convolution by a kernel of one point stays where single elements of the matrix "
+    "product would have to be moved; factors pulled out of convolutions belong to the choice of how a contraction is "
+    "computed.",
 }

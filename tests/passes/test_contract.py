@@ -227,6 +227,7 @@ CHEAPER: dict[str, tuple[Callable[..., Any], tuple[Any, ...], int]] = {
     "trace": (lambda a, b: jnp.trace(a @ b), (A, B), 2 * N * N),
     "trace by einsum": (lambda a, b: jnp.einsum("ii", a @ b), (A, B), 2 * N * N),
     "diagonal": (lambda a, b: jnp.diag(a @ b), (A, B), 2 * N * N),
+    "diagonal by indices": (lambda a, b: (a @ b)[jnp.arange(N), jnp.arange(N)], (A, B), 2 * N * N),
     "sum of the diagonal": (lambda a, b: jnp.diagonal(a @ b).sum(), (A, B), 2 * N * N),
     "sum of all": (lambda a, b: jnp.sum(a @ b), (A, B), 2 * N * N + 2 * N),
     "outer product": (lambda u, v, w: jnp.outer(u, v) @ w, (V, W, V), 3 * N),

@@ -226,6 +226,16 @@ CONTRACTIONS = {
             ((3, 5, 1), F),
             special=False,
         ),
+        on(lambda x, y: lax.conv(x, y, (1, 1), "VALID"), ((2, 3, 5, 7), F), ((4, 3, 1, 1), F), special=False),
+        on(lambda x, y: lax.conv(x, y, (2, 3), "VALID"), ((2, 3, 11, 20), F), ((4, 3, 1, 1), F), special=False),
+        on(
+            lambda x, y: lax.conv_general_dilated(
+                x, y, (2, 3), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=("high", "highest")
+            ),
+            ((2, 4, 7, 3), F),
+            ((1, 1, 3, 6), F),
+            special=False,
+        ),
     ),
     "convolution of one window": (
         on(lambda x, y: lax.conv(x, y, (1, 1), "VALID"), ((2, 3, 4, 5), F), ((6, 3, 4, 5), F), special=False),

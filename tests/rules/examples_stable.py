@@ -19,6 +19,15 @@ def masked(x: Any, y: Any, other: float = 0) -> Any:
 
 
 EXAMPLES: dict[str, tuple[Example, ...]] = {
+    "sum of squares less squared sum": (
+        on(lambda x: lax.square(x).sum(1) - lax.square(x.sum(1)) / 5, ((3, 5), F)),
+        on(lambda x: lax.square(x).sum() - 15 * lax.square(x.sum() / 15), ((3, 5), F)),
+        on(
+            lambda x: lax.square(x).sum((0, 2)) - lax.square(x.sum((0, 2))) * 0.125,
+            ((2, 3, 4), "float64"),
+            x64=True,
+        ),
+    ),
     "mean square less squared mean": (
         on(lambda x: jnp.mean(lax.square(x), 1) - lax.square(jnp.mean(x, 1)), ((3, 5), F)),
         on(lambda x: jnp.sum(lax.square(x)) / 15 - lax.square(jnp.sum(x) / 15), ((3, 5), F)),
@@ -47,6 +56,12 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
 }
 
 DECLINING: dict[str, tuple[Example, ...]] = {
+    "sum of squares less squared sum": (
+        on(lambda x: lax.square(x).sum(1) - lax.square(x.sum(1)) / 4, ((3, 5), F)),
+        on(lambda x: lax.square(x).sum(0) - lax.square(x.sum(1)) / 3, ((3, 3), F)),
+        on(lambda x, y: lax.square(x).sum() - lax.square(y.sum()) / 3, ((3,), F), ((3,), F)),
+        on(lambda x: lax.square(x).sum() - lax.square(x.sum()) / (1 << 17), ((1 << 17,), F)),  # a long row
+    ),
     "mean square less squared mean": (
         on(lambda x: jnp.sum(lax.square(x)) / 14 - lax.square(jnp.sum(x) / 15), ((3, 5), F)),
         on(lambda x: jnp.mean(lax.square(x), 0) - lax.square(jnp.mean(x, 1)), ((3, 3), F)),

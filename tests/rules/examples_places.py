@@ -1,0 +1,48 @@
+"""Programs for the rules on places: comparisons of an iota, and what is put on a diagonal."""
+
+import jax.numpy as jnp
+from jax import lax
+
+from .example import Example
+from .examples_movement import F, on
+
+N = "int32"
+
+EXAMPLES: dict[str, tuple[Example, ...]] = {
+    "comparison of places": (
+        on(lambda x: jnp.where(lax.iota(N, 5) < 0, x, 2), ((5,), F)),
+        on(lambda x: jnp.where(lax.broadcasted_iota(N, (3, 5), 1) >= 5, x, 2), ((3, 5), F)),
+        on(lambda x: jnp.where(7 * lax.iota(N, 5) + 1 > 0, x, 2), ((5,), F)),
+        on(lambda x: jnp.where(-2 * lax.iota(N, 5) == 1, x, 2), ((5,), F)),
+        on(lambda x: jnp.where(3 + lax.iota("int8", 9) != 2, x, 2), ((9,), F)),
+        on(lambda x: x[jnp.arange(5)], ((5, 2), F)),
+    ),
+    "scatter along a diagonal": (
+        on(lambda v: jnp.zeros((5, 5)).at[jnp.arange(5), jnp.arange(5)].set(v), ((5,), F)),
+        on(lambda v: jnp.full((5, 5), -0.0, F).at[jnp.diag_indices(5)].add(v), ((5,), F)),
+        on(lambda v: jnp.ones((3, 3), N).at[jnp.arange(3), jnp.arange(3)].add(v), ((3,), N)),
+    ),
+    "scatter in steps of a diagonal": (
+        on(lambda v: jnp.zeros(25).at[jnp.arange(5) * 6].set(v).reshape(5, 5), ((5,), F)),
+        on(lambda v: jnp.ones(9, N).at[4 * jnp.arange(3)].add(v).reshape(3, 3), ((3,), N)),
+    ),
+}
+
+DECLINING: dict[str, tuple[Example, ...]] = {
+    "comparison of places": (
+        on(lambda x: jnp.where(lax.iota(N, 5) < 1, x, 2), ((5,), F)),
+        on(lambda x: jnp.where(lax.iota(N, 5) == 4, x, 2), ((5,), F)),
+        on(lambda x: jnp.where(100 * lax.iota("int8", 9) < 0, x, 2), ((9,), F)),  # they wrap around
+        on(lambda x: jnp.where(lax.iota(F, 5) < 0, x, 2), ((5,), F)),
+    ),
+    "scatter along a diagonal": (
+        on(lambda x, v: x.at[jnp.arange(5), jnp.arange(5)].set(v), ((5, 5), F), ((5,), F)),
+        on(lambda v: jnp.zeros((5, 6)).at[jnp.arange(5), jnp.arange(5)].set(v), ((5,), F)),
+        on(lambda v: jnp.zeros((5, 5)).at[jnp.arange(4), jnp.arange(4)].set(v), ((4,), F)),
+        on(lambda v, i: jnp.zeros((5, 5)).at[i, i].set(v), ((5,), F), ((5,), N)),
+    ),
+    "scatter in steps of a diagonal": (
+        on(lambda v: jnp.diagflat(v, 1), ((5,), F)),
+        on(lambda v: jnp.zeros(25).at[jnp.arange(5) * 5].set(v).reshape(5, 5), ((5,), F)),
+    ),
+}
