@@ -21,7 +21,7 @@ from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node, constant
 from graphopt.ir.op import CONSTANT
 from graphopt.ops import described_ops
-from graphopt.rewrite.passes import Context, Pass
+from graphopt.rewrite.passes import Context, Pass, counted
 from graphopt.rewrite.rebuild import rebuild, with_bodies
 from graphopt.rewrite.rule import rewrites
 from graphopt.rewrite.safety import KINDS
@@ -42,6 +42,7 @@ class Fold(Pass):
     def run(self, graph: Graph, context: Context) -> Graph:
         """The graph with constants folded, in sub-graphs too."""
         done: dict[Graph, Graph] = {}
+        folded, large = set[Node](), set[Node]()
         scalars_only = set(nested_graphs(graph)) - {graph} if uses_refs(graph) else set()
         if scalars_only:
             context.note("in loops, branches and calls of a program with Refs only scalars are folded")
@@ -57,12 +58,25 @@ class Fold(Pass):
 
         def visit(node: Node, inputs: tuple[Node, ...], scalars: bool) -> Node | None:
             if node.op.fold is not None and inputs and all(n.op is CONSTANT for n in inputs):
-                return None if scalars and node.aval.shape else self.value(node, inputs)
+                if scalars and node.aval.shape:
+                    return None
+                found = self.value(node, inputs)
+                if found is not None:
+                    folded.add(node)
+                elif node.aval.is_plain and max(n.aval.size for n in inputs) > self.max_elements:
+                    large.add(node)  # what is made of a few numbers is computed where it is used, and not worth a note
+                return found
             if node.subgraphs:
                 return node.with_attrs(with_bodies(node, fold_graph)).with_inputs(inputs)
             return None
 
-        return fold_graph(graph)
+        new = fold_graph(graph)
+        if folded:
+            context.note(f"{counted(len(folded), 'operation')} on constants computed")
+        if large:
+            operations = counted(len(large), "operation")
+            context.note(f"{operations} on constants left for `bind`: of more than {self.max_elements} elements")
+        return new
 
     def value(self, node: Node, inputs: tuple[Node, ...]) -> Node | None:
         """The node's value as a constant; None where it is not known to the bit, or too large."""

@@ -32,7 +32,7 @@ from graphopt.ir.graph import Graph, make_graph, nested_graphs
 from graphopt.ir.node import Node, first_state, make_node, project, ref_state
 from graphopt.ir.op import CONSTANT, OCCURRENCE, PARAM, PROJECT, STATE, op_of
 from graphopt.ir.sources import KEPT, merge
-from graphopt.rewrite.passes import Context, Pass
+from graphopt.rewrite.passes import Context, Pass, counted
 from graphopt.rewrite.rebuild import Occurrences, with_bodies
 
 JIT = op_of(primitives.jit_p)
@@ -62,7 +62,11 @@ class Inline(Pass):
         callers: Counter[Graph] = Counter()
         for current in nested_graphs(graph):
             callers.update(sub.graph for sub in current.subgraphs)
-        return _Inliner(self, context, callers, graph).graph(graph)
+        inliner = _Inliner(self, context, callers, graph)
+        new = inliner.graph(graph)
+        if inliner.count:
+            context.note(f"{counted(inliner.count, 'call')} inlined")
+        return new
 
     def declines(self, node: Node, context: Context, callers: Counter[Graph], large: bool) -> str | None:
         """Why a node that holds one sub-graph is not inlined; None if it is; empty if it is no call at all."""
@@ -95,6 +99,7 @@ class _Inliner:
         self.context = context
         self.callers = callers
         self.outermost = outermost
+        self.count = 0
         self.refs = uses_refs(outermost)
         self.done: dict[Graph, Graph] = {}
 
@@ -138,6 +143,7 @@ class _Inliner:
             reason = f"{node.op.name} stays, for JAX compiles no loop with both Refs and arrays in its body"
         if reason:
             self.context.note(reason)
+        self.count += reason is None
         return body if reason is None else None
 
 

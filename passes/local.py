@@ -17,6 +17,7 @@ After:
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +30,7 @@ from graphopt.ir.op import CONSTANT, PARAM, PROJECT, STATE
 from graphopt.jax_internals.lowering import differs_by_mesh_only
 from graphopt.ops.local import retyped
 from graphopt.passes.fuse import RUNS_ITS_GRAPHS
-from graphopt.rewrite.passes import Context, Pass
+from graphopt.rewrite.passes import Context, Pass, counted
 from graphopt.rewrite.rebuild import rebuild, with_bodies
 
 
@@ -43,7 +44,15 @@ class Local(Pass):
     def run(self, graph: Graph, context: Context) -> Graph:
         """The graph whose local regions are of plain arrays."""
         inside = local_graphs(graph)
-        return _Localizer(self.engine, context, inside).graph(graph) if inside else graph
+        if not inside:
+            return graph
+        localizer = _Localizer(self.engine, context, inside)
+        new = localizer.graph(graph)
+        if localizer.plain:
+            context.note(f"{counted(localizer.plain, 'operation')} inside of shard_map on plain arrays")
+        for name, count in localizer.left.items():
+            context.note(f"inside of shard_map as it was: {name}" + (f" ({count} times)" if count > 1 else ""))
+        return new
 
 
 class _Localizer:
@@ -53,6 +62,8 @@ class _Localizer:
         self.inside = inside
         self.exact = context.options.numerics == "exact"
         self.done: dict[Graph, Graph] = {}
+        self.plain = 0
+        self.left: Counter[str] = Counter()  # by name, the operations that keep their types
 
     def graph(self, graph: Graph) -> Graph:
         """A graph, and those below it, with plain arrays where it runs on one device."""
@@ -90,7 +101,12 @@ class _Localizer:
         """A node on plain arrays; None where the engine cannot take it so."""
         inputs = tuple([retyped(new[n], plain_type(n.aval)) if is_local(n.aval) else new[n] for n in node.inputs])
         found = plain_node(node, inputs)
-        return found if found is not None and self.engine.declines(found, self.exact) is None else None
+        reason = "" if found is None else self.engine.declines(found, self.exact)
+        if reason is not None:
+            self.left[reason or node.op.name] += 1
+            return None
+        self.plain += 1
+        return found
 
     def kept(self, node: Node, new: dict[Node, Node]) -> Node:
         """A node with the types that it has."""

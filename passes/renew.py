@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.engine import Engine
-from graphopt.analysis.grouping import SAME_ORDER
+from graphopt.analysis.grouping import MOVED, SAME_ORDER
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.scattering import SCATTERS
 from graphopt.ir.graph import Graph, make_graph
@@ -28,7 +28,7 @@ from graphopt.ir.op import PARAM, op_of
 from graphopt.ops.kernel import kernel
 from graphopt.ops.make import BROADCAST, make
 from graphopt.passes.choose import candidate, decide
-from graphopt.rewrite.passes import Context, Pass
+from graphopt.rewrite.passes import Context, Pass, counted
 from graphopt.rewrite.rebuild import rebuild
 
 COPY = op_of(p.copy_p)
@@ -61,7 +61,11 @@ class Renew(Pass):
     def run(self, graph: Graph, context: Context) -> Graph:
         """The graph with these kernels."""
         exact = context.options.numerics == "exact"
-        made = {node: copy for node in copied(graph) if (copy := self._copy(node, exact)) is not None}
+        copies = {node: self._copy(node, exact) for node in copied(graph)}
+        for node, copy in copies.items():
+            if isinstance(copy, str) and node.avals[0].nbytes >= MOVED:
+                context.note(f"{node.aval} is copied by XLA: {copy}")
+        made = {node: copy for node, copy in copies.items() if isinstance(copy, Node)}
         if not made:
             return graph
 
@@ -73,16 +77,19 @@ class Renew(Pass):
         new = rebuild(graph, context.sources, visit)
         renewed = make_graph(new.params, [made.get(n, n) for n in new.outputs])
         context.sources.inherit(new, renewed, {n: n for n in new.nodes})
-        context.note(f"{self.engine.name}: {len(made)} arguments are copied")
+        context.note(f"{self.engine.name}: {counted(len(made), 'argument')} copied")
         return renewed
 
-    def _copy(self, node: Node, exact: bool) -> Node | None:
-        """A kernel that copies an argument; None where XLA's copy is expected to take no longer."""
-        copy = make(COPY, param(0, node.aval)) if node.aval.is_plain and node.aval.is_static else None
-        if copy is None or self.engine.declines(copy, exact) is not None:
-            return None
+    def _copy(self, node: Node, exact: bool) -> Node | str:
+        """A kernel that copies an argument; why there is none where XLA's copy is expected to take no longer."""
+        if not node.aval.is_plain or not node.aval.is_static:
+            return "its type says more than shape and dtype"
+        copy = make(COPY, param(0, node.aval))
+        if (reason := self.engine.declines(copy, exact)) is not None:
+            return reason
         body = make_graph(copy.inputs, (copy,))
         plan = self.engine.plan(body, not exact)
-        if plan is None or decide([candidate(body, plan.time, 1, self.machine)], 0.0) != [None]:
-            return None
-        return kernel(body, (node,), plan.key, self.engine.name)
+        if plan is None:
+            return "a kernel would be too large"
+        (found,) = decide([candidate(body, plan.time, 1, self.machine)], 0.0)
+        return found if found is not None else kernel(body, (node,), plan.key, self.engine.name)

@@ -14,6 +14,7 @@ After:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.engine import Engine, Pairs, Schedule
+from graphopt.analysis.grouping import MOVED
 from graphopt.analysis.local import is_shard_map
 from graphopt.ir.graph import Graph, depth_first, nested_graphs
 from graphopt.ir.node import Node, result_of
@@ -28,7 +30,7 @@ from graphopt.ir.op import CONSTANT, PARAM, PROJECT, op_of
 from graphopt.ops.control import SCAN, WHILE, Scan, While
 from graphopt.ops.kernel import KERNEL, kernel
 from graphopt.passes.fuse import RUNS_ITS_GRAPHS, schedule_of
-from graphopt.rewrite.passes import Context, Pass
+from graphopt.rewrite.passes import Context, Pass, counted
 from graphopt.rewrite.rebuild import rebuild, with_bodies
 
 DOT = op_of(p.dot_general_p)
@@ -53,7 +55,9 @@ class Reuse(Pass):
         reuser = _Reuser(self.engine, context, carried_in(graph), self.schedules)
         new = reuser.graph(graph)
         if reuser.count:
-            context.note(f"{self.engine.name}: {reuser.count} results are written over operands")
+            context.note(f"{self.engine.name}: {counted(reuser.count, 'result')} written over operands")
+        for why, count in reuser.fresh.items():
+            context.note(f"{self.engine.name}: {counted(count, 'result')} in new memory: {why}")
         return new
 
 
@@ -89,6 +93,7 @@ class _Reuser:
         self.any_order = context.options.numerics != "exact"
         self.done: dict[Graph, Graph] = {}
         self.count = 0
+        self.fresh: Counter[str] = Counter()  # large results that are not written over operands, by the reason
 
     def graph(self, graph: Graph) -> Graph:
         """A graph, and those below it, with kernels that write over their operands."""
@@ -124,6 +129,13 @@ class _Reuser:
                 if plan is not None:
                     taken, key = (*taken, (number, result)), plan.key
                     break
+        over = {result for _, result in taken}
+        for result, aval in enumerate(body.out_avals):
+            if result not in over and aval.nbytes >= MOVED:
+                same = [operand for operand in node.inputs if operand.aval == aval]
+                given = all(operand.op in (PARAM, CONSTANT) for operand in same)
+                why = "operands of this type are the caller's" if given else "operands of this type are needed after it"
+                self.fresh.update([why] if same else [])
         if not taken:
             return None
         self.count += len(taken)

@@ -56,6 +56,11 @@ class Context:
             self.notes.append(text)
 
 
+def counted(count: int, what: str) -> str:
+    """How many of something, as a note says it: `1 call`, `2 calls`."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 class Pass(ABC):
     """A rewrite of whole graphs. Subclasses are frozen dataclasses, with their options as fields."""
 

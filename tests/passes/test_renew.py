@@ -50,7 +50,7 @@ CASES: dict[str, Callable[..., Any]] = {
 def test_what_xla_would_copy_is_copied_by_a_kernel(name: str) -> None:
     after, context = renewed(CASES[name], jax.ShapeDtypeStruct(LARGE, np.float32))
     (copy,) = copies(after)
-    assert copy.inputs == (after.params[0],) and context.notes == ["numba: 1 arguments are copied"]
+    assert copy.inputs == (after.params[0],) and context.notes == ["numba: 1 argument copied"]
 
 
 OTHERS: dict[str, tuple[Callable[..., Any], jax.ShapeDtypeStruct]] = {

@@ -1,5 +1,6 @@
 """Products with inverses: solved for, with the same values, and what keeps its inverse."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -7,10 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
 from jax import lax
 
 import graphopt
 from graphopt.backends.agreement import disagreement
+from graphopt.backends.reference import evaluate
 from graphopt.config import NUMERICS, Options
 from graphopt.ir.check import check
 from graphopt.ir.graph import Graph, nested_graphs
@@ -22,6 +26,7 @@ from graphopt.rewrite.passes import Context, run_pipeline
 from graphopt.trace.jaxpr import trace_function
 
 inv = jnp.linalg.inv
+SEED = int(os.environ.get("GRAPHOPT_TEST_SEED", "0"))
 N = 9
 
 
@@ -116,6 +121,58 @@ def test_kept(name: str) -> None:
     if why:
         assert after is before and any(why in note for note in context.notes)
     assert disagreement(before, after, args, "reassociate") is None
+
+
+FORMS: dict[str, Callable[..., Any]] = {
+    "from the left": lambda a, b: inv(a) @ b,
+    "from the right": lambda a, b: b.T @ inv(a),
+    "transposed": lambda a, b: inv(a).T @ b,
+    "of the transposed": lambda a, b: inv(a.T) @ b,
+    "between": lambda a, b: b.T @ inv(a) @ b,
+    "each by itself": lambda a, b: jax.vmap(lambda v: inv(a) @ v, 1, 1)(b),
+    "scaled": lambda a, b: inv(2 * a) @ (3 * b),
+}
+
+
+@seed(SEED)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from(sorted(FORMS)),
+    st.integers(2, 12),
+    st.integers(1, 6),
+    st.sampled_from(["float32", "complex64"]),
+    st.lists(st.floats(0.1, 1.0, width=32), min_size=12, max_size=12),
+    st.integers(0, 2**32 - 1),
+)
+def test_drawn_systems(form: str, size: int, columns: int, dtype: str, sizes: list[float], number: int) -> None:
+    """Matrices with singular values between a tenth and one, columns of any number: both sides solve the system."""
+    random = np.random.default_rng(number)
+
+    def orthogonal() -> Any:
+        values = random.standard_normal((size, size)) + (dtype == "complex64") * 1j * random.standard_normal(
+            (size, size)
+        )
+        return np.linalg.qr(values)[0]
+
+    a = ((orthogonal() * sizes[:size]) @ orthogonal()).astype(dtype)
+    b = (random.standard_normal((size, columns)) * 10.0 ** random.integers(-3, 4)).astype(dtype)
+    before, after, context = solved(FORMS[form], a, b)
+    assert disagreement(before, after, (a, b), "reassociate") is None
+    assert bool(context.firings) == (not inverses(after))
+    expected = FORMS_IN_NUMPY[form](a.astype(complex), b.astype(complex))
+    (found,) = evaluate(after, a, b)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4 * float(np.abs(expected).max()))
+
+
+FORMS_IN_NUMPY: dict[str, Callable[..., Any]] = {
+    "from the left": np.linalg.solve,
+    "from the right": lambda a, b: np.linalg.solve(a.T, b).T,
+    "transposed": lambda a, b: np.linalg.solve(a.T, b),
+    "of the transposed": lambda a, b: np.linalg.solve(a.T, b),
+    "between": lambda a, b: b.T @ np.linalg.solve(a, b),
+    "each by itself": np.linalg.solve,
+    "scaled": lambda a, b: 1.5 * np.linalg.solve(a, b),
+}
 
 
 def test_gradient_of_the_matrix() -> None:
