@@ -13,10 +13,10 @@ from jax.extend.core import primitives as p
 from graphopt.analysis.network import counts_diagonal, from_the_start
 from graphopt.ir.node import Node
 from graphopt.ir.op import op_of
-from graphopt.ops.make import full, make
+from graphopt.ops.make import BROADCAST, full, make
 from graphopt.passes.rules.comparison import FUNCTIONS, to_a_constant
 from graphopt.passes.rules.constants import with_constant
-from graphopt.passes.rules.moving import BROADCAST, IOTA, RESHAPE, broadcast, uniform
+from graphopt.passes.rules.moving import IOTA, RESHAPE, broadcast, uniform
 from graphopt.rewrite.rule import AnyRule, rewrites
 from graphopt.rewrite.safety import kind_of
 
