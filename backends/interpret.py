@@ -230,12 +230,9 @@ class _Run:
 
     def sort(self, sort: Sort) -> None:
         if sort.lanes > 1:
-            for lane in range(sort.lanes if sort.by_rows else 0):
-                row = self.row(sort.keys, sort.at + lane * sort.apart, sort.count)
-                self.set_row(sort.keys, sort.at + lane * sort.apart, np.sort(row))
-            if not sort.by_rows:
-                rows = self.row(sort.keys, sort.at, sort.lanes * sort.count)
-                self.set_row(sort.keys, sort.at, np.sort(rows.reshape(sort.count, sort.lanes), axis=0).ravel())
+            rows = self.row(sort.keys, sort.at, sort.lanes * sort.count)
+            shape, axis = ((sort.lanes, sort.count), 1) if sort.by_rows else ((sort.count, sort.lanes), 0)
+            self.set_row(sort.keys, sort.at, np.sort(rows.reshape(shape), axis=axis).ravel())
             return
         keys = self.row(sort.keys, sort.at, sort.count)
         order = np.argsort(keys, kind="stable")

@@ -22,11 +22,12 @@ from jax.extend.core import primitives as p
 from graphopt.analysis.loops import LOOPS
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE, REDUCTIONS
-from graphopt.analysis.scattering import SCATTERS, is_in_parts
+from graphopt.analysis.scattering import SCATTERS
 from graphopt.analysis.sorting import SORT
 from graphopt.analysis.swallowed import swallowed_time
 from graphopt.analysis.top_k import TOP_K, axis_of
 from graphopt.analysis.windows import COMBINED, SELECTED
+from graphopt.analysis.xla_indexed import scattered_time
 from graphopt.analysis.xla_loops import is_known_loop, loop_time, rows_time
 from graphopt.analysis.xla_time import HANDED_OVER, alone_time, core_time, fused_time, is_handed_over, is_known
 from graphopt.ir.graph import Graph, nested_graphs
@@ -83,7 +84,6 @@ PATHOLOGIES: Mapping[Op, Pathology] = {
     **dict.fromkeys(CUMULATIVE, Pathology(2.2, 0.7, doubling=4_000.0, shortest=16)),
     CUMLOGSUMEXP: Pathology(50.0, 10.0, doubling=10_000.0, shortest=8),
     TOP_K: Pathology(1.2, 0.3),
-    **dict.fromkeys(map(op_of, (p.scatter_add_p, p.scatter_mul_p)), Pathology(0.9, 0.4)),
     **dict.fromkeys(COMBINED, Pathology(0.35, 0.1)),
     SELECTED: Pathology(9.0, 0.8),
 }
@@ -95,8 +95,6 @@ def elements(node: Node) -> float:
     aval = node.inputs[0].aval if node.inputs else None
     if node.op not in PATHOLOGIES or aval is None or not aval.is_static:
         return 0.0
-    if node.op in SCATTERS:
-        return float(node.inputs[2].aval.size) if is_in_parts(node) else 0.0
     if "window_dimensions" in node.attrs:
         windows = aval if node.op is SELECTED else node.aval
         return float(windows.size * math.prod(node.attrs["window_dimensions"]))
@@ -274,7 +272,8 @@ def wants_another_engine(graph: Graph, machine: Machine) -> bool:
                 possible += times * loop_time(node, machine)
             elif is_known(node) and node.avals[0].is_static:
                 moved = (node.inputs[0] if node.op in REDUCTIONS else node).avals[0].nbytes
-                possible += times * (core_time(node) + 0.1 * moved + swallowed_time((node,)))
+                scattered = scattered_time(node) if node.op in SCATTERS else 0.0
+                possible += times * (core_time(node) + 0.1 * moved + scattered + swallowed_time((node,)))
             else:
                 others += times * alone_time(node, machine)
     return possible >= min(GAIN, max(WORTHWHILE, SHARE * (others + possible)))

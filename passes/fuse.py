@@ -29,6 +29,7 @@ from graphopt.analysis.machine import Machine
 from graphopt.analysis.pieces import pieces_of
 from graphopt.analysis.reductions import REDUCTIONS
 from graphopt.analysis.swallowed import swallowed_time
+from graphopt.analysis.xla_indexed import are_places
 from graphopt.errors import EngineError
 from graphopt.ir.graph import Graph, depth_first, make_graph, nested_graphs
 from graphopt.ir.node import Node, param, project, results
@@ -163,6 +164,16 @@ class _Fuser:
                 chosen[inner].append(group)
             else:
                 self.decline(group, inner, reason)
+        for inner, groups in chosen.items():
+            chosen[inner] = self.without_places(inner, groups)
+
+    def without_places(self, graph: Graph, groups: list[Group]) -> list[Group]:
+        """Those of groups that are to be kernels that do more than to find where operations of XLA's read or write."""
+        members = {node for group in groups for node in group.members}
+        places = [g for g in groups if are_places(graph, g.results, lambda node: node not in members)]
+        for group in places:
+            self.decline(group, graph, "XLA finds places where it reads or writes them")
+        return [group for group in groups if group not in places]
 
     def whole_loops(self, graph: Graph, machine: Machine) -> set[tuple[Graph, Node]]:
         """Loops that may be kernels as they are, from the outermost ones on, with the graphs that they are in.

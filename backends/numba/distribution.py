@@ -16,10 +16,7 @@ import numba
 import numpy as np
 
 from graphopt.backends.numba.intrinsics import element_reader, element_writer
-from graphopt.backends.numba.memory import copy, fill, free, malloc
-from graphopt.backends.numba.networks import VECTOR, lanes_of, sort_rows_uint32, sort_rows_uint64
 from graphopt.backends.numba.sorting import (
-    SHORT,
     VALUES,
     add_up,
     bits_of,
@@ -35,11 +32,6 @@ from graphopt.backends.numba.translating import inlined
 from graphopt.ir.loop import LEADING
 
 BUCKETS = 1 << LEADING
-
-BESIDE = 1 << 12
-"""Keys of buckets, up to which they are sorted side by side."""
-
-ROWS_SORTERS = {4: sort_rows_uint32, 8: sort_rows_uint64}
 
 read_bits, write_bits = element_reader("u8", constant=False), element_writer("u8")
 
@@ -97,25 +89,23 @@ def _distributor(width: int, with_places: bool) -> Any:
     distribute_all = distributor(width, with_places)
 
     @inlined
-    def add_counters(counters: Any, table: Any, at: int, count: int, shares: int) -> None:
-        """Adds to counters those of the first `count` shares."""
-        for share in range(count):
-            of_share = counters_at(at, shares, share)
-            for value in range(BUCKETS):
-                write_word(counters, value, read_word(counters, value) + read_word(table, of_share + value))
-
-    @inlined
     def prepare(counters: Any, start: int, table: Any, at: int, share: int, shares: int) -> None:
         """Where the first key of a share goes, of each value of the digit; the first share notes the buckets."""
         for value in range(BUCKETS):
             write_word(counters, value, 0)
-        add_counters(counters, table, at, shares, shares)
+        for other in range(shares):
+            of_other = counters_at(at, shares, other)
+            for value in range(BUCKETS):
+                write_word(counters, value, read_word(counters, value) + read_word(table, of_other + value))
         add_up(counters, BUCKETS, start)
         if share == 0:
             begins = counters_at(at, shares, shares)
             for value in range(BUCKETS):
                 write_word(table, begins + value, read_word(counters, value))
-        add_counters(counters, table, at, share, shares)
+        for other in range(share):
+            of_other = counters_at(at, shares, other)
+            for value in range(BUCKETS):
+                write_word(counters, value, read_word(counters, value) + read_word(table, of_other + value))
 
     @inlined
     def distribute(
@@ -139,30 +129,10 @@ def _distributor(width: int, with_places: bool) -> Any:
     return distribute
 
 
-def _beside_sorter(width: int) -> Any:
-    """`sort(keys, table, begins, value, longest, memory)`: sorts as many buckets as there are lanes, from `value` on,
-    as rows side by side, which are filled up with the greatest keys."""
-    lanes, sort_rows = lanes_of(width), ROWS_SORTERS[width]
-
-    @inlined
-    def sort(keys: Any, table: Any, begins: int, value: int, longest: int, memory: Any) -> None:
-        apart = (longest + lanes - 1) // lanes * lanes
-        fill(memory, width * lanes * apart)
-        for is_done in range(2):
-            for row in range(lanes):
-                begin, end = read_word(table, begins + value + row), read_word(table, begins + value + row + 1)
-                bucket, copied = keys + numba.uintp(width * begin), memory + numba.uintp(width * row * apart)
-                copy(bucket if is_done else copied, copied if is_done else bucket, width * (end - begin))
-            if not is_done:
-                sort_rows(memory, 0, longest)
-
-    return sort
-
-
 def _buckets_sorter(width: int, with_places: bool) -> Any:
     """`sort(keys, places, other_keys, other_places, start, count, table, at, share, shares)`: those buckets that begin
-    in a share of the row; keys alone side by side where they are about as many."""
-    sort_bucket, sort_beside, lanes = bucket_sorter(width, with_places), _beside_sorter(width), lanes_of(width)
+    in a share of the row."""
+    sort_bucket = bucket_sorter(width, with_places)
 
     @inlined
     def first_from(table: Any, begins: int, place: int) -> Any:
@@ -175,19 +145,6 @@ def _buckets_sorter(width: int, with_places: bool) -> Any:
             else:
                 high = middle
         return low
-
-    @inlined
-    def longest_of(table: Any, begins: int, value: int, stop: int) -> Any:
-        """Keys of the longest of as many buckets as there are lanes, before `stop`; 0 where they are not about as long,
-        or too long, or too short."""
-        if with_places or value + lanes > stop or value + lanes >= BUCKETS:
-            return 0
-        longest = 0
-        for row in range(lanes):
-            begin = read_word(table, begins + value + row)
-            longest = max(longest, read_word(table, begins + value + row + 1) - begin)
-        count = read_word(table, begins + value + lanes) - read_word(table, begins + value)
-        return longest if longest > SHORT and longest <= BESIDE and lanes * longest <= 2 * count else 0
 
     @inlined
     def sort(
@@ -203,21 +160,13 @@ def _buckets_sorter(width: int, with_places: bool) -> Any:
         shares: int,
     ) -> None:
         begins, counters = counters_at(at, shares, shares), words(VALUES)
-        value = first_from(table, begins, begin_of(share, shares, start, count))
+        first = first_from(table, begins, begin_of(share, shares, start, count))
         stop = first_from(table, begins, begin_of(share + 1, shares, start, count))
-        memory = numba.uintp(malloc(numba.uintp(1 if with_places else VECTOR * BESIDE)))
-        while value < stop:
-            longest = longest_of(table, begins, value, stop)
-            if longest > 0:
-                sort_beside(keys, table, begins, value, longest, memory)
-                value += lanes
-            else:
-                begin = read_word(table, begins + value)
-                end = read_word(table, begins + value + 1) if value + 1 < BUCKETS else start + count
-                if end - begin > 1:
-                    sort_bucket(keys, places, other_keys, other_places, begin, end - begin, counters)
-                value += 1
-        free(memory)
+        for value in range(first, stop):
+            begin = read_word(table, begins + value)
+            end = read_word(table, begins + value + 1) if value + 1 < BUCKETS else start + count
+            if end - begin > 1:
+                sort_bucket(keys, places, other_keys, other_places, begin, end - begin, counters)
 
     return sort
 

@@ -154,29 +154,6 @@ def call_kernel(typing: Any, function: Any, buffers: Any, phase: Any, start: Any
 
 
 @intrinsic
-def copy(typing: Any, to: Any, of: Any, size: Any) -> Any:
-    """Copies `size` bytes from an address to another, which do not overlap."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        places = (builder.inttoptr(address, cgutils.voidptr_t) for address in args[:2])
-        cgutils.raw_memcpy(builder, *places, args[2], 1)
-        return context.get_dummy_value()
-
-    return types.void(types.uintp, types.uintp, types.intp), generate
-
-
-@intrinsic
-def fill(typing: Any, to: Any, size: Any) -> Any:
-    """Sets all bits of `size` bytes from an address on."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        cgutils.memset(builder, builder.inttoptr(args[0], cgutils.voidptr_t), args[1], 255)
-        return context.get_dummy_value()
-
-    return types.void(types.uintp, types.intp), generate
-
-
-@intrinsic
 def pointer(typing: Any, address: Any) -> Any:
     """An address as a pointer, for `numba.carray`."""
     return types.voidptr(types.uintp), lambda context, builder, signature, args: builder.inttoptr(

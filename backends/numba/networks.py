@@ -21,6 +21,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from graphopt.backends.numba.intrinsics import element_reader, element_writer
 from graphopt.backends.numba.memory import free, malloc
 from graphopt.backends.numba.translating import inlined
 
@@ -217,21 +218,28 @@ def _turner(width: int) -> Any:
 
 
 def _rows_sorter(width: int, sort: Any) -> Any:
-    """`sort_rows(keys, start, n)`: sorts as many rows of `n` keys of `width` bytes as there are lanes. The first
-    begins at element `start`, each other one a multiple of as many keys after the one before."""
+    """`sort_rows(keys, start, n)`: sorts rows of `n` keys of `width` bytes, of which one begins where another ends, the
+    first at element `start`: as many as there are lanes."""
     lanes, turn = lanes_of(width), _turner(width)
+    read, write = element_reader(f"u{width}", constant=False), element_writer(f"u{width}")
 
     @inlined
     def sort_rows(keys: Any, start: int, n: int) -> None:
-        apart = (n + lanes - 1) // lanes * lanes
-        memory = numba.uintp(malloc(numba.uintp(VECTOR * (apart + 1))))
+        memory = numba.uintp(malloc(numba.uintp(VECTOR * (n + 1))))
         beside = (memory + numba.uintp(VECTOR - 1)) & ~numba.uintp(VECTOR - 1)  # no vector lies across two lines
         first = numba.uintp(keys + numba.uintp(width * start))
-        for k in range(0, apart, lanes):
-            turn(first + numba.uintp(width * k), apart, beside + numba.uintp(VECTOR * k), lanes)
+        whole = n // lanes * lanes
+        for k in range(0, whole, lanes):
+            turn(first + numba.uintp(width * k), n, beside + numba.uintp(VECTOR * k), lanes)
+        for k in range(whole, n):
+            for row in range(lanes):
+                write(beside, lanes * k + row, read(first, n * row + k))
         sort(beside, 0, n)
-        for k in range(0, apart, lanes):
-            turn(beside + numba.uintp(VECTOR * k), lanes, first + numba.uintp(width * k), apart)
+        for k in range(0, whole, lanes):
+            turn(beside + numba.uintp(VECTOR * k), lanes, first + numba.uintp(width * k), n)
+        for k in range(whole, n):
+            for row in range(lanes):
+                write(first, n * row + k, read(beside, lanes * k + row))
         free(memory)
 
     return sort_rows

@@ -6,7 +6,7 @@ prediction is on the slow side: in doubt a kernel must not be chosen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,9 @@ from graphopt.analysis.access import Within
 from graphopt.analysis.latency import FORWARDED, FUNCTIONS, Computed, chain, latency
 from graphopt.analysis.machine import FRESH, Machine, threads_for
 from graphopt.analysis.order import blocks_of
+from graphopt.analysis.placed import Placed, placed
 from graphopt.analysis.reductions import MAX, MIN
+from graphopt.analysis.sorting_time import sorting_time
 from graphopt.ir.index import Index, Variable
 from graphopt.ir.loop import VECTOR as VECTOR_LOOP
 from graphopt.ir.loop import (
@@ -89,6 +91,17 @@ DIVIDED = 1.0
 BRANCH, FORESEEN = 0.7, 0.1
 """Nanoseconds of a condition, and of one on loop variables alone: it holds for a stretch of steps."""
 
+LOOKED_UP, LOOKED_FAR, FOUND_AGAIN = (0.4, 0.2), 1.2, 0.12
+"""Nanoseconds of an element loaded from where a step has found that it is: of an operand in a core's caches, in vectors
+and one by one, and outside of them; and of what is written there again."""
+
+CHECKED = 0.05
+"""Nanoseconds of asking whether such a place is in bounds, which it nearly always is."""
+
+ONE_BY_ONE, SIMPLE = 3.0, 0.02
+"""What an operation takes in a loop that writes to such places, and is in no vectors, of what it takes in one that is,
+where that is up to so many nanoseconds of four bytes; others take SCALAR."""
+
 CHAINED = 2.5
 """Nanoseconds of a greatest or least number of two, where each waits for the one before."""
 
@@ -101,25 +114,8 @@ SHORT_LOOP, SHORT = 1.5, 64
 GUESSED = 10
 """How often what is repeated under a condition is taken to run: nobody knows."""
 
-SORTED = 1.5
-"""Nanoseconds of an element and a doubling of the length, where rows are sorted."""
-
-RADIX = 4
-"""Doublings of the length from which on a sort by digits takes as long: 20k numbers take 0.1 ms, 200k 0.75."""
-
-STEPS: Mapping[str, float] = {"survey": 0.1, "tally": 0.4, "distribute": 1.0, "sort_buckets": 2.5}
-"""Nanoseconds of an element in each step in which threads sort a row together."""
-
-COMPARED, TURNED = 0.02, 0.1
-"""Nanoseconds of an element in one round of comparisons, where rows are sorted side by side, and of putting it beside
-those of other rows and back."""
-
 FETCHED = 0.15
 """Nanoseconds of a line of memory that is asked for before it is needed."""
-
-SCANNED = 0.3
-"""Nanoseconds of an element that is found not to be among the smallest."""
-
 
 MULTIPLIED = 0.12
 """Nanoseconds in which a vector is multiplied by a number and added to another, in a product of tiles."""
@@ -180,26 +176,6 @@ def _bypassed(program: LoopProgram) -> set[Buffer]:
     return found
 
 
-def sorting_time(statement: Sort | SortStep | Smallest) -> float:
-    """Nanoseconds in which a row, rows side by side, or a share of one are sorted, or the smallest elements of one are
-    found."""
-    if isinstance(statement, SortStep):
-        return STEPS[statement.step] * words_of(statement) * statement.count / statement.shares
-    if isinstance(statement, Sort) and statement.lanes > 1:
-        doublings = (statement.count - 1).bit_length()
-        words = statement.lanes * statement.count * statement.keys.dtype.itemsize / 4
-        return words * (COMPARED * doublings * (doublings + 1) / 2 + TURNED * statement.by_rows)
-    if isinstance(statement, Sort):
-        return SORTED * statement.count * min(max(1, statement.count.bit_length()), RADIX * words_of(statement))
-    steps = max(1, statement.k.bit_length())
-    return SCANNED * statement.count + SORTED * min(statement.count, 8 * statement.k) * steps
-
-
-def words_of(statement: Sort | SortStep) -> float:
-    """How wide what is moved is, of a key of 32 bits: what goes with a key takes half as long."""
-    return statement.keys.dtype.itemsize / 4 + (statement.places is not None) / 2
-
-
 def product_time(statement: Product) -> float:
     """Nanoseconds in which two tiles are multiplied."""
     vectors = -(-statement.columns * statement.to.buffer.dtype.itemsize // VECTOR)
@@ -218,6 +194,7 @@ def _phase(phase: Phase, cost: Cost) -> Work:
     walk = _Walk(cost)
     walk.block(phase.before, -(-phase.extent // max(phase.grain, 1)), "", 1)
     walk.around.append(phase.name)
+    walk.placed = placed(phase.body)
     walk.block(phase.body, phase.extent, phase.name, phase.extent)
     return Work(round(walk.flops), walk.core, 0)
 
@@ -230,6 +207,7 @@ class _Walk:
         self.share = 1.0
         self.carries = False  # whether the steps around wait for each other, through memory
         self.around: list[str] = []  # the loop variables, from the outermost one to the innermost one
+        self.placed = Placed()  # what a step of the innermost one finds
 
     def block(self, block: Block, times: float, variable: str, extent: int) -> None:
         """Adds what a block takes that is run so often. variable: of the innermost loop around it, of that extent."""
@@ -251,15 +229,18 @@ class _Walk:
         if isinstance(statement, For):
             self.core += times * (SHORT_LOOP if _is_written_out(statement) else LOOP)
             self.around.append(statement.name)
+            outside, self.placed = self.placed, placed(statement.body)
             steps = max(1, round(statement.extent * _share(statement.within)))
             self.block(statement.body, times * steps, statement.name, steps)
             self.around.pop()
+            self.placed = outside
         elif isinstance(statement, If):
             foreseen = all(set(at.variables()) <= set(self.around) for at, _, _ in statement.within)
-            self.core += times * (FORESEEN if foreseen else BRANCH)
+            in_bounds = all(set(at.variables()) <= self.placed.found for at, _, _ in statement.within)
+            self.core += times * (CHECKED if in_bounds else FORESEEN if foreseen else BRANCH)
             for at, _, _ in statement.within:
                 self.divided(at, times, variable, extent)
-            share = _share(statement.within) if foreseen else 0.5
+            share = 1.0 if in_bounds else _share(statement.within) if foreseen else 0.5
             for block, part in ((statement.then, share), (statement.otherwise, 1 - share)):
                 self.block(block, times * part, variable, extent)
         elif isinstance(statement, While):
@@ -292,7 +273,7 @@ class _Walk:
         self, value: Expression, dtype: np.dtype[Any], times: float, variable: str, extent: int, vectors: bool
     ) -> None:
         if isinstance(value, Load):
-            self.memory(value.at, value.buffer, times, variable, extent, vectors)
+            self.memory(value.at, value.buffer, times, variable, extent, vectors, is_load=True)
         elif isinstance(value, Apply):
             of = value.values[-1].dtype if value.values else dtype
             if value.op is POW and _is_half(value.values[1]):
@@ -314,12 +295,23 @@ class _Walk:
     def apply(self, op: Op, dtype: np.dtype[Any], times: float, extent: int, vectors: bool) -> None:
         self.flops += times
         share = 1.0 if self.carries and op in FUNCTIONS else self.share
-        self.core += times * share * self.cost(op, dtype) * _slowdown(dtype, extent, vectors)
+        cost = self.cost(op, dtype)
+        if vectors and self.placed.scatters:
+            slowdown = ONE_BY_ONE if cost <= SIMPLE * dtype.itemsize / 4 else _slowdown(dtype, extent, False)
+        else:
+            slowdown = _slowdown(dtype, extent, vectors)
+        self.core += times * share * cost * slowdown
 
-    def memory(self, at: Index, buffer: Buffer, times: float, variable: str, extent: int, vectors: bool) -> None:
+    def memory(
+        self, at: Index, buffer: Buffer, times: float, variable: str, extent: int, vectors: bool, is_load: bool = False
+    ) -> None:
         """One element loaded or stored."""
         dtype, size = buffer.dtype, buffer.size
         self.divided(at, times, variable, extent)
+        if is_load and self.placed.holds(at):
+            far = LOOKED_FAR if buffer.nbytes > NEAR else LOOKED_UP[self.placed.scatters]
+            self.core += times * (far if buffer.role == "in" else FOUND_AGAIN)
+            return
         step = abs(_stride(at, variable))
         near = MOVE_AGAIN if len(self.around) > 1 and self.around[-2] not in at.variables() else MOVE_NEAR
         move = (near if _is_read_again(buffer, times) else MOVE) * dtype.itemsize
@@ -331,7 +323,9 @@ class _Walk:
         elif buffer.role == "tile" and buffer.nbytes <= TILE and vectors:
             self.core += times * ACROSS * _slowdown(dtype, extent, vectors)
         else:
-            lies_far = step * dtype.itemsize >= VECTOR and size * dtype.itemsize > (1 << 19)
+            # Of a few columns the lines of one step of the loop around are there for the next one.
+            beside = len(self.around) > 1 and extent <= SHORT and abs(_stride(at, self.around[-2])) == 1
+            lies_far = step * dtype.itemsize >= VECTOR and size * dtype.itemsize > (1 << 19) and not beside
             self.core += times * (MISSED if lies_far else GATHERED)
 
 

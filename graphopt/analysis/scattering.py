@@ -112,6 +112,13 @@ def is_in_parts(node: Node) -> bool:
     return _Axes(node, True).in_parts()
 
 
+def is_one_by_one(node: Node) -> bool:
+    """Whether a scatter is of single elements of which any may go to any place."""
+    axes = _Axes(node, True)
+    alone = math.prod(axes.shape[axis] for axis in axes.window.values()) == 1
+    return alone and axes.lead() == ([], None, 1)
+
+
 class _Axes:
     """The axes of a scatter's updates, and which of them threads may share."""
 

@@ -103,8 +103,7 @@ class _Beside(Rows):
         d = self.derivation
         blocks = -(-self.rows // self.lanes)
         shares = min(blocks, SHARES)
-        apart = -(-self.count // self.lanes) * self.lanes if self.by_rows else self.count
-        keys = d.new_scratch(self.key_dtype, shares * apart * self.lanes)
+        keys = d.new_scratch(self.key_dtype, shares * self.count * self.lanes)
 
         def block(number: Index, start: Index) -> None:
             lane = variable(d.name("l"), 0, self.lanes - 1)
@@ -113,7 +112,7 @@ class _Beside(Rows):
             within = ((row, 0, self.rows),) if self.rows % self.lanes else ()
 
             def one_row(write: Callable[[Index, Index], None]) -> None:
-                d.loop(self.count, SERIAL, lambda j: write(j, start + lane * apart + j))
+                d.loop(self.count, SERIAL, lambda j: write(j, start + lane * self.count + j))
 
             def beside(write: Callable[[Index, Index], None]) -> None:
                 def step(j: Index) -> None:
@@ -139,7 +138,7 @@ class _Beside(Rows):
         def share(number: Index) -> None:
             def one(j: Index) -> None:
                 of_share = j * shares + number
-                start = number * (apart * self.lanes)
+                start = number * (self.count * self.lanes)
                 d.condition(((of_share, 0, blocks),), lambda: block(of_share, start))
 
             d.loop(-(-blocks // shares), SERIAL, one)

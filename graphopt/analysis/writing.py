@@ -17,9 +17,10 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from graphopt.analysis.access import Indices, Within, always
-from graphopt.analysis.kernel_time import GUESSED, product_time, sorting_time
+from graphopt.analysis.kernel_time import GUESSED, product_time
 from graphopt.analysis.order import sort_by_need
 from graphopt.analysis.reductions import CUMULATIVE, MAX, MIN, REDUCTIONS
+from graphopt.analysis.sorting_time import sorting_time
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.index import Index, variable
 from graphopt.ir.loop import (

@@ -33,6 +33,17 @@ from graphopt.analysis.reductions import (
 )
 from graphopt.analysis.scattering import SCATTERS
 from graphopt.analysis.sorting import SORT
+from graphopt.analysis.xla_indexed import (
+    UPDATE,
+    gathered_time,
+    indexed_bytes,
+    is_known_gather,
+    is_known_scatter,
+    is_known_update,
+    looked_up_time,
+    scattered_time,
+    updated_bytes,
+)
 from graphopt.ir.aval import Aval, is_floating
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
@@ -69,13 +80,6 @@ COPIED = 0.006
 PADDED, JOINED = 0.1, 0.3
 """Nanoseconds of an element that is asked for of what is padded or put together along the last axis, by a loop that
 computes something: XLA asks of each where it is. A stencil asks for nine."""
-
-GATHERED, ROW = 0.6, 8
-"""Nanoseconds of an element of rows that are gathered, of so many elements at least."""
-
-SCATTERED, SCATTERED_ROW = 1.0, 0.2
-"""Nanoseconds of an element that is scattered, with one thread, and of one in rows of at least ROW: 0.25 measured, of
-others 1.0 where they go to a thousand places, and 4 where to a million."""
 
 REDUCED, REDUCED_COLUMNS = 0.02, 0.035
 """Nanoseconds of a byte of what is reduced: along the last axis, and where that is kept."""
@@ -223,7 +227,9 @@ def is_known(node: Node) -> bool:
     if node.op is DOT:
         return _is_slow_product(node) or is_crossed(node)
     if node.op is GATHER:
-        return len(node.aval.shape) - 1 in node.attrs["dimension_numbers"].offset_dims and node.aval.shape[-1] >= ROW
+        return is_known_gather(node)
+    if node.op is UPDATE or node.op in SCATTERS:
+        return is_known_update(node) or is_known_scatter(node)
     return (node.op in COUNTED and not is_arg(node)) or _is_elementwise(node)
 
 
@@ -254,7 +260,7 @@ def core_time(node: Node) -> float:
         crossed = _crossed(node.inputs[0].aval) + REDUCED * node.inputs[0].aval.nbytes if is_crossed(node) else 0.0
         return crossed + sum((TOUCHED if size >= FRESH else 2 * MOVED) * size for size in map(_written, node.inputs))
     if node.op is GATHER:
-        return GATHERED * node.aval.size
+        return gathered_time(node)
     if node.op in REDUCTIONS:
         return reduced_time(node)
     if not _is_elementwise(node) or node.op in MOVES or aval.dtype is None:
@@ -298,24 +304,26 @@ def fused_time(body: Graph, machine: Machine, again: bool = False) -> float:
 
     again: whether it is run again and again within a program.
     """
-    sizes = [n.aval.nbytes for n in (*body.params, *body.outputs)]
+    scattered = sum(scattered_time(n) for n in body.nodes if n.op in SCATTERS)
+    size = max(0, sum(n.aval.nbytes for n in (*body.params, *body.outputs)) - indexed_bytes(body))
     # What a reduction's result is needed with again is stored before and read after it.
     inner = [n.inputs[0].aval.nbytes for n in body.nodes if n.op in REDUCTIONS and n not in body.outputs]
     stored = sum(inner) if any(n.op is BROADCAST for n in body.nodes) else 0
     computing = sum(map(core_time, body.nodes)) + edges_time(body) + chosen_time(body) + crossed_time(body)
+    computing += looked_up_time(body)
     if sum(1 for node in body.nodes if node.op in FUNCTIONS) > HELD:
         computing *= CROWDED
     moved = MOVED_IN_LOOP if again else _MOVED_OF_SERIES.get(SERIES, MOVED)
-    core = moved * (sum(sizes) + stored) + computing
+    core = moved * (size + stored + updated_bytes(body)) + computing
     loops = 1 + sum(1 for node in body.nodes if node.op in REDUCTIONS)
     streamed = streamed_time(body)
     core = max(core, streamed)
     threads = machine.threads if core > TURN or (is_shared_reduction(body) and not again) else 1
     if all(node.op in MOVES or node.op in (PARAM, CONSTANT) for node in body.nodes):
-        core, threads = max(MOVING.get(node.op, COPIED) for node in body.nodes) * sum(sizes), 1
+        core, threads = max(MOVING.get(node.op, COPIED) for node in body.nodes) * size, 1
     each = LOOP if not again else LOOP_AGAIN if any(n.aval.shape for n in body.outputs) else NUMBER_AGAIN
-    total = core / threads + loops * each + (WAKE if threads > 1 else 0.0)
-    total = max(total, machine.moving(sum(sizes), machine.threads))
+    total = core / threads + loops * each + (WAKE if threads > 1 else 0.0) + scattered
+    total = max(total, machine.moving(size, machine.threads))
     fresh = sum(n.aval.nbytes for n in body.outputs)
     return total + (fresh / machine.page_rate if fresh >= FRESH else 0.0)
 
@@ -400,14 +408,7 @@ def alone_time(node: Node, machine: Machine) -> float:
     flops = node.op.flops(node.attrs, ins, outs) if node.op.flops is not None else 0
     moved = sum(aval.nbytes for aval in (*ins, *outs))
     time = max(flops / FLOPS, moved / RATE) / machine.threads
-    return max(time, _scattered_time(node)) if node.op in SCATTERS else time
-
-
-def _scattered_time(node: Node) -> float:
-    """Nanoseconds in which updates find their places, one after the other."""
-    updates, rows = node.inputs[2].aval, node.attrs["dimension_numbers"].update_window_dims
-    in_rows = len(updates.shape) - 1 in rows and updates.shape[-1] >= ROW
-    return (SCATTERED_ROW if in_rows else SCATTERED) * updates.size
+    return max(time, scattered_time(node)) if node.op in SCATTERS else time
 
 
 def product_time(node: Node, machine: Machine) -> float:

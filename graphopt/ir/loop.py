@@ -267,7 +267,7 @@ class Sort:
 
     Those of `places`, int32, go with them, and equal keys keep their order. Without `places` keys are sorted alone.
     lanes: so many rows of `count` elements are sorted side by side, element k of row l at `at + lanes * k + l`, or with
-    `by_rows` at `at + apart * l + k`.
+    `by_rows` at `at + count * l + k`.
     """
 
     keys: Buffer
@@ -276,11 +276,6 @@ class Sort:
     count: int
     lanes: int = 1
     by_rows: bool = False
-
-    @property
-    def apart(self) -> int:
-        """Elements from a row to the one after it: a multiple of as many as there are lanes."""
-        return -(-self.count // self.lanes) * self.lanes
 
     def lines(self) -> Iterator[str]:
         """Text."""

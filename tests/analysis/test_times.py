@@ -12,7 +12,8 @@ import pytest
 import graphopt
 from graphopt.analysis.kernel_time import kernel_time, work_of
 from graphopt.analysis.machine import Machine, threads_for, wakes
-from graphopt.analysis.xla_time import SCATTERED, alone_time, core_time, fused_time, is_handed_over
+from graphopt.analysis.xla_indexed import SCATTERED
+from graphopt.analysis.xla_time import alone_time, core_time, fused_time, is_handed_over
 from graphopt.backends.numba.costs import FUNCTIONS, scalar_cost
 from graphopt.backends.numba.engine import NumbaEngine
 from graphopt.backends.numba.vecmath import SCALAR_MATH

@@ -27,8 +27,6 @@ KNOWN: dict[str, Callable[[Any], Any]] = {
     "cummin": lambda x: lax.cummin(x, 1),
     "cumlogsumexp": lambda x: lax.cumlogsumexp(x, 1),
     "top_k": lambda x: lax.top_k(x, min(10, x.shape[1]))[0],
-    "scatter-add": lambda x: jnp.zeros(500).at[jnp.int32(jnp.abs(x) * 100)].add(x),
-    "scatter-mul": lambda x: jnp.ones(500).at[jnp.int32(jnp.abs(x) * 100)].multiply(1 + 1e-3 * x),
     "reduce_window_sum": lambda x: lax.reduce_window(x, np.float32(0), lax.add, (3, 3), (1, 1), "SAME"),
     "reduce_window_max": lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (3, 3), (1, 1), "SAME"),
     "reduce_window_min": lambda x: lax.reduce_window(x, jnp.inf, lax.min, (3, 3), (1, 1), "SAME"),

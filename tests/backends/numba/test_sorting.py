@@ -159,16 +159,6 @@ def test_a_row_of_many() -> None:
         agrees(lambda x: (jnp.sort(x), lax.sort((x, jnp.arange(n), -x), num_keys=1)), x)
 
 
-def test_buckets_of_about_as_many_and_of_very_different_ones() -> None:
-    """Sorted side by side, and one by one."""
-    random = np.random.default_rng(0)
-    n = 4 * sorting.LONG + 5
-    even = random.integers(-(2**31), 2**31, n).astype(np.int32)
-    crowded = np.where(random.random(n) < 0.5, even, even // 4096 + 10**9).astype(np.int32)
-    for x in (even, crowded, even.view(np.float32)):
-        agrees(lambda x: (jnp.sort(x), jnp.argsort(x)), x)
-
-
 @pytest.mark.parametrize("dtype", ["uint32", "uint64"])
 def test_keys_that_only_their_last_digits_tell_apart(dtype: str) -> None:
     """Buckets by the leading digit are full of such, so that insertion would never end."""
