@@ -146,7 +146,7 @@ _FUNCTIONS: dict[str, tuple[float, float]] = {
     "sin": (1.5, 7.0),
     "cos": (1.5, 7.0),
     "tan": (6.0, 7.0),
-    "tanh": (0.1, 0.15),
+    "tanh": (0.15, 0.15),
     "sinh": (1.0, 3.9),
     "cosh": (0.4, 1.8),
     "asin": (8.0, 9.5),

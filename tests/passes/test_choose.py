@@ -228,10 +228,13 @@ def test_reductions_leave_xla_where_it_wakes_threads_for_them(reduce: Any) -> No
         np.testing.assert_allclose(jitted(x), getattr(np, reduce.__name__)(x, axis), rtol=1e-5, atol=1e-3)
 
 
-def test_a_function_that_xla_makes_several_operations_of_leaves_it() -> None:
+@pytest.mark.parametrize("function", [lax.logistic, lax.tanh])
+def test_functions_leave_xla_where_it_wakes_threads_for_them(function: Any) -> None:
     special = [np.nan, np.inf, -np.inf, 0, -0.0, 1e-40, -1e-40, 88, -88, -104]
     x = np.concatenate([LARGE.ravel()[:99_990] * 20, special])
     x = x.astype(np.float32)
-    jitted = graphopt.jit(lax.logistic)
+    jitted = graphopt.jit(function)
     assert len(jitted.explain(x).kernels) == 1 and not jitted.explain(x[:5000]).kernels
-    np.testing.assert_allclose(jitted(x), jax.jit(lax.logistic)(x), rtol=1e-6, atol=1e-38)
+    found, expected = jitted(x), jax.jit(function)(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-38)
+    np.testing.assert_array_equal(np.signbit(found[x == 0]), np.signbit(expected[x == 0]))
