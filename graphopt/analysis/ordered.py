@@ -2,7 +2,8 @@
 
 A greatest number of two takes some instructions that wait for each other, for a NaN is greater than all and 0.0 is
 greater than -0.0. Of integers it is one instruction, in vectors and at the end of a row that fills none. As integers
-the bits of numbers are in their order, where all but the sign of negative ones are flipped; a NaN becomes the last.
+the bits of numbers are in their order, where all but the sign of negative ones are flipped; NaNs are at both ends then,
+by their signs. Integers wrap around: what is added to all of them brings the NaNs of one end to those of the other.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import Any
 import numpy as np
 from jax.extend.core import primitives as p
 
-from graphopt.analysis.folds import NE, SELECT, Writer
-from graphopt.analysis.reductions import AND, MAX, MIN, XOR, Reduction, accumulated_as
+from graphopt.analysis.folds import GT, SELECT, Writer
+from graphopt.analysis.reductions import ADD, AND, MAX, MIN, XOR, Reduction, accumulated_as
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.aval import is_floating
 from graphopt.ir.loop import Apply, Literal, Local, Value
 from graphopt.ir.op import Op, op_of
 
-BITCAST, SHIFT, EQ = (op_of(primitive) for primitive in (p.bitcast_convert_type_p, p.shift_right_arithmetic_p, p.eq_p))
+BITCAST, SHIFT, LT = (op_of(primitive) for primitive in (p.bitcast_convert_type_p, p.shift_right_arithmetic_p, p.lt_p))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,22 @@ class Accumulator:
         if not self.is_ordered:
             return Literal(start)
         bits = int(start.view(self.dtype))
-        return Literal(self.dtype.type(bits ^ (np.iinfo(self.dtype).max if bits < 0 else 0)))
+        key = bits ^ (np.iinfo(self.dtype).max if bits < 0 else 0)
+        return Literal(self.dtype.type(key + int(self._turn)))
+
+    @property
+    def _turn(self) -> Any:
+        """What brings NaNs to the end that is kept: as many as there are of one sign."""
+        one_sign = (1 << np.finfo(self.of).nmant) - 1
+        return self.dtype.type(-one_sign if self.reduction.combine is MAX else one_sign)
 
     @property
     def _last(self) -> Literal:
-        limits = np.iinfo(self.dtype)
-        return Literal(self.dtype.type(limits.max if self.reduction.combine is MAX else limits.min))
+        """Infinity, behind which all NaNs are."""
+        limits, both_signs = np.iinfo(self.dtype), 2 * abs(int(self._turn))
+        return Literal(
+            self.dtype.type(limits.max - both_signs if self.reduction.combine is MAX else limits.min + both_signs)
+        )
 
     def taken(self, writer: Writer, value: Value) -> Value:
         """An element as what is combined."""
@@ -57,15 +68,17 @@ class Accumulator:
             return value
         bits = _apply(writer, BITCAST, self.dtype, value)
         key = _apply(writer, XOR, self.dtype, bits, self._flipped(writer, bits))
-        return _apply(writer, SELECT, self.dtype, _apply(writer, NE, np.bool_, value, value), key, self._last)
+        return _apply(writer, ADD, self.dtype, key, Literal(self._turn))
 
     def given(self, writer: Writer, value: Value) -> Value:
         """What was combined as a number."""
         if not self.is_ordered:
             return value
-        bits = _apply(writer, XOR, self.dtype, value, self._flipped(writer, value))
+        key = _apply(writer, ADD, self.dtype, value, Literal(-self._turn))
+        bits = _apply(writer, XOR, self.dtype, key, self._flipped(writer, key))
         number, none = _apply(writer, BITCAST, self.of, bits), Literal(self.of.type(np.nan))
-        return _apply(writer, SELECT, self.of, _apply(writer, EQ, np.bool_, value, self._last), number, none)
+        is_none = _apply(writer, GT if self.reduction.combine is MAX else LT, np.bool_, value, self._last)
+        return _apply(writer, SELECT, self.of, is_none, number, none)
 
     def _flipped(self, writer: Writer, bits: Value) -> Value:
         """The bits of a number to be flipped: all but the sign where it is set."""
