@@ -146,9 +146,8 @@ def choice_of_the_greater(node: Node) -> Node | None:
     return make(op_of(op), left, right)
 
 
-@rewrites(p.select_n_p, safety={"i": "exact", "f": "reassociate"}, local=True, law="reduction")
-def choice_of_the_absolute_value(node: Node) -> Node | None:
-    """select_n(x < 0, x, -x) → abs(x), and so for <=, > and >="""
+def _by_sign(node: Node) -> tuple[Node, Node, Node] | None:
+    """x, and what a choice by the sign of x gives where x is positive and where it is negative."""
     chooser = node.inputs[0]
     less = _ORDER.get(chooser.op)
     if less is None or len(node.inputs) != 3:
@@ -159,9 +158,33 @@ def choice_of_the_absolute_value(node: Node) -> Node | None:
     limit = value_of(other)
     if limit is None or limit != 0:
         return None
-    no, yes = node.inputs[1:] if less else node.inputs[:0:-1]
-    is_magnitude = no is value and yes.op is op_of(p.neg_p) and yes.inputs[0] is value
+    no, yes = node.inputs[1:]
+    return (value, no, yes) if less else (value, yes, no)
+
+
+@rewrites(p.select_n_p, safety={"i": "exact", "f": "reassociate"}, local=True, law="reduction")
+def choice_of_the_absolute_value(node: Node) -> Node | None:
+    """select_n(x < 0, x, -x) → abs(x), and so for <=, > and >="""
+    found = _by_sign(node)
+    if found is None:
+        return None
+    value, positive, negative = found
+    is_magnitude = positive is value and negative.op is op_of(p.neg_p) and negative.inputs[0] is value
     return make(op_of(p.abs_p), value) if is_magnitude else None
+
+
+@rewrites(p.select_n_p, safety={"i": "exact", "f": "reassociate"}, local=True, law="inverse")
+def choice_of_the_sign(node: Node) -> Node | None:
+    """select_n(x < 0, abs(x), -abs(x)) → x, select_n(x > 0, abs(x), -abs(x)) → -x, and so for <= and >="""
+    found = _by_sign(node)
+    if found is None:
+        return None
+    value, positive, negative = found
+    magnitude = make(op_of(p.abs_p), value)
+    opposite = make(op_of(p.neg_p), magnitude)
+    if positive is magnitude and negative is opposite:
+        return value
+    return make(op_of(p.neg_p), value) if positive is opposite and negative is magnitude else None
 
 
 @rewrites(p.select_n_p, safety={"iu": "exact", "f": "reassociate"}, local=True, law="reduction")
@@ -194,6 +217,7 @@ RULES: tuple[AnyRule, ...] = (
     *_operations_on_choices(),
     choice_of_the_greater,
     choice_of_the_absolute_value,
+    choice_of_the_sign,
     choice_between_what_is_equal,
 )
 

@@ -117,6 +117,12 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example(lambda x: lax.select_n(x >= 0, -x, x), (((5,), I8),)),
         Example(lambda x: lax.select_n(lax.lt(_number(0, x), x), -x, x), (((2, 3), B),)),
     ),
+    "choice of the sign": (
+        Example(lambda x: lax.select_n(x > 0, lax.abs(x), -lax.abs(x)), (((5,), F),)),
+        Example(lambda x: lax.select_n(x >= 0, -lax.abs(x), lax.abs(x)), (((5,), I8),)),
+        Example(lambda x: lax.select_n(lax.lt(_number(0, x), x), lax.abs(x), -lax.abs(x)), (((2, 3), B),)),
+        Example(lambda x: lax.select_n(x <= 0, -lax.abs(x), lax.abs(x)), (((), F),)),
+    ),
     "choice between what is equal": (
         Example(lambda x, y: lax.select_n(x == y, y, x), (((5,), F), ((5,), F))),
         Example(lambda x, y: lax.select_n(x == y, x, y), (((5,), I8), ((5,), I8))),
@@ -170,6 +176,10 @@ DECLINING: dict[str, tuple[Example, ...]] = {
     "choice of the absolute value": (
         Example(lambda x: lax.select_n(x < 1, x, -x), (((5,), F),)),
         Example(lambda x: lax.select_n(x > 0, x, -x), (((5,), F),)),
+    ),
+    "choice of the sign": (
+        Example(lambda x: lax.select_n(x > 1, lax.abs(x), -lax.abs(x)), (((5,), F),)),
+        Example(lambda x: lax.select_n(x > 0, lax.abs(x), lax.abs(-x) + 1), (((5,), F),)),
     ),
     "choice between what is equal": (Example(lambda x, y: lax.select_n(x == y, y + 1, x), (((5,), F), ((5,), F))),),
 }
