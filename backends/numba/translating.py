@@ -55,7 +55,10 @@ class Syntax:
 
 
 LONG = 32
-"""Instructions of a loop's body from which on two vectors are to be computed at a time."""
+"""Instructions of a loop's body from which on several vectors are to be computed at a time."""
+
+MANY = 256
+"""Iterations of a loop from which on four are: what is left over of fewer would be too large a part."""
 
 _BUILTINS: Mapping[str, Any] = {"min": min, "max": max, "int": int}
 
@@ -303,17 +306,17 @@ class _Body(Numbers):
         place.add_incoming(self.builder.add(place, step, flags=["nsw"]), again)
         back = self.builder.branch(head)
         if sum(len(block.instructions) for block in function.blocks[blocks:]) >= LONG:
-            self.interleave(back)
+            self.interleave(back, 2 if not isinstance(stop, ir.Constant) or stop.constant < MANY else 4)
         self.builder.position_at_end(after)
 
-    def interleave(self, back: Any) -> None:
-        """Asks LLVM for two vectors at a time in a loop that ends with this branch, if it makes vectors of it at all.
+    def interleave(self, back: Any, vectors: int) -> None:
+        """Asks LLVM for some vectors at a time in a loop that ends with this branch, if it makes vectors of it at all.
 
         It would take them one by one where there is much to do for each. But what a vector goes through is done step by
         step, each some cycles long, and a processor does not look far enough ahead to fill them with the next vector.
         """
         module = self.builder.module
-        count = module.add_metadata(["llvm.loop.interleave.count", ir.Constant(ir.IntType(32), 2)])
+        count = module.add_metadata(["llvm.loop.interleave.count", ir.Constant(ir.IntType(32), vectors)])
         loop = MDValue(module, [], str(len(module.metadata)))
         loop.operands = (loop, count)  # so LLVM knows the loop
         back.set_metadata("llvm.loop", loop)
