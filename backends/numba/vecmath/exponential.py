@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphopt.backends.numba.vecmath import coefficients
-from graphopt.backends.numba.vecmath.intrinsics import copysign, fabs, fma, horner, select
+from graphopt.backends.numba.vecmath.intrinsics import copysign, fabs, fma, paired, select
 from graphopt.backends.numba.vecmath.real import (
     F32,
     F64,
@@ -25,6 +25,13 @@ from graphopt.backends.numba.vecmath.real import (
     scaled_f32,
     scaled_f64,
 )
+
+
+def remainder_f32(x: Any) -> Any:
+    """r and n of `reduced_in` alone."""
+    ln2_high, ln2_low = F32.split(LN2)
+    n, count = nearest_integer_f32(x, F32.nearest(1 / LN2))
+    return fma(-n, ln2_low, fma(-n, ln2_high, x)), count
 
 
 def reduced_in(real: Real) -> Any:
@@ -41,7 +48,7 @@ def reduced_in(real: Real) -> Any:
         n, count = nearest_integer(x, log2e)
         exact = fma(-n, ln2_high, x)
         r = fma(-n, ln2_low, exact)
-        return r, fma(-n, ln2_low, exact - r), horner(r, polynomial), count
+        return r, fma(-n, ln2_low, exact - r), paired(r, polynomial), count
 
     return reduced
 
@@ -73,7 +80,7 @@ def exp_in(real: Real) -> Any:
     def exp(x: Any) -> Any:
         """e**x.
 
-        Worst error measured: 0.98 ulp in float32, 0.97 ulp in float64.
+        Worst error measured: 1.00 ulp in float32, 0.97 ulp in float64.
         """
         r, _, q, n = reduced(clamped(x))
         return scaled(one + fma(r * r, q, r), n)
@@ -113,13 +120,13 @@ def exp2_in(real: Real) -> Any:
     def exp2(x: Any) -> Any:
         """2**x, as exp of (x - n) ln 2 with n the nearest integer; exact where x is whole.
 
-        Worst error measured: 1.04 ulp in float32, 1.03 ulp in float64.
+        Worst error measured: 1.01 ulp in float32, 1.03 ulp in float64.
         """
         x = select(x < low, low, x)
         x = select(x > high, high, x)
         n, count = nearest_integer(x)
         r = (x - n) * ln2
-        return scaled(one + fma(r * r, horner(r, polynomial), r), count)
+        return scaled(one + fma(r * r, paired(r, polynomial), r), count)
 
     return exp2
 
@@ -137,7 +144,7 @@ def expm1_in(real: Real) -> Any:
     def expm1(x: Any) -> Any:
         """e**x - 1 = 2 (s r² q + (s r + (s - 1/2))), where s = 2**(n - 1), which overflows later than 2**n.
 
-        Worst error measured: 1.26 ulp in float32, 1.37 ulp in float64.
+        Worst error measured: 1.28 ulp in float32, 1.37 ulp in float64.
         """
         held = select(x < low, low, x)
         held = select(held > high, high, held)

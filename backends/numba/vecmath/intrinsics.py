@@ -335,6 +335,21 @@ def horner(x: Any, coefficients: Sequence[Any]) -> Any:
     return value
 
 
+def paired(x: Any, coefficients: Sequence[Any]) -> Any:
+    """The same polynomial by pairs of terms, of which none waits for another: Horner's rule in x², half as many steps.
+
+    One multiplication more, and of the last step two numbers are rounded (Estrin's first step; Knuth, The Art of
+    Computer Programming 2, 4.6.4).
+    """
+    square = x * x
+    terms = list(coefficients)
+    pairs = [fma(b, x, a) for a, b in zip(terms[::2], terms[1::2], strict=False)]
+    value = terms[-1] if len(terms) % 2 else pairs.pop()
+    for pair in reversed(pairs):
+        value = fma(value, square, pair)
+    return value
+
+
 def select(condition: Number, a: Any, b: Any) -> Number:
     """`a` where the condition holds, otherwise `b`; both are computed, and no branch is left to be removed."""
     known = next((x for x in (a, b) if isinstance(x, Number)), None)

@@ -69,6 +69,17 @@ def erfc_factor(centre: int) -> Callable[[Any], Any]:
     return factor
 
 
+def erfcx_share(centre: Any) -> Callable[[Any], Any]:
+    """exp(a²) erfc(a) / u for u = 3 / (3 + a), a function that stays between 0.18 and 1, by v = u - centre."""
+
+    def share(v: Any) -> Any:
+        u = v + centre
+        a = 3 * (1 - u) / u
+        return mpmath.exp(a * a) * mpmath.erfc(a) / u
+
+    return share
+
+
 def power_of_two(name: str, terms: int, wide: bool = False) -> Fit:
     """(2^r - 1) / r for float32."""
     return Fit(
@@ -138,12 +149,12 @@ FITS = (
     ),
     Fit(
         "ERFC",
-        erfc_factor(2),
-        mpf(-5) / 11,
-        mpf(8.5) / mpf(12.5),
+        erfcx_share(mpf(1) / 2),
+        mpf(3) / mpf(13.5) - mpf(1) / 2,
+        mpf(1) / 2,
         (10, 0),
-        lambda t: mpf(1),
-        "(1 + 2a) exp(a²) erfc(a) in (a - 2) / (a + 2), 3/4 <= a <= 10.5",
+        lambda v: mpf(1),
+        "exp(a²) erfc(a) / u in u - 1/2, u = 3 / (3 + a), 0 <= a <= 10.5",
         split=True,
     ),
     Fit(
