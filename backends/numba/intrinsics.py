@@ -205,15 +205,6 @@ def _element(builder: Any, kind: Any, address: Any, index: Any) -> Any:
     return builder.gep(base, [index], inbounds=True)
 
 
-def _constants(module: Any) -> Any:
-    """The scope of memory that nobody writes to, in LLVM's words.
-
-    Without it LLVM has to compare addresses before a loop, and makes no vectors where they are loaded in it: gathers.
-    """
-    domain = module.add_metadata(["graphopt"])
-    return module.add_metadata([module.add_metadata(["constants", domain])])
-
-
 def tile_of(dtype: Any) -> Any:
     """`tile(size)`: the address of `size` elements of `dtype` on the stack, a number that is known when compiling."""
     element = from_dtype(np.dtype(dtype))
@@ -244,7 +235,6 @@ def element_reader(dtype: Any, constant: bool) -> Any:
             loaded = builder.load(_element(builder, kind, *args))
             if constant:
                 loaded.set_metadata("invariant.load", builder.module.add_metadata([]))
-                loaded.set_metadata("alias.scope", _constants(builder.module))
             if result == types.boolean:  # Numba asks by a branch, after which LLVM makes no vectors
                 return builder.icmp_unsigned("!=", loaded, ir.Constant(kind, 0))
             return context.data_model_manager[result].from_data(builder, loaded)
@@ -262,8 +252,7 @@ def element_writer(dtype: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             kind = context.get_data_type(of_value)
             stored = context.data_model_manager[of_value].as_data(builder, args[2])
-            store = builder.store(stored, _element(builder, kind, args[0], args[1]))
-            store.set_metadata("noalias", _constants(builder.module))
+            builder.store(stored, _element(builder, kind, args[0], args[1]))
             return context.get_dummy_value()
 
         return types.void(types.uintp, types.intp, of_value), generate

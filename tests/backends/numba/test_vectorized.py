@@ -76,12 +76,6 @@ def test_elements_are_computed_in_vectors(name: str) -> None:
     assert "fptosi.sat" not in code and "fptoui.sat" not in code
 
 
-def test_elements_at_given_places_are_stored_in_vectors() -> None:
-    """Where they are read is not known before the loop, but nobody writes there."""
-    (kernel,) = kernels_of(lambda x, i: x[i], FLAT, np.arange(300, dtype=np.int32))
-    assert re.search(r"store <\d+ x float>", instructions(kernel))
-
-
 def test_without_vectors_it_is_seen() -> None:
     """A chain in which each step needs the one before has none."""
     (kernel,) = kernels_of(lambda x: jnp.cumsum(x * 2), drawn(300))
