@@ -96,10 +96,14 @@ makes no vectors then. Measured 0.4 to 1.0."""
 
 CHOICES = {op_of(getattr(p, f"{name}_p")) for name in ("select_n", "eq", "ne", "lt", "le", "gt", "ge", "is_finite")}
 
-CROSSED, CROSSED_FAR, FAR = 0.6, 1.0, 1 << 23
+CROSSED_NEAR, CROSSED, CROSSED_FAR = 0.2, 0.6, 1.0
 """And of an element that lies across what it is computed with, as in what is added to something transposed: XLA reads
-one of each line of memory. FAR: bytes of an operand from which on few lines are found again. (On two cores A + B.T of
-1000x1000 takes 0.3 to 0.8 ms, A + B 0.2.)"""
+one of each line of memory. The first of what a core's first cache has room for, the last of what is larger than FAR.
+(On two cores A + B.T of 1000x1000 takes 0.3 to 0.8 ms, A + B 0.2. In the body of a loop it is in the caches: there a
+kernel of a sum with something transposed, of 64x64 to 256x256, takes longer than XLA.)"""
+
+NEAR, FAR = 1 << 15, 1 << 23
+"""Bytes of an operand that lies across: up to which its lines are all found again, and from which on few are."""
 
 LOOP = 500.0
 """Nanoseconds of one more loop."""
@@ -309,8 +313,8 @@ def fused_time(body: Graph, machine: Machine, again: bool = False) -> float:
     # What a reduction's result is needed with again is stored before and read after it.
     inner = [n.inputs[0].aval.nbytes for n in body.nodes if n.op in REDUCTIONS and n not in body.outputs]
     stored = sum(inner) if any(n.op is BROADCAST for n in body.nodes) else 0
-    computing = sum(map(core_time, body.nodes)) + edges_time(body) + chosen_time(body) + crossed_time(body)
-    computing += looked_up_time(body)
+    computing = sum(map(core_time, body.nodes)) + edges_time(body) + chosen_time(body) + looked_up_time(body)
+    computing += 0.0 if again else crossed_time(body)
     if sum(1 for node in body.nodes if node.op in FUNCTIONS) > HELD:
         computing *= CROWDED
     moved = MOVED_IN_LOOP if again else _MOVED_OF_SERIES.get(SERIES, MOVED)
@@ -365,7 +369,8 @@ def crossed_time(body: Graph) -> float:
 
 
 def _crossed(aval: Aval) -> float:
-    return (CROSSED if aval.nbytes < FAR else CROSSED_FAR) * aval.size
+    each = CROSSED_NEAR if aval.nbytes <= NEAR else CROSSED if aval.nbytes < FAR else CROSSED_FAR
+    return each * aval.size
 
 
 def chosen_time(body: Graph) -> float:
