@@ -60,6 +60,21 @@ LONG = 32
 MANY = 256
 """Iterations of a loop from which on four are: what is left over of fewer would be too large a part."""
 
+PAIR = 32
+"""Steps in two vectors of numbers of 32 bits."""
+
+
+def fills_pairs(bounds: Sequence[ast.expr]) -> bool:
+    """Whether few steps of a loop over a range would be left where vectors are taken two by two, one by one then.
+
+    Known of short loops, whose range is opaque.
+    """
+    match bounds:
+        case [ast.Call(ast.Name("opaque"), [ast.Constant(int(steps))])]:
+            return steps >= PAIR and steps % PAIR < PAIR // 2
+    return True
+
+
 _BUILTINS: Mapping[str, Any] = {"min": min, "max": max, "int": int}
 
 
@@ -189,7 +204,7 @@ class _Body(Numbers):
             case ast.While(test, body, []):
                 self.repeat(test, body)
             case ast.For(ast.Name(name), ast.Call(ast.Name("range"), bounds, []), body, []):
-                self.count(name, [self.number(self.expression(bound)) for bound in bounds], body)
+                self.count(name, [self.number(self.expression(bound)) for bound in bounds], body, fills_pairs(bounds))
             case ast.Return(value):
                 self.give(None if value is None else self.expression(value))
             case ast.Continue():
@@ -282,8 +297,8 @@ class _Body(Numbers):
         self.go(again)
         self.loops.pop()
 
-    def count(self, name: str, bounds: Sequence[Value], body: Sequence[ast.stmt]) -> None:
-        """A loop over a range, whose step is more than zero."""
+    def count(self, name: str, bounds: Sequence[Value], body: Sequence[ast.stmt], in_pairs: bool) -> None:
+        """A loop over a range, whose step is more than zero. in_pairs: whether vectors may be taken two by two."""
         if name in self.syntax.sets or not 1 <= len(bounds) <= 3 or any(b.kind != types.int64 for b in bounds):
             raise NotTranslatedError(f"a range of {', '.join(str(bound.kind) for bound in bounds)}, by {name}")
         start, stop = (WORD(0), bounds[0].code) if len(bounds) == 1 else (bounds[0].code, bounds[1].code)
@@ -305,7 +320,7 @@ class _Body(Numbers):
         place.add_incoming(start, before)
         place.add_incoming(self.builder.add(place, step, flags=["nsw"]), again)
         back = self.builder.branch(head)
-        if sum(len(block.instructions) for block in function.blocks[blocks:]) >= LONG:
+        if in_pairs and sum(len(block.instructions) for block in function.blocks[blocks:]) >= LONG:
             self.interleave(back, 2 if not isinstance(stop, ir.Constant) or stop.constant < MANY else 4)
         self.builder.position_at_end(after)
 

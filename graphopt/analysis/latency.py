@@ -16,9 +16,9 @@ from graphopt.ir.op import Op, op_of
 INTEGER, FLOATING = 0.25, 0.85
 """Nanoseconds of an operation on integers, and on floating numbers: a sum, a product."""
 
-FORWARDED = 2.5
-"""Nanoseconds in which what a step writes to memory can be read by the next one: 2.6 to 3.2 measured of tiles of up to
-64 numbers, in XLA's loops and in kernels."""
+FORWARDED, FORWARDED_IN_KERNEL = 2.5, 4.0
+"""Nanoseconds in which what a step writes to memory can be read by the next one: the least that was measured of XLA's
+loops over 4 to 64 numbers, and the most of kernels'."""
 
 IN_DOUBT = 3.1
 """And what an operation takes longer in a kernel than in XLA where it is not known to be as fast: measured of a

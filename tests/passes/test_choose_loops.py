@@ -113,6 +113,7 @@ LEAVE: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "Collatz": (steps_of_collatz, (jnp.arange(1, 10_001),)),
     "momentum": (momentum, (floats(1000, 1024),)),
     "gates": (gated, (floats(1000, 256), floats(1000, 256))),
+    "gates of three vectors": (gated, (floats(1000, 48), floats(1000, 48))),
     "sines of vectors": (repeated(jnp.sin), (floats(64),)),
 }
 STAY: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
@@ -124,6 +125,7 @@ STAY: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "tanh of few vectors": (repeated(jnp.tanh), (floats(64),)),
     "few gates": (gated, (floats(1000, 16), floats(1000, 16))),
     "sums of few vectors, as soon done": (repeated(lambda s: jnp.where(s > 0.2, s * 0.9, s + 1)), (floats(64),)),
+    "quotients of integers": (repeated(lambda s: s // 3 + 7), (jnp.arange(32),)),
     "rows that lie in no cache": (mean, (floats(1000, 1000),)),
     "a few polynomials": (polynomial, (floats(10), floats(100))),
 }

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -89,3 +90,16 @@ def test_two_vectors_at_a_time_where_there_is_much_to_do() -> None:
         (kernel,) = kernels_of(function, x)
         body = instructions(kernel).split("\nvector.body:")[1].split("\n\n")[0]
         assert len(re.findall(r"load <\d+ x float>", body)) == vectors, function
+
+
+@pytest.mark.parametrize(("size", "vectors"), [(16, 1), (24, 1), (48, 1), (64, 2)])
+def test_one_vector_at_a_time_where_two_would_leave_many_steps(size: int, vectors: int) -> None:
+    """What is left is done one by one: all of a loop over 16 elements."""
+
+    def decayed(x: Any) -> Any:
+        return lax.scan(lambda s, row: (s * jax.nn.sigmoid(row), None), x[0], x)[0]
+
+    (kernel,) = kernels_of(decayed, np.ones((9, size), np.float32))
+    bodies = [part.split("\n\n")[0] for part in instructions(kernel).split("\nvector.body")[1:]]
+    (body,) = [body for body in bodies if "fdiv" in body]
+    assert len(re.findall(r"= fdiv[a-z ]* <\d+ x float>", body)) == vectors
