@@ -52,12 +52,11 @@ from graphopt.ir.loop import (
     Test,
 )
 
-LONG, SHORT = 1.2, 0.7
+LONG, SHORT = 1.2, 0.5
 """Nanoseconds of a body from which on it is split, and of one that it becomes, at most, unless one operation takes
-longer. Measured on Black-Scholes, of 1.9 by these counts: 3.4 whole, 2.2 in four parts, and 2.1 the sum of its
-functions by themselves."""
+longer. Measured on Black-Scholes, of 1.5 by these counts: 1.0 in four parts, 1.1 in three and whole."""
 
-CHAIN = 0.8
+CHAIN = 0.55
 """Nanoseconds, of operations that each need the one before, from which on a body is split. Four sines and cosines that
 do not need each other are 2.2 and take 3.0 whole, 3.1 in parts: there is enough to do in one element."""
 

@@ -42,7 +42,7 @@ _FUNCTIONS: dict[str, tuple[float, float]] = {
     "acosh": (0.4, 1.3),
     "atanh": (0.35, 1.1),
     "erf": (0.28, 1.3),
-    "erfc": (0.6, 1.9),
+    "erfc": (0.4, 1.9),
     "pow": (0.75, 2.2),
     "logistic": (0.22, 0.6),
 }
