@@ -23,7 +23,8 @@ Loop program:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from graphopt.analysis.access import MOVES, Indices
 from graphopt.analysis.derive import IOTA, Derivation
@@ -68,74 +69,89 @@ def _is_plain(node: Node) -> bool:
     return True
 
 
-def reduce_in_blocks(derivation: Derivation, node: Node, lane: int, other: int, side: int) -> None:
-    """A phase that reduces along `other` and what else is reduced, but for `lane`, in blocks of so many elements along
-    each of the two; who asks for a result then combines what it left."""
-    axes, shape = axes_of(node), node.inputs[0].aval.shape
-    kept = tuple(axis for axis in range(len(shape)) if axis not in axes and axis != lane)
-    inner = tuple(axis for axis in axes if axis not in (lane, other))
-    lanes, blocks = (-(-shape[axis] // side) for axis in (lane, other))
-    rows = tuple(shape[axis] for axis in kept)
-    parts = min(blocks, max(1, ENOUGH // (lanes * math.prod(rows))))
-    each = -(-blocks // parts)
-    fold = fold_of(node, [], lambda r: r)
-    partial: list[Buffer] = []
+class _Reduction:
+    """A reduction along `other` and what else is reduced, but for `lane`, in blocks of so many elements along each of
+    the two."""
 
-    def write(index: Index) -> None:
-        *row, part, number = delinear(index, (*rows, parts, lanes))
-        beside = Step(derivation.name("j"), side, number, shape[lane])
-        tiles = [derivation.new_tile(dtype, side) for dtype in fold.dtypes]
-        partial.extend(derivation.new_scratch(dtype, math.prod(rows) * parts * shape[lane]) for dtype in fold.dtypes)
+    def __init__(self, derivation: Derivation, node: Node, lane: int, other: int, side: int) -> None:
+        self.derivation, self.node = derivation, node
+        self.lane, self.other, self.side = lane, other, side
+        self.axes, self.shape = axes_of(node), node.inputs[0].aval.shape
+        self.kept = tuple(k for k in range(len(self.shape)) if k not in self.axes and k != lane)
+        self.inner = tuple(axis for axis in self.axes if axis not in (lane, other))
+        self.rows = tuple(self.shape[axis] for axis in self.kept)
+        self.lanes, self.blocks = (-(-self.shape[axis] // side) for axis in (lane, other))
+        self.parts = min(self.blocks, max(1, ENOUGH // (self.lanes * math.prod(self.rows))))
+        self.fold = fold_of(node, [], lambda r: r)
+        size = math.prod(self.rows) * self.parts * self.shape[lane]
+        self.partial = [derivation.new_scratch(dtype, size) for dtype in self.fold.dtypes]
 
-        def along(write: Callable[[], None]) -> None:
-            derivation.loop_over(beside.name, side, VECTOR, write, beside.within)
+    def write(self) -> None:
+        """The phase."""
+        self.derivation.phase(math.prod(self.rows) * self.parts * self.lanes, self.write_lanes)
+
+    def write_lanes(self, index: Index) -> None:
+        """What some lanes of a part of the blocks come to."""
+        d = self.derivation
+        *row, part, number = delinear(index, (*self.rows, self.parts, self.lanes))
+        beside = Step(d.name("j"), self.side, number, self.shape[self.lane])
+        tiles = [d.new_tile(dtype, self.side) for dtype in self.fold.dtypes]
+        each = -(-self.blocks // self.parts)
 
         def start() -> None:
-            for tile, value in zip(tiles, fold.starts(derivation), strict=True):
-                derivation.add(Store(tile, beside.step, value, node))
+            for tile, value in zip(tiles, self.fold.starts(d), strict=True):
+                d.add(Store(tile, beside.step, value, self.node))
 
-        def through(further: Indices) -> None:
-            block = Square(derivation, Step(derivation.name("j"), side, further[-1], shape[other]), beside)
-            at = dict(zip((*kept, *inner), (*row, *further), strict=False))
-            at |= {lane: beside.at, other: block.outer.at}
-            place = tuple(at[axis] for axis in range(len(shape)))
+        def of_block(*further: Index) -> None:
+            bounds = ((further[-1], 0, self.blocks),)
+            d.condition(bounds, lambda: self.write_block(tuple(row), further, beside, tiles))
 
-            def combine() -> None:
-                before: list[Value] = [derivation.let(Load(tile, beside.step), tile.dtype) for tile in tiles]
-                elements = fold_of(node, [], lambda _: place).elements(derivation, ())
-                for tile, value in zip(tiles, fold.combine(derivation, before, elements), strict=True):
-                    derivation.add(Store(tile, beside.step, value, node))
-                derivation.spend(node)
-
-            block.loops(block.outer, beside, combine)
+        def of_part(further: Indices) -> None:
+            d.loop(each, SERIAL, lambda step: of_block(*further, part * each + step))
 
         def finish() -> None:
-            place = linear((*row, part, beside.at), (*rows, parts, shape[lane]))
-            for tile, buffer in zip(tiles, partial, strict=True):
-                derivation.add(Store(buffer, place, derivation.let(Load(tile, beside.step), tile.dtype)))
+            place = linear((*row, part, beside.at), (*self.rows, self.parts, self.shape[self.lane]))
+            for tile, buffer in zip(tiles, self.partial, strict=True):
+                d.add(Store(buffer, place, d.let(Load(tile, beside.step), tile.dtype)))
 
-        along(start)
+        d.loop_over(beside.name, self.side, VECTOR, start, beside.within)
+        d.loops(tuple(self.shape[axis] for axis in self.inner), of_part, False)
+        d.loop_over(beside.name, self.side, VECTOR, finish, beside.within)
 
-        def blocks_of_part(further: Indices) -> None:
-            derivation.loop(each, SERIAL, lambda step: within_blocks((*further, part * each + step)))
+    def write_block(self, row: Indices, further: Indices, beside: Step, tiles: Sequence[Buffer]) -> None:
+        """Combines a block with what the lanes have come to. further: where it is along what is reduced."""
+        d = self.derivation
+        block = Square(d, Step(d.name("j"), self.side, further[-1], self.shape[self.other]), beside)
+        at = dict(zip((*self.kept, *self.inner), (*row, *further), strict=False))
+        at |= {self.lane: beside.at, self.other: block.outer.at}
+        place = tuple(at[axis] for axis in range(len(self.shape)))
 
-        def within_blocks(further: Indices) -> None:
-            derivation.condition(((further[-1], 0, blocks),), lambda: through(further))
+        def combine() -> None:
+            before: list[Value] = [d.let(Load(tile, beside.step), tile.dtype) for tile in tiles]
+            elements = fold_of(self.node, [], lambda _: place).elements(d, ())
+            for tile, value in zip(tiles, self.fold.combine(d, before, elements), strict=True):
+                d.add(Store(tile, beside.step, value, self.node))
+            d.spend(self.node)
 
-        derivation.loops(tuple(shape[axis] for axis in inner), blocks_of_part, False)
-        along(finish)
+        block.loops(block.outer, beside, combine)
 
-    derivation.phase(math.prod(rows) * parts * lanes, write)
+    def of_all(self, at: Indices) -> Fold:
+        """What combines the parts, and the lanes where these are reduced too."""
+        is_reduced = self.lane in self.axes
 
-    def of_all(at: Indices) -> Fold:
         def elements(writer: Writer, r: Indices) -> list[Value]:
-            whole = dict(zip([axis for axis in range(len(shape)) if axis not in axes], at, strict=True))
-            column = r[1] if lane in axes else whole[lane]
-            place = linear((*(whole[axis] for axis in kept), r[0], column), (*rows, parts, shape[lane]))
-            return [writer.let(Load(buffer, place), buffer.dtype, node) for buffer in partial]
+            whole = dict(zip([axis for axis in range(len(self.shape)) if axis not in self.axes], at, strict=True))
+            column = r[1] if is_reduced else whole[self.lane]
+            extents = (*self.rows, self.parts, self.shape[self.lane])
+            place = linear((*(whole[axis] for axis in self.kept), r[0], column), extents)
+            return [writer.let(Load(buffer, place), buffer.dtype, self.node) for buffer in self.partial]
 
-        extents = (parts, shape[lane]) if lane in axes else (parts,)
-        found = fold_of(node, extents, lambda r: r)
-        return Fold(found.dtypes, found.starts, found.extents, elements, found.combine, found.within)
+        extents = (self.parts, self.shape[self.lane]) if is_reduced else (self.parts,)
+        return replace(fold_of(self.node, extents, lambda r: r), elements=elements)
 
-    derivation.folds[node] = of_all
+
+def reduce_in_blocks(derivation: Derivation, node: Node, lane: int, other: int, side: int) -> None:
+    """A phase that reduces in blocks; who asks for a result then combines what it left."""
+    reduction = _Reduction(derivation, node, lane, other, side)
+    reduction.write()
+    derivation.folds[node] = reduction.of_all

@@ -26,8 +26,8 @@ GATHERED, ROW = 0.6, 8
 """Nanoseconds of an element of rows that are gathered, of so many elements at least."""
 
 WIDE, LARGE_GATHER = 256, 1 << 22
-"""Elements of rows, and bytes of a result, from which on XLA copies rows about as fast as a kernel: 4096 of 768 take 0.36
-ms on jax 0.10, and 0.38 in a kernel; 8192 of 256 take 0.18 and 0.23. (1024 of 768 take 0.15 and 0.10.)"""
+"""Elements of rows, and bytes of a result, from which on XLA copies rows about as fast as a kernel: 4096 of 768 take
+0.36 ms on jax 0.10, and 0.38 in a kernel; 8192 of 256 take 0.18 and 0.23. (1024 of 768 take 0.15 and 0.10.)"""
 
 LOOKED_UP, LOOKED_UP_REDUCED = 0.35, 0.2
 """And of elements that are gathered one by one, reading the places and writing the result included: 100k take 38 to 55

@@ -320,6 +320,29 @@ def test_special_values_in_reductions() -> None:
         np.testing.assert_array_equal(found, expected)  # of 0.0 and -0.0 XLA gives the one or the other
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_the_greatest_and_the_least_where_nans_have_signs_and_bits(dtype: str) -> None:
+    """A NaN wins, whatever its bits are."""
+    kind = np.dtype(jnp.dtype(dtype))
+    info, integer = jnp.finfo(kind), np.dtype(f"u{kind.itemsize}")
+    infinite = int(np.array(np.inf, kind).view(integer)[()])
+    sign, least, most = 1 << (info.bits - 1), infinite + 1, infinite + (1 << info.nmant) - 1
+    nans = np.array([least, most, sign + least, sign + most], integer).view(kind)
+    numbers = np.array([np.inf, -np.inf, float(info.max), float(info.min), 1, -1], kind)
+    random = np.random.default_rng(SEED)
+    x = random.choice(numbers, (401, 7))
+    x[::3, random.integers(7)] = random.choice(nans, len(x[::3]))
+    with jax.enable_x64(True):
+        for axis in (0, 1, None):
+            for rows in (x, x[1::3]):
+                compiled, _ = in_one_kernel(lambda x, axis=axis: (jnp.max(x, axis), jnp.min(x, axis)), rows)
+                with np.errstate(invalid="ignore"):  # of NaNs that signal
+                    wide = rows.astype(np.float64)
+                for found, expected in zip(compiled(rows), (wide.max(axis), wide.min(axis)), strict=True):
+                    assert found.dtype == kind
+                    np.testing.assert_array_equal(np.asarray(found).astype(np.float64), expected)
+
+
 # ---- random programs
 
 
