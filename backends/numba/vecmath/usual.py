@@ -1,8 +1,9 @@
-"""Functions with a short way for the usual arguments, and a long one where there is any other among those of a vector.
+"""Functions with a short way for the usual arguments, and a long one for others, taken where a vector has any of these.
 
 LLVM makes no vectors of a loop with a branch. So the loop calls a function that LLVM is told to replace, when it makes
 vectors, by others that take vectors (the "vector-function-abi-variant" of its language reference). These have the
-branch: it is taken for all lanes where one of them needs it. What they do the usual way becomes part of the loop.
+branch: it is taken where one of the lanes needs it, and gives the results of those that do. The two ways round
+differently: a result does not depend on what lies beside it. What they do the usual way becomes part of the loop.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class _Variants:
         return builder, [Number(builder, operand, self.dtype) for operand in function.args]
 
     def _try(self, function: Any, rare: Any) -> None:
-        """The usual way; where that is not right for one of the numbers, the other for all of them."""
+        """The usual way, and the other for those of the numbers that it is not right for."""
         builder, operands = self._begin(function)
         lanes = operands[0].lanes
         found, is_rare = self.usual(*operands)
@@ -95,6 +96,7 @@ class _Variants:
             most = self.widths[-1]
             wide = [_resized(builder, operand.value, lanes, most) for operand in operands]
             other = _resized(builder, builder.call(rare, wide), most, lanes)
+            other = builder.select(is_rare.value, other, found.value)
             taken = builder.block
         result = builder.phi(found.value.type)
         result.add_incoming(found.value, begun)

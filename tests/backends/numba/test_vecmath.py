@@ -252,6 +252,15 @@ def test_powers_of_two_are_exact(dtype: np.dtype[Any]) -> None:
 
 @each_function
 @each_dtype
+def test_a_result_does_not_depend_on_what_lies_beside_it(name: str, dtype: np.dtype[Any]) -> None:
+    """Also where that is what the function has another way for."""
+    operands = operands_of(name, dtype, 200)
+    order = np.random.default_rng(SEED).permutation(operands[0].size)
+    np.testing.assert_array_equal(call(name, *(a[order] for a in operands)), call(name, *operands)[order])
+
+
+@each_function
+@each_dtype
 @pytest.mark.parametrize("size", [0, 1, 7, 67])
 def test_the_rest_of_a_loop_has_the_same_bits(name: str, dtype: np.dtype[Any], size: int) -> None:
     """What is computed after the last full vector, one at a time, agrees with what is computed in vectors."""
