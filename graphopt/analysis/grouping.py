@@ -23,6 +23,7 @@ from graphopt.analysis.top_k import TOP_K
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, op_of
+from graphopt.ops.make import BROADCAST
 
 ALONE = (SORT, TOP_K, *CUMULATIVE, CUMLOGSUMEXP, *SCATTERS, *LOOPS)
 """Operations that are the last of their kernel and its only result."""
@@ -57,7 +58,9 @@ def is_alone(node: Node) -> bool:
 
 
 def is_repeated(node: Node) -> bool:
-    """Whether a node is computed anew in each kernel that needs it: a constant that is one number."""
+    """Whether a node is computed anew in each kernel that needs it: a constant of one number, or an array of it."""
+    if node.op is BROADCAST and len(node.inputs) == 1:
+        return is_repeated(node.inputs[0])
     return node.op is CONSTANT and node.attrs["value"].element is not None
 
 

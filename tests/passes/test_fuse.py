@@ -133,6 +133,18 @@ def test_an_array_that_is_captured_is_an_operand_and_a_number_is_not() -> None:
     assert [n.value.item() for n in node.attrs["body"].graph.nodes if n.op.name == "constant"] == [2.0]
 
 
+def test_an_array_of_one_number_is_made_in_each_kernel_that_needs_it() -> None:
+    def function(i: Any, v: Any) -> Any:
+        zeros = jnp.zeros(v.size)
+        return zeros, zeros.at[i].add(v)
+
+    _, after, _ = fused(function, np.arange(1000)[::-1] // 2, np.arange(1000, dtype=np.float32))
+    assert "broadcast_in_dim" in outside(after)  # it is a result too
+    assert any("broadcast_in_dim" in members(node) for node in kernels(after))
+    for node in kernels(after):
+        assert not any(operand.op.name == "broadcast_in_dim" for operand in node.inputs)
+
+
 def test_what_is_left_is_named_with_the_reason_and_how_often() -> None:
     def function(x: Any, h: Any, e: Any) -> Any:
         return lax.digamma(x) + lax.digamma(x + 1), h * 2, lax.rev(x, (0,)), lax.lgamma(x), e * 2
