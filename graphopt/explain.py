@@ -37,7 +37,7 @@ from graphopt.ops.kernel import KERNEL
 from graphopt.passes.inline import OPTIMIZED_CALL, Inline
 from graphopt.plan import Plan, plan_of
 from graphopt.rewrite.driver import Firing
-from graphopt.rewrite.passes import Context, PassRecord
+from graphopt.rewrite.passes import Context, PassRecord, counted
 from graphopt.rewrite.rule import AnyRule
 from graphopt.rewrite.safety import SAFETIES
 from graphopt.trace.jaxpr import graph_of
@@ -219,9 +219,7 @@ class Report:
     def _renderable(self) -> Group:
         platforms = ", ".join(self.target.platforms)
         kernels = len(self.kernels)
-        engines = (
-            f"{kernels} kernel{'s' * (kernels > 1)} in Numba, the rest in XLA" if kernels else "everything runs in XLA"
-        )
+        engines = f"{counted(kernels, 'kernel')} in Numba, the rest in XLA" if kernels else "everything runs in XLA"
         title = f"{self.function} on {platforms}: numerics {self.options.numerics}, {engines}"
         if (found := self.measured) is not None:
             interval = f"{found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}] of the time of XLA alone"

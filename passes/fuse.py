@@ -40,7 +40,7 @@ from graphopt.ops.control import COND, SCAN, WHILE
 from graphopt.ops.kernel import KERNEL, kernel
 from graphopt.ops.local import RETYPE, as_given
 from graphopt.passes.choose import candidate, cut_out, decide, hopeless, may_pay, pays, runs_of, takes, time_of_others
-from graphopt.rewrite.passes import Context, Pass
+from graphopt.rewrite.passes import Context, Pass, counted
 from graphopt.rewrite.rebuild import with_bodies
 
 CALL = op_of(primitives.jit_p)
@@ -95,8 +95,8 @@ class Fuse(Pass):
         for what, count in fuser.kept.items():
             context.note(what + (f" ({count} times)" if count > 1 else ""))
         if fuser.kernels:
-            kernels = f"{fuser.kernels} kernel{'s' * (fuser.kernels > 1)}"
-            context.note(f"{self.engine.name}: {kernels} of {fuser.fused} operation{'s' * (fuser.fused > 1)}")
+            of = counted(fuser.fused, "operation")
+            context.note(f"{self.engine.name}: {counted(fuser.kernels, 'kernel')} of {of}")
         return new
 
 

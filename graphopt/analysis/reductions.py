@@ -10,6 +10,7 @@ import numpy as np
 from jax.extend.core import primitives as p
 
 from graphopt.ir.aval import is_floating
+from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
 from graphopt.ir.op import Op, op_of
 
@@ -92,3 +93,18 @@ def axes_of(node: Node) -> tuple[int, ...]:
 def is_arg(node: Node) -> bool:
     """Whether a reduction gives the place of what it finds, and not its value."""
     return node.op in (ARGMAX, ARGMIN)
+
+
+def elements_reduced(body: Graph, begins: Callable[[Node], bool], passes_on: Callable[[Node], bool]) -> int:
+    """How many elements a body reduces of nodes that `begins` holds of, or that are computed of these.
+
+    passes_on: of which nodes this is so, where one of their operands is such a node.
+    """
+    found: set[Node] = set()
+    total = 0
+    for node in body.nodes:
+        if node.op in REDUCTIONS:
+            total += node.inputs[0].aval.size if node.inputs[0] in found else 0
+        elif begins(node) or (passes_on(node) and not found.isdisjoint(node.inputs)):
+            found.add(node)
+    return total

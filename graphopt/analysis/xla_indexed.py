@@ -12,7 +12,7 @@ from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.indexed import GATHER
-from graphopt.analysis.reductions import ADD, MUL, REDUCTIONS
+from graphopt.analysis.reductions import ADD, MUL, elements_reduced
 from graphopt.analysis.scattering import SCATTERS, SUB, is_in_parts, is_one_by_one
 from graphopt.ir.aval import is_floating
 from graphopt.ir.graph import Graph
@@ -92,14 +92,7 @@ def gathered_time(node: Node) -> float:
 
 def looked_up_time(body: Graph) -> float:
     """Nanoseconds of one core that it takes longer to reduce what is looked up."""
-    found: set[Node] = set()
-    total = 0.0
-    for node in body.nodes:
-        if node.op in REDUCTIONS:
-            total += LOOKED_UP_REDUCED * node.inputs[0].aval.size if node.inputs[0] in found else 0.0
-        elif is_one_by_one_gather(node) or (node.op.elementwise and not found.isdisjoint(node.inputs)):
-            found.add(node)
-    return total
+    return LOOKED_UP_REDUCED * elements_reduced(body, is_one_by_one_gather, lambda node: node.op.elementwise)
 
 
 def indexed_bytes(body: Graph) -> int:
@@ -129,12 +122,13 @@ def updated_bytes(body: Graph) -> int:
     it is not read.
     """
     total = 0
-    for update in body.nodes:
-        if update.op is UPDATE:
-            of = update.inputs[0]
-            readers = {n for n in body.nodes if of in n.inputs} - {update}
-            slices = {n for n in readers if n.op is SLICE and not _is_at(update, n)}
-            total += 3 * sum(n.aval.nbytes for n in slices) - (0 if readers else of.aval.nbytes)
+    updates = [n for n in body.nodes if n.op is UPDATE]
+    users = body.users() if updates else {}
+    for update in updates:
+        of = update.inputs[0]
+        readers = {*users[of]} - {update}
+        slices = {n for n in readers if n.op is SLICE and not _is_at(update, n)}
+        total += 3 * sum(n.aval.nbytes for n in slices) - (0 if readers else of.aval.nbytes)
     return total
 
 

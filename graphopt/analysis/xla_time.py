@@ -29,6 +29,7 @@ from graphopt.analysis.reductions import (
     REDUCTIONS,
     XOR,
     axes_of,
+    elements_reduced,
     is_arg,
 )
 from graphopt.analysis.scattering import SCATTERS
@@ -375,14 +376,7 @@ def _crossed(aval: Aval) -> float:
 
 def chosen_time(body: Graph) -> float:
     """Nanoseconds of one core in which XLA reduces what it finds by comparing or choosing."""
-    chosen: set[Node] = set()
-    total = 0.0
-    for node in body.nodes:
-        if node.op in REDUCTIONS:
-            total += CHOSEN * node.inputs[0].aval.size if node.inputs[0] in chosen else 0.0
-        elif node.op in CHOICES or (_is_elementwise(node) and not chosen.isdisjoint(node.inputs)):
-            chosen.add(node)
-    return total
+    return CHOSEN * elements_reduced(body, lambda node: node.op in CHOICES, _is_elementwise)
 
 
 def streamed_time(body: Graph) -> float:
