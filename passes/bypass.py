@@ -1,9 +1,11 @@
 """Bypassing the caches: rows of a large result are put together in a tile, and go to memory line by line from there.
 
 A store to a line of memory that is in no cache reads the line first, though all of it is written over, and pushes
-another line out. What is large is not in a core's caches any more when it is read again. (Non-temporal stores: Intel 64
-and IA-32 Architectures Optimization Reference Manual, "Cacheability Control".) On two cores of a Zen 5, x*2+1 takes
-half the time on 4 MiB, and seven tenths on 16; together with another that reads the result three quarters.
+another line out. What is large is in no cache any more when it is read again. (Non-temporal stores: Intel 64 and IA-32
+Architectures Optimization Reference Manual, "Cacheability Control".) On two cores of a Zen 5, x*2+1 takes half the time
+on 4 MiB, and seven tenths on 16. On a Zen 4 with 32 MiB of shared cache 4 and 8 MiB take 1.3 to 1.8 times as long, and
+together with another that reads the result 1.5 times; 16 take as long or a little less. So it is done for what the
+shared cache has no room for.
 
 Before:
     parallel i1 < 4096:
@@ -42,9 +44,9 @@ from graphopt.ir.index import Index, Variable, variable
 from graphopt.ir.loop import Block, Buffer, Bypass, For, LoopProgram, Statement, Store, While
 from graphopt.passes.split import Splitter, is_straight
 
-LARGE = 1 << 21
-"""Bytes of a result from which on it is not in the cores' own caches when it is read again. From FRESH on its memory is
-new: the system fills each page with zeros just before, and the page is in the caches."""
+LARGE = 3 << 22
+"""Bytes of a result from which on most shared caches have no room for it and what it is made of. From FRESH on its
+memory is new: the system fills each page with zeros just before, and the page is in the caches."""
 
 LEAST, MOST = 512, 1 << 14
 """Bytes of a row: what is written in pieces has many ends, at which lines are written in part, and a long one pushes
