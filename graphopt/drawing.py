@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from graphopt.analysis.parallel import Placed, TaskGraph, makespan
+from graphopt.rewrite.passes import counted
 
 WIDTH, MARGIN, LANE, GAP = 900.0, 46.0, 30.0, 26.0
 BOX_WIDTH, BOX_HEIGHT, ROW = 176.0, 34.0, 52.0
@@ -72,7 +73,7 @@ def _timeline(
         yield "<g>" + _title(placed.task, task.name, placed.stop - placed.start)
         yield _rectangle(left, top, right - left, bottom - top, engines[placed.task], placed.task in critical)
         if right - left > 3 * LETTER:
-            label = _fitted(f"{placed.task + 1} {task.name}", right - left - 6)
+            label = _fitted(f"{placed.task + 1}: {task.name}", right - left - 6)
             yield _text(left + 3, (top + bottom) / 2 + 4, label)
         yield "</g>"
     yield _text(MARGIN, GAP + cores * LANE + 12, "0")
@@ -118,9 +119,9 @@ class _Boxes:
             known, time = graph.tasks[task], graph.tasks[task].time(cores)
             yield "<g>" + _title(task, known.name, time)
             yield _rectangle(MARGIN + x, top + y, BOX_WIDTH, BOX_HEIGHT, engines[task], task in critical)
-            yield _text(MARGIN + x + 5, top + y + 14, _fitted(f"{task + 1} {known.name}", BOX_WIDTH - 8))
+            yield _text(MARGIN + x + 5, top + y + 14, _fitted(f"{task + 1}: {known.name}", BOX_WIDTH - 8))
             count = known.cores(cores)
-            of = f"{time / 1e3:,.1f} µs, {count} core{'s' * (count > 1)}, {engines[task]}"
+            of = f"{time / 1e3:,.1f} µs, {counted(count, 'core')}, {engines[task]}"
             yield _text(MARGIN + x + 5, top + y + 28, of) + "</g>"
 
 
@@ -139,7 +140,7 @@ def _rectangle(x: float, y: float, width: float, height: float, engine: str, cri
 
 
 def _title(number: int, name: str, time: float) -> str:
-    return f"<title>{number + 1} {escape(name)}: {time / 1e3:,.1f} µs</title>"
+    return f"<title>{number + 1}: {escape(name)}, {time / 1e3:,.1f} µs</title>"
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:

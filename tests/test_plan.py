@@ -109,7 +109,7 @@ def test_the_picture_has_all_regions_and_the_critical_path() -> None:
     root = ElementTree.fromstring(plan.svg())
     titles = [e.text or "" for e in root.iter() if e.tag.endswith("title")]
     for number, region in enumerate(plan.regions, start=1):
-        assert sum(t.startswith(f"{number} {region.task.name}:") for t in titles) == 2
+        assert sum(t.startswith(f"{number}: {region.task.name},") for t in titles) == 2
     thick = [e for e in root.iter() if e.get("stroke-width") == "2"]
     assert len(thick) == 2 * len(plan.critical_path)
     width, height = float(root.get("width", 0)), float(root.get("height", 0))

@@ -9,7 +9,7 @@ import numpy as np
 from jax.extend.core import primitives as p
 
 from graphopt.ir.attrs import Attrs
-from graphopt.ir.op import Op, op_of
+from graphopt.ir.op import Op, op_of, ops_of
 
 Expression = Callable[[Attrs, Sequence[np.dtype[Any]], np.dtype[Any], Sequence[str]], str | None]
 
@@ -50,6 +50,8 @@ def _integer_pow(attrs: Attrs, of: Sequence[np.dtype[Any]], to: np.dtype[Any], a
     return result
 
 
+_FUNCTIONS = ("div", "abs", "sign", "exp", "log", "sqrt", "sin", "cos")
+
 COMPLEX: Mapping[Op, Expression] = {
     op_of(p.add_p): _parts("{0}.real + {1}.real", "{0}.imag + {1}.imag"),
     op_of(p.sub_p): _parts("{0}.real - {1}.real", "{0}.imag - {1}.imag"),
@@ -64,10 +66,7 @@ COMPLEX: Mapping[Op, Expression] = {
     op_of(p.complex_p): _form("pair({0}, {1})"),
     op_of(p.eq_p): _form("(({0}.real == {1}.real) & ({0}.imag == {1}.imag))"),
     op_of(p.ne_p): _form("(({0}.real != {1}.real) | ({0}.imag != {1}.imag))"),
-    **{
-        op_of(getattr(p, f"{name}_p")): _function(name)
-        for name in ("div", "abs", "sign", "exp", "log", "sqrt", "sin", "cos")
-    },
+    **{op: _function(name) for name, op in ops_of(_FUNCTIONS).items()},
     op_of(p.convert_element_type_p): _convert,
     op_of(p.integer_pow_p): _integer_pow,
 }

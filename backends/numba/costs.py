@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jax.extend.core import primitives as p
 
-from graphopt.ir.op import Op, op_of
+from graphopt.ir.op import Op, op_of, ops_of
 
 ARITHMETIC = 0.003
 """Nanoseconds for a byte of the result: a sum, a product, a comparison."""
@@ -48,9 +48,7 @@ _FUNCTIONS: dict[str, tuple[float, float]] = {
 }
 """Nanoseconds in float32 and in float64."""
 
-FUNCTIONS: Mapping[Op, tuple[float, float]] = {
-    op_of(getattr(p, f"{name}_p")): cost for name, cost in _FUNCTIONS.items() if hasattr(p, f"{name}_p")
-}
+FUNCTIONS: Mapping[Op, tuple[float, float]] = {op: _FUNCTIONS[name] for name, op in ops_of(_FUNCTIONS).items()}
 
 CHOICES = {op_of(p.max_p), op_of(p.min_p)}
 """A NaN is the greatest and the least number, and -0.0 is less than 0.0: that takes some instructions."""

@@ -44,7 +44,7 @@ from graphopt.ir.aval import is_floating
 from graphopt.ir.graph import Graph
 from graphopt.ir.loop import LoopProgram
 from graphopt.ir.node import Node
-from graphopt.ir.op import CONSTANT, PARAM, op_of
+from graphopt.ir.op import CONSTANT, PARAM, op_of, ops_of
 from graphopt.passes.bypass import BypassCaches
 from graphopt.passes.fetch import FetchAhead
 from graphopt.passes.jam import Jam
@@ -78,7 +78,7 @@ SAME_BITS = {
     IOTA,
     SORT,
     TOP_K,
-    *(op_of(getattr(p, f"{name}_p")) for name in _SAME_BITS),
+    *ops_of(_SAME_BITS).values(),
 }
 """Operations that IEEE 754 rounds in one way, or not at all. XLA divides and takes roots in its own ways."""
 

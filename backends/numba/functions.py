@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jax.extend.core import primitives as p
 
-from graphopt.ir.op import Op, op_of
+from graphopt.ir.op import Op, ops_of
 
 DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -19,10 +18,7 @@ _NAMES = [
 # fmt: on
 
 VECMATH: dict[tuple[Op, np.dtype[Any]], None] = {
-    (op_of(primitive), dtype): None
-    for primitive in (getattr(p, f"{name}_p", None) for name in _NAMES)
-    if primitive is not None  # older versions of JAX make log2 of other operations
-    for dtype in DTYPES
+    (op, dtype): None for op in ops_of(_NAMES).values() for dtype in DTYPES
 }
 """Operations and the dtypes of their operands, in order."""
 

@@ -26,7 +26,6 @@ Bounds = tuple[Array, Array]
 """The least and the greatest value, for each block of rows and each block of columns; NaN where nothing is known."""
 
 DEEPEST = 64
-"""How many operations an array may be away from what is known of it."""
 
 EXACT = 2.0**53
 """Integers up to here are exact as floats of 64 bits."""
@@ -41,9 +40,11 @@ class Intervals:
     """What is known of arrays in blocks of places.
 
     rows, columns: the places at which the blocks along the one and the other axis begin, and behind the last one.
+    deepest: how many operations an array may be away from what is known of it.
     """
 
-    def __init__(self, rows: Sequence[int], columns: Sequence[int]) -> None:
+    def __init__(self, rows: Sequence[int], columns: Sequence[int], deepest: int = DEEPEST) -> None:
+        self.deepest = deepest
         edges = np.asarray(rows, np.float64)[:, None], np.asarray(columns, np.float64)[None]
         self.rows = (edges[0][:-1], edges[0][1:] - 1)
         self.columns = (edges[1][:, :-1], edges[1][:, 1:] - 1)
@@ -58,7 +59,7 @@ class Intervals:
         return self.known[key]
 
     def _of(self, node: Node, row: int | None, column: int | None, depth: int) -> Bounds:
-        if len(node.avals) != 1 or not node.aval.is_plain or depth > DEEPEST:
+        if len(node.avals) != 1 or not node.aval.is_plain or depth > self.deepest:
             return UNKNOWN
         if not is_real(node.aval.dtype) and node.aval.dtype != np.bool_:
             return UNKNOWN
@@ -105,6 +106,12 @@ class Intervals:
         elif row is not None and row > column:
             least, greatest = least.T, greatest.T
         return _rounded(node, (least, greatest))
+
+
+def bounds_of_all(node: Node, deepest: int) -> tuple[float, float] | None:
+    """Between which values all elements of an array lie; None where that is not known, or integers may wrap around."""
+    least, greatest = Intervals((0, 1), (0, 1), deepest).of(node, None, None)
+    return None if np.isnan(least).any() else (float(least.min()), float(greatest.max()))
 
 
 def is_real(dtype: Any) -> bool:
@@ -216,6 +223,14 @@ def _selected(node: Node, which: Bounds, *cases: Bounds) -> Bounds:
     )
 
 
+def _clamped(node: Node, low: Bounds, a: Bounds, high: Bounds) -> Bounds:
+    """Of integers that are not known at all the limits are; a NaN stays one."""
+    if not is_floating(node.aval.dtype):
+        a = np.where(np.isnan(a[0]), -np.inf, a[0]), np.where(np.isnan(a[1]), np.inf, a[1])
+    least, greatest = (np.minimum(np.maximum(a[side], low[side]), high[side]) for side in (0, 1))
+    return least, greatest
+
+
 _RULES: Mapping[Op, Callable[..., Bounds]] = {
     op_of(p.add_p): _of_finite(lambda a, b: (a[0] + b[0], a[1] + b[1])),
     op_of(p.sub_p): _of_finite(lambda a, b: (a[0] - b[1], a[1] - b[0])),
@@ -225,6 +240,7 @@ _RULES: Mapping[Op, Callable[..., Bounds]] = {
     op_of(p.sign_p): lambda node, a: (np.sign(a[0]), np.sign(a[1])),
     op_of(p.max_p): lambda node, a, b: (np.maximum(a[0], b[0]), np.maximum(a[1], b[1])),
     op_of(p.min_p): lambda node, a, b: (np.minimum(a[0], b[0]), np.minimum(a[1], b[1])),
+    op_of(p.clamp_p): _clamped,
     op_of(p.div_p): _quotient,
     op_of(p.rem_p): _remainder,
     CONVERT: _converted,

@@ -9,9 +9,8 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from jax.extend.core import primitives as p
 
-from graphopt.ir.op import Op, op_of
+from graphopt.ir.op import Op, ops_of
 
 INTEGER, FLOATING = 0.25, 0.85
 """Nanoseconds of an operation on integers, and on floating numbers: a sum, a product."""
@@ -60,15 +59,12 @@ _FUNCTIONS: dict[str, tuple[float, float]] = {
 }
 """Of XLA's the least that was measured on jax 0.10 and 0.12, of 4, 16 and 64 numbers; of kernels' the most."""
 
-_AS_FAST = ("add", "sub", "mul", "div", "neg", "square", "select_n", "abs", "floor", "sqrt")
+AS_FAST = frozenset(ops_of(("add", "sub", "mul", "div", "neg", "square", "select_n", "abs", "floor", "sqrt")).values())
 
-LATENCIES: Mapping[Op, tuple[float, float]] = {op_of(getattr(p, f"{name}_p")): times for name, times in _OTHERS.items()}
+LATENCIES: Mapping[Op, tuple[float, float]] = {op: _OTHERS[name] for name, op in ops_of(_OTHERS).items()}
 """Nanoseconds, of integers and of floating numbers."""
 
-FUNCTIONS: Mapping[Op, tuple[float, float]] = {
-    op_of(getattr(p, f"{name}_p")): times for name, times in _FUNCTIONS.items() if hasattr(p, f"{name}_p")
-}
-AS_FAST = {op_of(getattr(p, f"{name}_p")) for name in _AS_FAST}
+FUNCTIONS: Mapping[Op, tuple[float, float]] = {op: _FUNCTIONS[name] for name, op in ops_of(_FUNCTIONS).items()}
 
 
 def latency(op: Op, dtype: np.dtype[Any], in_kernel: bool = False) -> float:

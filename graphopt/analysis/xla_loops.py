@@ -17,7 +17,7 @@ from graphopt.analysis.machine import Machine
 from graphopt.analysis.xla_time import FUNCTIONS, SERIES, core_time, is_known
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
-from graphopt.ir.op import CONSTANT, PARAM, PROJECT, op_of
+from graphopt.ir.op import CONSTANT, PARAM, PROJECT, op_of, ops_of
 from graphopt.ops.control import SCAN, Scan, While
 from graphopt.ops.make import BROADCAST
 
@@ -49,7 +49,7 @@ bytes at least: 7 measured of 64 bytes, 20 of 256, 50 of 1024."""
 
 _IN_LOOPS = {"exp": 0.3, "tanh": 0.25, "logistic": 0.45}
 
-IN_LOOPS = {op_of(getattr(p, f"{name}_p")): time for name, time in _IN_LOOPS.items()}
+IN_LOOPS = {op: _IN_LOOPS[name] for name, op in ops_of(_IN_LOOPS).items()}
 """Nanoseconds of an element of functions for which XLA takes longer in loops than elsewhere; float32."""
 
 ARITHMETIC = 0.8

@@ -48,7 +48,7 @@ from graphopt.analysis.xla_indexed import (
 from graphopt.ir.aval import Aval, is_floating
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
-from graphopt.ir.op import CONSTANT, PARAM, PROJECT, Op, op_of
+from graphopt.ir.op import CONSTANT, PARAM, PROJECT, Op, op_of, ops_of
 from graphopt.ops.local import RETYPE
 from graphopt.ops.make import BROADCAST
 from graphopt.rewrite.pattern import splat
@@ -71,7 +71,7 @@ _MOVING = {
     "broadcast_in_dim": 0.006,
 }
 
-MOVING: Mapping[Op, float] = {op_of(getattr(p, f"{name}_p")): rate for name, rate in _MOVING.items()}
+MOVING: Mapping[Op, float] = {op: _MOVING[name] for name, op in ops_of(_MOVING).items()}
 """Nanoseconds of a byte of an operand or a result where nothing is computed, with all threads: one by one pads and
 reversals take longer than copies."""
 
@@ -95,7 +95,7 @@ CHOSEN = 0.4
 """And of an element that is found by comparing or choosing where it is reduced, as in means that leave out NaN: XLA
 makes no vectors then. Measured 0.4 to 1.0."""
 
-CHOICES = {op_of(getattr(p, f"{name}_p")) for name in ("select_n", "eq", "ne", "lt", "le", "gt", "ge", "is_finite")}
+CHOICES = frozenset(ops_of(("select_n", "eq", "ne", "lt", "le", "gt", "ge", "is_finite")).values())
 
 CROSSED_NEAR, CROSSED, CROSSED_FAR = 0.2, 0.6, 1.0
 """And of an element that lies across what it is computed with, as in what is added to something transposed: XLA reads
@@ -179,28 +179,14 @@ SERIES = ".".join(jax.__version__.split(".")[:2])
 """Of the JAX that is installed."""
 
 FUNCTIONS: Mapping[Op, tuple[float, float]] = {
-    op_of(getattr(p, f"{name}_p")): cost
-    for name, cost in (_FUNCTIONS | _SLOWER.get(SERIES, {})).items()
-    if hasattr(p, f"{name}_p")
+    op: _SLOWER.get(SERIES, {}).get(name, _FUNCTIONS[name]) for name, op in ops_of(_FUNCTIONS).items()
 }
 
-_UNCOUNTED = (
-    "exp",
-    "expm1",
-    "log",
-    "log1p",
-    "pow",
-    "sqrt",
-    "rsqrt",
-    "cbrt",
-    "tanh",
-    "sin",
-    "cos",
-    "tan",
-    "erf",
-    "atan2",
-)
-NOT_COUNTED = {op_of(getattr(p, f"{name}_p")) for name in _UNCOUNTED}
+# fmt: off
+NOT_COUNTED = frozenset(ops_of((
+    "exp", "expm1", "log", "log1p", "pow", "sqrt", "rsqrt", "cbrt", "tanh", "sin", "cos", "tan", "erf", "atan2",
+)).values())
+# fmt: on
 """Functions that XLA does not count among a program's operations; what it makes others of, it does."""
 
 PAD, CONCATENATE = op_of(p.pad_p), op_of(p.concatenate_p)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,16 @@ def op_of(primitive: Primitive) -> Op:
     return op
 
 
+def ops_of(names: Iterable[str]) -> dict[str, Op]:
+    """The operations of JAX's public primitives of these names, without those that not every supported JAX has."""
+    return {
+        name: op_of(getattr(primitives, f"{name}_p"))
+        for name in names
+        if name not in _NEWER or hasattr(primitives, f"{name}_p")
+    }
+
+
+_NEWER = frozenset({"log2"})
 _DISTINCT = frozenset({"optimization_barrier", "rng_uniform", "new_ref", "empty_ref", "create_token", "infeed"})
 
 

@@ -15,6 +15,10 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         on(lambda x: jnp.where(7 * lax.iota(N, 5) + 1 > 0, x, 2), ((5,), F)),
         on(lambda x: jnp.where(-2 * lax.iota(N, 5) == 1, x, 2), ((5,), F)),
         on(lambda x: jnp.where(3 + lax.iota("int8", 9) != 2, x, 2), ((9,), F)),
+        on(lambda x: jnp.where(lax.rem(lax.iota(N, 7), 3) > 2, x, 2), ((7,), F)),
+        on(lambda x: jnp.where(lax.iota(N, 5) <= lax.iota(N, 5) + 4, x, 2), ((5,), F)),
+        on(lambda x: jnp.where(lax.clamp(2, lax.iota(N, 5) - 3, 4) == 5, x, 2), ((5,), F)),
+        on(lambda x, i: jnp.where(lax.clamp(0, i, 4) > 4, x, 2), ((5,), F), ((5,), N)),
         on(lambda x: x[jnp.arange(5)], ((5, 2), F)),
     ),
     "scatter along a diagonal": (
@@ -32,6 +36,8 @@ DECLINING: dict[str, tuple[Example, ...]] = {
     "comparison of places": (
         on(lambda x: jnp.where(lax.iota(N, 5) < 1, x, 2), ((5,), F)),
         on(lambda x: jnp.where(lax.iota(N, 5) == 4, x, 2), ((5,), F)),
+        on(lambda x: jnp.where(lax.iota(N, 5) <= lax.iota(N, 5) + 3, x, 2), ((5,), F)),
+        on(lambda x, i: jnp.where(abs(i) >= 0, x, 2), ((5,), F), ((5,), N)),  # the least number has no opposite
         on(lambda x: jnp.where(100 * lax.iota("int8", 9) < 0, x, 2), ((9,), F)),  # they wrap around
         on(lambda x: jnp.where(lax.iota(F, 5) < 0, x, 2), ((5,), F)),
     ),
