@@ -13,8 +13,8 @@ from graphopt.bench.measure import Ratio, paired_ratio
 class Measure:
     """Median seconds of each contender, and graphopt's time over those of the others, paired within rounds.
 
-    seconds: by contender: "jax", "graphopt" and, where there is a NumPy version, "numpy". A ratio below 1 says that
-    graphopt is the faster one.
+    seconds: by contender: "jax", "graphopt" and, where there is a NumPy version, "numpy" and perhaps the least calls
+    of `graphopt.bench.least`. A ratio below 1 says that graphopt is the faster one.
     """
 
     seconds: dict[str, float]

@@ -20,7 +20,7 @@ from graphopt.bench import figures, shares
 from graphopt.bench.programs import Program
 from graphopt.bench.rows import Row
 from graphopt.bench.suites import SUITES
-from graphopt.bench.tables import changes_table, suite_table, verdicts
+from graphopt.bench.tables import beside_numpy, changes_table, suite_table, verdicts
 
 INTERRUPTED = 130
 """The exit status of a command that Ctrl-C ends."""
@@ -121,6 +121,8 @@ def print_rows(console: Console, name: str, rows: Sequence[Row]) -> None:
         console.print(suite_table(name, SUITES[name].subject, rows, SUITES[name].over))
         if any("warm" in row.measures for row in rows):
             console.print(escape(verdicts(rows)), soft_wrap=True)
+        if any(measure.numpy_ratio is not None for row in rows for measure in row.measures.values()):
+            console.print(escape(beside_numpy(rows)), soft_wrap=True)
     for row in rows:
         if row.error is not None:
             console.print(escape(f"{row.name}: {row.error}"), style="red", soft_wrap=True)

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 import graphopt
+from graphopt.bench import least
 from graphopt.bench.caches import Sweep, keep_memory, last_cache
 from graphopt.bench.measure import awaited, narrowed, one_each, paired_ratio, repeated, rounds
 from graphopt.bench.programs import Program
@@ -27,7 +28,9 @@ from graphopt.errors import GraphoptError
 
 JITS: dict[str, Callable[..., Any]] = {"jax": jax.jit, "graphopt": graphopt.jit}
 
-WAIT: dict[str, Callable[[Any], Any]] = dict.fromkeys(JITS, awaited) | {"numpy": lambda result: result}
+WAIT: dict[str, Callable[[Any], Any]] = dict.fromkeys((*JITS, least.JAX), awaited) | dict.fromkeys(
+    ("numpy", least.NUMPY), lambda result: result
+)
 """How each contender's result is awaited. NumPy's is there when the call returns."""
 
 TURN = 1e-3
@@ -83,12 +86,14 @@ def _measure(program: Program, repeats: int, jits: Mapping[str, Callable[..., An
     size = sum(leaf.nbytes for leaf in jax.tree.leaves((args, result)))
     del result
     arguments = dict.fromkeys(functions, args)
+    beside: dict[str, Callable[..., Any]] = {}
     if program.numpy is not None:
         functions["numpy"] = program.numpy
         arguments["numpy"] = jax.tree.map(np.asarray, args)
+        beside = least.least(program.make(), args)
     # What differs by chance alone need not be known more closely.
     patience = 0.0 if same else PATIENCE
-    measures = {"warm": warm(functions, arguments, repeats, patience)}
+    measures = {"warm": warm(functions | beside, arguments | dict.fromkeys(beside, args), repeats, patience)}
     if measures["warm"].seconds["jax"] < SLOW:
         measures["fresh"] = fresh(functions, arguments, repeats, size, patience)
     ratio = paired_ratio([first["graphopt"]], [first["jax"]])

@@ -8,6 +8,7 @@ import jax
 from rich.markup import escape
 from rich.table import Table
 
+from graphopt.bench import least
 from graphopt.bench.figures import Change
 from graphopt.bench.measure import Ratio, geometric_mean
 from graphopt.bench.rows import Row
@@ -66,6 +67,22 @@ def verdicts(rows: Sequence[Row]) -> str:
             f"{_listed(slower)}; {len(perhaps)} that may be slower than {NOT_SLOWER} times as fast{_listed(perhaps)}."
         )
     return "\n".join(lines)
+
+
+def beside_numpy(rows: Sequence[Row]) -> str:
+    """How many cases are slower than NumPy, and of these how many would be whatever computing took; warm."""
+    found = {row.name: row.measures["warm"] for row in rows if "warm" in row.measures}
+    timed = {name: measure for name, measure in found.items() if measure.numpy_ratio is not None}
+    slower = {name: m.seconds for name, m in timed.items() if m.numpy_ratio is not None and m.numpy_ratio.median > 1}
+    by_call = {name for name, seconds in slower.items() if seconds.get(least.JAX, 0.0) >= seconds["numpy"]}
+    rest = {name: least.computing(seconds) for name, seconds in slower.items() if name not in by_call}
+    as_soon = {name for name, computed in rest.items() if computed is not None and computed[0] <= computed[1]}
+    others = [name for name in rest if name not in as_soon]
+    return (
+        f"Beside NumPy, warm: {len(slower)} of {len(timed)} are slower. In {len(by_call)} of these the least call, "
+        f"which makes a result of the same shape, takes as long as NumPy; in {len(as_soon)} what comes on top of it "
+        f"takes no longer than what comes on top of NumPy's; {len(others)} others{_listed(others)}."
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from graphopt.bench import run, steady
 from graphopt.bench.caches import Sweep
 from graphopt.bench.measure import Ratio
 from graphopt.bench.programs import Program, renewed
-from graphopt.bench.rows import Measure, Row
+from graphopt.bench.rows import Measure, Row, measure_of
 from graphopt.bench.suites import SUITES, Suite
 from graphopt.bench.tables import size
 
@@ -153,6 +153,31 @@ def test_the_verdicts_leave_out_what_xla_made_the_same_program_of(
     assert "XLA made the same program of 1 of 5 cases." in out
     assert "Of the others, warm: 1 of 4 are faster; 1 slower (slow); 1 that may be slower" in out
     assert "(unsure)." in out
+
+
+def test_what_is_slower_than_numpy_is_told_from_what_the_call_alone_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seconds of graphopt, its least call, NumPy, its least call."""
+    times = {
+        "faster": (4, 3, 5, 1),
+        "by the call": (9, 7, 6, 1),
+        "by as much as the call": (9, 4, 7, 1),
+        "by computing": (9, 3, 6, 1),
+    }
+    contenders = ("jax", "graphopt", "least", "numpy", "numpy's least")
+    rows = [
+        Row(name, 1, {"warm": measure_of(dict(zip(contenders, ([5.0], *([float(s)] for s in seconds)), strict=True)))})
+        for name, seconds in times.items()
+    ]
+    unknown = made_up("without", Ratio(1.3, 1.2, 1.4), numpy=Ratio(2.0, None, None))
+    unknown.measures["warm"].seconds["numpy"] = 1e-3
+    stand_in(monkeypatch, {"one": [ROW, *rows, unknown]})
+    assert run.main([]) == 0
+    out = capsys.readouterr().out
+    assert "4 of 5 are slower. In 1 of these the least call" in out
+    assert "; in 1 what comes on top of it" in out
+    assert "2 others (by computing; without)." in out
 
 
 @pytest.mark.parametrize(
