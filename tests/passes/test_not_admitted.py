@@ -40,3 +40,8 @@ def test_nothing_is_said_of_what_saves_little() -> None:
     assert said("standard", rows, INDICES[:5], W[:, :3]) == []
     layers = lambda x: jax.nn.relu(jnp.tanh(x @ x) @ x * 2 - x) @ x
     assert said("standard", layers, np.ones((300, 300), np.float32)) == []
+
+
+def test_products_with_a_common_factor() -> None:
+    (note,) = said("standard", lambda x, y: x @ y + x @ y.T, *np.ones((2, 300, 300), np.float32))
+    assert note == "simplify: stays: sum of products, which is 'nonfinite': needs numerics='fast'"
