@@ -102,7 +102,7 @@ def not_admitted(graph: Graph, rules: RuleSet, admitted: Collection[str]) -> lis
 
 
 def _saves_much(found: Replacement, graph: Graph) -> bool:
-    """Whether what comes in the place of nodes takes at most two thirds of their operations and bytes, and many less."""
+    """Whether what comes in their place takes at most two thirds of the operations and bytes, and many less."""
     there = set(graph.nodes)
     come = [n for n in depth_first([found.new], lambda n: n.inputs) if n not in there and n.op is not CONSTANT]
     before, after = (sum(c.flops + c.bytes for c in map(node_cost, nodes)) for nodes in (found.replaced, come))
