@@ -337,7 +337,7 @@ def source_with_lines(key: int, place: Callable[[Node], str]) -> str:
 
 
 def compile_kernel(key: int) -> None:
-    """Compiles a planned kernel, where that has not been done."""
+    """Has a planned kernel compiled, where that has not been done (`graphopt.backends.numba.objects`)."""
     planned = _planned[key]
 
     def compile() -> tuple[str, bytes]:

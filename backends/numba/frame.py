@@ -20,7 +20,7 @@ TRIED = ((0, 3), (0, 4), (0, 5))
 # XLA_FFI_CallFrame
 EXTENSION, API, CONTEXT, STAGE = 8, 16, 24, 32
 ARGS, RETS, ATTRS = 72, 112, 160  # the arrays of pointers in the structs args, rets and attrs
-EXECUTE = 3  # the stage in which a handler computes
+INSTANTIATE, EXECUTE = 0, 3  # the stages in which XLA makes a program ready, and in which a handler computes
 
 # XLA_FFI_Buffer, XLA_FFI_Scalar
 DATA, SCALAR_VALUE = 24, 8

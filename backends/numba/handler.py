@@ -2,6 +2,8 @@
 
 It finds the kernel's record in the table by the key that the call carries, makes the table of its buffers, and runs its
 phases. Where the record and the messages lie, symbols say (`graphopt.backends.numba.code.define`).
+
+XLA calls it once before, when it has compiled the program: what compiles kernels meanwhile is waited for here.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from graphopt.backends.numba.frame import (
     EXECUTE,
     EXTENSION,
     FAILED_PRECONDITION,
+    INSTANTIATE,
     MAJOR,
     METADATA,
     MINOR,
@@ -34,20 +37,26 @@ from graphopt.backends.numba.memory import (
     call,
     free,
     load,
+    load_atomic,
     load_int32,
     madvise,
     malloc,
     store,
     store_int32,
     symbol,
+    usleep,
 )
 from graphopt.backends.numba.pool import run_phases, task
 from graphopt.backends.numba.records import (
+    ADDRESS,
     CELL,
+    COMPILING,
+    FAILED,
     FORKED,
     INPUTS,
     IS_FORK,
     LARGE,
+    LATE,
     PHASES,
     REST,
     RESULTS,
@@ -60,7 +69,11 @@ from graphopt.backends.numba.translating import inlined
 LINE = 64
 """Bytes of a line of memory."""
 
-table, forked_message, unknown_message = symbol(CELL), symbol(FORKED), symbol(UNKNOWN)
+PAUSE, PAUSES = 50, 12_000_000
+"""Microseconds between two looks for a kernel's code, and how many at most: ten minutes."""
+
+table = symbol(CELL)
+forked_message, unknown_message, late_message = symbol(FORKED), symbol(UNKNOWN), symbol(LATE)
 
 
 def task_object() -> tuple[str, bytes]:
@@ -94,6 +107,16 @@ def failed(frame: Any, message: Any) -> Any:
     error = call(load(load(frame, API), ERROR_CREATE), args)
     free(args)
     return error
+
+
+@inlined
+def waited_for(record: Any) -> Any:
+    """The address of a kernel, or what is in its place, when the thread that compiles it is done."""
+    pauses = 0
+    while load_atomic(record, 8 * ADDRESS) == COMPILING and pauses < PAUSES:
+        usleep(PAUSE)
+        pauses += 1
+    return load_atomic(record, 8 * ADDRESS)
 
 
 @inlined
@@ -158,14 +181,24 @@ def handler_object(major: int, minor: int) -> tuple[str, bytes]:
             store_int32(metadata, MAJOR, np.int32(major))
             store_int32(metadata, MINOR, np.int32(minor))
             return numba.uintp(0)
-        if load_int32(frame, STAGE) != EXECUTE:
+        stage = load_int32(frame, STAGE)
+        if stage != EXECUTE and stage != INSTANTIATE:
             return numba.uintp(0)
-        if load(table(), IS_FORK) != 0:
-            return failed(frame, forked_message())
+        is_fork = load(table(), IS_FORK) != 0
         record = find(load(load(load(load(frame, ATTRS), 0), SCALAR_VALUE), 0))
+        if stage == INSTANTIATE and (is_fork or record == 0):
+            return numba.uintp(0)  # an error where it is called
+        if is_fork:
+            return failed(frame, forked_message())
         if record == 0:
             return failed(frame, unknown_message())
-        run(frame, record)
+        address = waited_for(record)
+        if address == COMPILING:
+            return failed(frame, late_message())
+        if address == FAILED:
+            return failed(frame, load(record, 8 * INPUTS))
+        if stage == EXECUTE:
+            run(frame, record)
         return numba.uintp(0)
 
     return object_of(handler, CALLBACK_SIGNATURE)

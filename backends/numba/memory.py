@@ -38,6 +38,7 @@ malloc = _external("malloc", 1)
 free = _external("free", 1, types.void)
 sched_yield = _external("sched_yield", 0)
 madvise = _external("madvise", 3)
+usleep = _external("usleep", 1)
 
 
 def symbol(name: str) -> Any:

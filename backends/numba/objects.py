@@ -4,6 +4,9 @@ A kernel is known by the hash of its content (its source, and what compiles it),
 The handler finds the kernel by it in a table and runs its phases. XLA's persistent compilation cache may hold a program
 that another process compiled: its calls name the content too, and lowering, which comes before that cache is asked, has
 put the kernel into the table.
+
+One thread compiles kernels, while XLA compiles the programs that call them: a kernel is in the table at once, and its
+address when it is there. XLA asks for it when it is done itself (`graphopt.backends.numba.handler`).
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ import hashlib
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -25,7 +30,20 @@ from graphopt.analysis.machine import usable_cores
 from graphopt.analysis.writing import ALIGNED
 from graphopt.backends.numba.code import compiler, define, loaded
 from graphopt.backends.numba.frame import check_version
-from graphopt.backends.numba.records import CELL, CELL_SIZE, FORKED, IS_FORK, SLOTS, TASK, UNKNOWN
+from graphopt.backends.numba.records import (
+    ADDRESS,
+    CELL,
+    CELL_SIZE,
+    COMPILING,
+    FAILED,
+    FORKED,
+    INPUTS,
+    IS_FORK,
+    LATE,
+    SLOTS,
+    TASK,
+    UNKNOWN,
+)
 
 TARGET = "graphopt.kernel"
 """The name of the handler in the XLA program."""
@@ -88,6 +106,10 @@ class _Table:
             else:
                 self._place(slots, key, record)
 
+    def record(self, key: int) -> np.ndarray[Any, Any] | None:
+        """What is known of a kernel."""
+        return self._records.get(key)
+
     def __contains__(self, key: int) -> bool:
         return key in self._records
 
@@ -97,7 +119,7 @@ class _Table:
 
 _table = _Table()
 _kept: list[Any] = []  # what must live as long as its addresses are known to XLA
-_compiling = threading.Lock()
+_adding = threading.Lock()
 
 
 def kernel_key(source: str, launch: Launch) -> int:
@@ -113,11 +135,38 @@ compile_seconds: list[float] = []
 """How long each kernel took that this process has compiled, by the clock on the wall."""
 
 
-def add_kernel(key: int, compile: Callable[[], tuple[str, bytes]], launch: Launch) -> None:
-    """Makes a kernel known as `key`, where it is not: from code that is kept, or that `compile` makes.
+@cache
+def _compiler() -> ThreadPoolExecutor:
+    """The thread that compiles kernels. One, for LLVM's compiler is behind a lock."""
+    return ThreadPoolExecutor(1, "graphopt kernels")
 
-    Compiling takes about a tenth of a second.
+
+def add_kernel(key: int, compile: Callable[[], tuple[str, bytes]], launch: Launch) -> None:
+    """Makes a kernel known as `key`, where it is not. Its code is loaded, where it is kept, or what `compile` makes.
+
+    Another thread does that, for it takes up to some tenths of a second; whoever calls the kernel waits for it. One
+    that could not be compiled is tried again, when a program with it is lowered again.
     """
+    phases = [int(number) for phase in launch.phases for number in _in_even_chunks(phase)]
+    counts = [launch.inputs, len(launch.results), len(launch.scratch), len(launch.phases)]
+    words = np.array([COMPILING, *counts, *launch.results, *launch.scratch, *phases], np.uint64)
+    with _adding:
+        record = _table.record(key)
+        if record is None:
+            record = words
+            _table.add(key, record)
+        elif record[ADDRESS] == FAILED:
+            record[INPUTS], record[ADDRESS] = words[INPUTS], COMPILING
+        else:
+            return
+    try:
+        _compiler().submit(_compile, key, compile, record)
+    except RuntimeError:  # the interpreter is about to end: there are no new threads
+        _compile(key, compile, record)
+
+
+def _compile(key: int, compile: Callable[[], tuple[str, bytes]], record: np.ndarray[Any, Any]) -> None:
+    """Enters a kernel's address in its record, or what has come up instead."""
 
     def timed() -> tuple[str, bytes]:
         start = time.perf_counter()
@@ -125,14 +174,14 @@ def add_kernel(key: int, compile: Callable[[], tuple[str, bytes]], launch: Launc
         compile_seconds.append(time.perf_counter() - start)
         return compiled
 
-    with _compiling:
-        if key in _table:
-            return
-        address = loaded(f"{key:014x}", timed)
-        phases = [int(number) for phase in launch.phases for number in _in_even_chunks(phase)]
-        counts = [launch.inputs, len(launch.results), len(launch.scratch), len(launch.phases)]
-        words = [address, *counts, *launch.results, *launch.scratch, *phases]
-        _table.add(key, np.array(words, np.uint64))
+    try:
+        record[ADDRESS] = loaded(f"{key:014x}", timed)
+    except Exception:  # noqa: BLE001 - whatever it is, whoever calls the kernel gets it
+        text = f"a graphopt kernel could not be compiled:\n{traceback.format_exc()}"
+        message = ctypes.create_string_buffer(text.encode())
+        _kept.append(message)
+        record[INPUTS] = ctypes.addressof(message)
+        record[ADDRESS] = FAILED  # after the message, which is read then
 
 
 def _in_even_chunks(phase: tuple[int, int, bool, bool]) -> tuple[int, int, bool, bool]:
@@ -150,12 +199,12 @@ def _in_even_chunks(phase: tuple[int, int, bool, bool]) -> tuple[int, int, bool,
 
 
 def is_known(key: int) -> bool:
-    """Whether a kernel has been compiled in this process."""
+    """Whether a kernel is known in this process, compiled or about to be."""
     return key in _table
 
 
 def kernel_count() -> int:
-    """How many kernels this process has compiled."""
+    """How many kernels this process knows."""
     return len(_table)
 
 
@@ -164,6 +213,8 @@ _MESSAGES = {
     b"was loaded without being lowered. Call the graphopt.jit function itself, or export it with jax.export.",
     FORKED: b"this process was made by os.fork after JAX had started threads, which it does not have; graphopt kernels "
     b"cannot run in it. Start processes with multiprocessing's 'spawn' or 'forkserver'.",
+    LATE: b"a graphopt kernel of this program has not been compiled for ten minutes; set graphopt's backend='xla', and "
+    b"report this.",
 }
 
 
@@ -198,4 +249,5 @@ def register_handler() -> None:
     address = loaded(f"handler-{version}", handler)
     new_capsule = ctypes.pythonapi.PyCapsule_New
     new_capsule.restype, new_capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-    jax.ffi.register_ffi_target(TARGET, new_capsule(address, None, None), platform="cpu")
+    stages = {name: new_capsule(address, None, None) for name in ("instantiate", "execute")}
+    jax.ffi.register_ffi_target(TARGET, stages, platform="cpu")

@@ -1,18 +1,22 @@
 """Kernels among threads, devices and interruptions: exact results, clear errors, nothing left broken."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 from inspect import cleandoc
+from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
 
 import graphopt
+from graphopt import store
 from graphopt.backends.numba import compiling
 from graphopt.ops.kernel import KERNEL
 
@@ -82,16 +86,63 @@ def test_an_exported_program_has_no_kernels() -> None:
     np.testing.assert_array_equal(export.deserialize(exported.serialize()).call(x), rows(x))
 
 
-def test_an_interruption_while_a_kernel_is_compiled_leaves_nothing_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_while_a_kernel_is_compiled_leaves_nothing_broken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     x = np.linspace(0, 1, 77, dtype=np.float32)
     jitted = graphopt.jit(lambda x: x * 37 - 41, backend="numba")
+    object_of = compiling.object_of
 
-    def interrupt(*args: Any) -> Any:
-        raise KeyboardInterrupt
+    def interrupted(*args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return object_of(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(compiling, "object_of", interrupt)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(compiling, "object_of", interrupted)
+        with store.kept_in(tmp_path), pytest.raises(KeyboardInterrupt):
             jitted(x)
     np.testing.assert_allclose(jitted(x), x * 37 - 41, rtol=1e-5)
     assert any(node.op is KERNEL for node in jitted.explain(x).graph.nodes)
+
+
+def test_what_comes_up_while_a_kernel_is_compiled_is_an_error_of_the_call(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    x = np.linspace(0, 1, 79, dtype=np.float32)
+    jitted = graphopt.jit(lambda x: x * 43 - 47, backend="numba")
+
+    def full(*args: Any) -> Any:
+        raise MemoryError("there is none left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compiling, "object_of", full)
+        with store.kept_in(tmp_path):
+            for _ in range(2):
+                with pytest.raises(jax.errors.JaxRuntimeError, match="could not be compiled") as raised:
+                    jitted(x)
+                assert "MemoryError: there is none left" in str(raised.value)
+    jitted.clear_cache()
+    np.testing.assert_allclose(jitted(x), x * 43 - 47, rtol=1e-5)
+
+
+def test_xla_waits_for_a_kernel_that_takes_longer_to_compile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """When the program is compiled, so are its kernels; the thread that does that has begun when it is lowered."""
+    x = np.linspace(0, 1, 83, dtype=np.float32)
+    begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
+    object_of = compiling.object_of
+
+    def slowly(*args: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        found = object_of(*args)
+        done.set()
+        return found
+
+    monkeypatch.setattr(compiling, "object_of", slowly)
+    with store.kept_in(tmp_path):
+        lowered = graphopt.jit(lambda x: x * 53 - 59, backend="numba").lower(x)
+        assert begun.wait(60) and not done.is_set()
+        threading.Timer(0.2, go_on.set).start()
+        compiled = lowered.compile()
+        assert done.is_set()
+    np.testing.assert_allclose(compiled(x), x * 53 - 59, rtol=1e-5)
