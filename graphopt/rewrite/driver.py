@@ -191,7 +191,9 @@ class _Sweep:
         self.infos = dict(rewriter.sources.infos.get(graph, {}))
         self.uses: Counter[Node] = Counter()
         self.uses.update(graph.outputs)
-        self.uses.update(chain.from_iterable([node.inputs for node in graph.nodes]))
+        # What is read by an operation with several results is read for each of them: rules put some in the place of it.
+        results = Counter(node.inputs[0] for node in graph.nodes if node.op is PROJECT)
+        self.uses.update(chain.from_iterable([node.inputs * max(1, results[node]) for node in graph.nodes]))
         self.waiting = False  # whether a rule declined because a node has several uses now
         self.left = rewriter.floor + rewriter.budget * len(graph.nodes)
         self.by: dict[Node, AnyRule] = {}  # which rule replaced a node

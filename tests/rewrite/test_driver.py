@@ -91,6 +91,16 @@ def test_conditions_see_values_and_uses() -> None:
     assert seen[0]["x"].op.name == "param" and seen[0].node.op.name == "mul"
 
 
+def test_what_is_split_is_read_for_each_part() -> None:
+    def gates(a: Any, b: Any) -> Any:
+        one, two, three = jnp.split(a @ b.T, 2)[0], *jnp.split(jnp.exp(a @ b.T), 2, 1)
+        return one, two, three
+
+    graph, sources = trace_function(gates, X, X)
+    found = str(Simplify().run(graph, Context(Options(), sources)))
+    assert found.count("dot_general") == 1 and found.count("exp") == 1, found
+
+
 def test_a_second_sweep_where_a_use_goes_away() -> None:
     drop = Rule("drop", x * 0.0 + y, y, safety="nonfinite")
     once = Rule("once", neg(exp(x)), exp(neg(x)), when=lambda m: m.uses(m.node.inputs[0]) == 1)
