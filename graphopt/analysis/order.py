@@ -34,14 +34,15 @@ from graphopt.ir.loop import (
 def sort_by_need(block: Block) -> None:
     """Moves what writes a local value, and what that needs in turn, before the first statement that only reads it.
 
-    All else stays as it stands: what writes a value, or a buffer that others read or write, keeps its order. A value
-    that is read must not be written again afterwards.
+    All else stays as it stands: what writes a value, or a buffer that others read or write, keeps its order, and so
+    does what reads a variable between its first value and the one that it is set to.
     """
     statements = block.statements
     reads, writes = [set(reads_of(s)) for s in statements], [set(writes_of(s)) for s in statements]
     local = {s.local.name: k for k, s in enumerate(statements) if isinstance(s, Let)}
+    variables = {s.local.name for s in statements if isinstance(s, Set)}
     readers, writers = _places(reads), _places(writes)
-    before = [_before(k, reads[k] | writes[k], readers, writers, local) for k in range(len(statements))]
+    before = [_before(k, reads[k] | writes[k], readers, writers, local, variables) for k in range(len(statements))]
     order: list[int] = []
     placed: set[int] = set()
     for first in range(len(statements)):
@@ -67,13 +68,23 @@ def _places(names: list[set[str]]) -> dict[str, list[int]]:
 
 
 def _before(
-    k: int, names: set[str], readers: dict[str, list[int]], writers: dict[str, list[int]], local: dict[str, int]
+    k: int,
+    names: set[str],
+    readers: dict[str, list[int]],
+    writers: dict[str, list[int]],
+    local: dict[str, int],
+    variables: set[str],
 ) -> list[int]:
-    """The statements that statement `k` comes after. local: the first statement of each local value of the block."""
+    """The statements that statement `k` comes after.
+
+    local: the first statement of each local value of the block. variables: those that the block itself sets again.
+    """
     found: set[int] = set()
     for name in names:
         written, is_writer = writers.get(name, []), k in writers.get(name, [])
-        if name in local and not is_writer:
+        if name in variables and name in local and local[name] < k:
+            found |= {e for e in (*written, *(readers.get(name, []) if is_writer else [])) if local[name] <= e < k}
+        elif name in local and not is_writer:
             found |= set(written)
         elif name in local and local[name] != k:
             found |= {local[name], *(e for e in written if e < k)}

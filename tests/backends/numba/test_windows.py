@@ -103,3 +103,19 @@ def test_windows_of_several_operands() -> None:
     assert "reduce_window" in [n.op.name for kernel in jitted.explain(x, places).kernels for n in kernel.body.nodes]
     for found, expected in zip(jitted(x, places), jax.jit(function)(x, places), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_the_gradient_of_a_pool_of_normed_numbers() -> None:
+    """Each element of the gradient is in one window, which needs no loop, and reductions beside it share their loops."""
+
+    def normed_pool(x: Any) -> Any:
+        rows = x.reshape(4, -1)
+        rows = (rows - rows.mean(1, keepdims=True)) * lax.rsqrt(rows.var(1, keepdims=True) + 1)
+        normed = jax.nn.relu(rows.reshape(x.shape))
+        return lax.reduce_window(normed, -jnp.inf, lax.max, (1, 2, 2), (1, 2, 2), "VALID")
+
+    gradient = jax.grad(lambda x: jnp.sin(normed_pool(x)).sum())
+    x = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)
+    jitted = graphopt.jit(gradient, backend="numba")
+    assert left(jitted.explain(x).graph) == []
+    np.testing.assert_allclose(jitted(x), jax.jit(gradient)(x), atol=1e-5)
