@@ -113,6 +113,27 @@ def test_gradient_of_blocks_with_weights_of_their_own() -> None:
     assert len(lengths(graph)) == 2
 
 
+def gated(weights: Any, x: Any) -> Any:
+    for p in weights:
+        y = (x - x.mean(-1, keepdims=True)) / 3 * p["scale"] + p["bias"]
+        y = y @ p["up"]
+        x = x + (y * jnp.tanh(y)) @ p["down"]
+    return x
+
+
+def test_what_the_loop_back_computes_again_is_not_kept() -> None:
+    """Of each step: the centered x, y and its tanh; not what is multiplied with `up` and `down`, in the loop that goes
+    back the one of this step and the other of the one before it."""
+    weights = [
+        {"scale": draw(6 + i)[:6], "bias": draw(7 + i)[:6], "up": draw(6, 40 + i)[:, :40], "down": draw(40 + i, 6)[:40]}
+        for i in range(6)
+    ]
+    graph, _ = rolled(jax.grad(lambda *args: (gated(*args) ** 2).sum()), weights, draw(3, 6))
+    forward = min((node for node in graph.nodes if node.op is SCAN), key=graph.nodes.index)
+    kept = [aval.shape for aval in forward.avals if len(aval.shape) == 3]
+    assert sorted(kept) == [(6, 3, 6), (6, 3, 40), (6, 3, 40)]
+
+
 @pytest.mark.parametrize("platforms", [("cpu",), ("cuda",)])
 def test_where_many_parts_of_arrays_are_read_one_by_one_they_have_the_same_code(platforms: tuple[str, ...]) -> None:
     weights = [draw(24 + i, 24)[:24] for i in range(24)]
