@@ -91,7 +91,7 @@ is_usual_f32, is_usual_f64 = is_usual_in(F32), is_usual_in(F64)
 
 def usual_pow_f32(x: Any, y: Any) -> Any:
     """Powers of positive normal numbers: the logarithm in float64, 2 to the power of what is no integer in float32."""
-    f, k = mantissa_f32(x)
+    f, k, _ = mantissa_f32(x)
     power = float64(y) * log2_wide(f, k)
     n = rint(float32(power))
     r = float32(power - float64(n))
@@ -161,7 +161,8 @@ def exp2_sum(power: Any, low: Any) -> Any:
 
 def usual_pow_f64(x: Any, y: Any) -> Any:
     """Powers of positive normal numbers."""
-    high, low = log2_sum(*mantissa_f64(x))
+    f, k, _ = mantissa_f64(x)
+    high, low = log2_sum(f, k)
     power = y * high
     return exp2_sum(power, fma(y, low, fma(y, high, -power))), ~is_usual_f64(x, power)
 
@@ -260,6 +261,15 @@ def cbrt_in(real: Real) -> Any:
     root_up, root_down = floating(2.0**shift), floating(2.0**-shift)
     started, halley = (started_f32, halley_f32) if is_single else (started_f64, halley_f64)
 
+    def root(size: Any) -> Any:
+        found = halley(halley(started(size), size), size)
+        return found if is_single else halley(found, size)
+
+    def usual_cbrt(x: Any) -> Any:
+        size = fabs(x)
+        return copysign(root(size), x), ~((size >= low) & (size <= high))
+
+    @usually(usual_cbrt)
     def cbrt(x: Any) -> Any:
         """The cube root, by two or three of Halley's steps, the last of which rounds once.
 
@@ -267,9 +277,7 @@ def cbrt_in(real: Real) -> Any:
         """
         size = fabs(x)
         tiny, huge = size < low, size > high
-        scaled = size * select(tiny, up, select(huge, down, one))
-        found = halley(halley(started(scaled), scaled), scaled)
-        found = found if is_single else halley(found, scaled)
+        found = root(size * select(tiny, up, select(huge, down, one)))
         found = found * select(tiny, root_down, select(huge, root_up, one))
         return select((size < infinity) & (size > zero), copysign(found, x), x)
 

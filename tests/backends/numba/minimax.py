@@ -99,6 +99,23 @@ QUARTER_PI = mp.pi / 4
 ATANH = (mpmath.sqrt(2) - 1) / (mpmath.sqrt(2) + 1)  # s = (m - 1) / (m + 1) for m up to √2
 
 
+def log_tail(name: str, scale: Any, text: str) -> Fit:
+    """(log(1 + f) - f) / f² for float32, times a number."""
+
+    def near(f: Any) -> Any:
+        return f if f else mpf(10) ** -15
+
+    return Fit(
+        name,
+        lambda f: scale * (mpmath.log1p(near(f)) - near(f)) / near(f) ** 2,
+        mpmath.sqrt(2) / 2 - 1,
+        mpmath.sqrt(2) - 1,
+        (9, 0),
+        lambda f: 1 - near(f) / mpmath.log1p(near(f)),
+        f"{text}, f from √½ - 1 to √2 - 1",
+    )
+
+
 def atanh_tail(z: Any) -> Any:
     s = mpmath.sqrt(z)
     return (mpmath.atanh(s) / s - 1 - z / 3) / z**2
@@ -119,10 +136,12 @@ FITS = (
         lambda z: 2 * (mpmath.atanh(mpmath.sqrt(z)) - mpmath.sqrt(z)) / (mpmath.sqrt(z) * z),
         mpf(0),
         ATANH**2,
-        (3, 7),
+        (0, 7),
         lambda z: z / 3,
         "(2 atanh(s) - 2 s) / s³ in s², |s| <= 3 - 2√2",
     ),
+    log_tail("LOG", 1, "(log(1 + f) - f) / f²"),
+    log_tail("LOG2", 1 / mpmath.ln(2), "(log2(1 + f) - f / ln(2)) / f²"),
     odd("SIN", mpmath.sin, QUARTER_PI, (3, 6), "sin"),
     Fit(
         "COS",
