@@ -112,6 +112,7 @@ class _Fuser:
         self.context = context
         self.done: dict[Graph, Graph] = {}
         self.plans: dict[Graph, Plan | None] = {}
+        self.taken: dict[Node, bool] = {}
         self.chosen: dict[Graph, list[Group]] | None = None
         self.inside: set[Graph] | None = None  # the graphs that may have kernels; None where all may
         self.left: set[tuple[Graph, Node]] = set()
@@ -138,9 +139,10 @@ class _Fuser:
 
     def takes(self, node: Node) -> bool:
         """Whether a node can be part of a kernel."""
-        if node.op.primitive is None or (self.is_free and not takes(node)):
-            return False
-        return self.engine.declines(node, self.exact) is None
+        if node not in self.taken:
+            may = node.op.primitive is not None and (not self.is_free or takes(node))
+            self.taken[node] = may and self.engine.declines(node, self.exact) is None
+        return self.taken[node]
 
     def choose(self, graph: Graph, machine: Machine) -> None:
         """Leaves to XLA what is not expected to gain by another engine, in sub-graphs too."""
@@ -231,7 +233,7 @@ class _Fuser:
 
     def decline(self, group: Group, graph: Graph, reason: str) -> None:
         """Notes why a group of a graph stays in XLA."""
-        names = Counter(node.op.name for node in graph.nodes if node in group.members)
+        names = Counter(node.op.name for node in graph.in_order(group.members))
         self.declined[f"{', '.join(names)}: {reason}"] += 1
 
     def keep(self, graph: Graph, only: frozenset[str]) -> None:
@@ -350,9 +352,8 @@ def body_of(group: Group, graph: Graph, sources: Sources | None = None) -> tuple
     """
     mapping: dict[Node, Node] = {}
     inputs: list[Node] = []
-    for node in graph.nodes:
-        if node not in group.members:
-            continue
+    members = graph.in_order(group.members)
+    for node in members:
         for operand in node.inputs:
             if operand in mapping:
                 continue
@@ -366,7 +367,7 @@ def body_of(group: Group, graph: Graph, sources: Sources | None = None) -> tuple
     body = make_graph(params, [value for n in group.results for value in results(mapping[n])])
     if sources is not None:
         infos = sources.infos.get(graph, {})
-        sources.record(body, {mapping[n]: infos[n] for n in graph.nodes if n in group.members and n in infos})
+        sources.record(body, {mapping[n]: infos[n] for n in members if n in infos})
     return body, inputs, mapping
 
 

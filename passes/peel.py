@@ -227,8 +227,9 @@ def _set_at_once(statements: Sequence[Statement]) -> list[Statement]:
         if isinstance(statement, Set) and statement.local.name in numbers:
             found[numbers[statement.local.name]] = None
             found[place] = Let(statement.local, statement.value, statement.node)
-        for name in (*reads_of(statement), *writes_of(statement)):
-            numbers.pop(name, None)
+        if numbers:
+            for name in (*reads_of(statement), *writes_of(statement)):
+                numbers.pop(name, None)
     return [statement for statement in found if statement is not None]
 
 

@@ -109,19 +109,19 @@ def _leads_to(
     A kernel begins when all of its operands are there: what one of its members waits for, all wait for.
     """
 
-    def readers(of: Collection[Node]) -> list[Node | Group]:
-        return [unit for n in of for user in users[n] for unit in groups.get(user, (user,))]
+    def readers(of: Collection[Node]) -> set[Node | Group]:
+        return {unit for n in of for user in users[n] for unit in groups.get(user, (user,))}
 
-    stack = [unit for unit in readers(nodes) if unit is not group]
-    seen: set[Node | Group] = set()
-    while stack:
+    stack = list(readers(nodes) - {group})
+    seen: set[Node | Group] = set(stack)
+    while stack and len(seen) <= FAR:
         unit = stack.pop()
-        if unit is group or len(seen) > FAR:
+        more = readers(unit.results if isinstance(unit, Group) else (unit,)) - seen
+        if group in more:
             return True
-        if unit not in seen:
-            seen.add(unit)
-            stack += readers(unit.results if isinstance(unit, Group) else (unit,))
-    return False
+        seen |= more
+        stack += more
+    return bool(stack)
 
 
 def _with_siblings(

@@ -30,14 +30,19 @@ class Aval:
 
     type: JAX's abstract value (it may also say sharding, memory space or varying mesh axes), or a State.
     shape, dtype, weak_type: as JAX has them; () and None for what is not an array (tokens, states).
+    is_static: whether every dimension is a number (under `jax.export` a dimension may be a symbol).
+    size, nbytes: number of elements, and bytes of memory that they take; 0 where it is not an array or not static.
     """
 
-    __slots__ = ("__weakref__", "_is_plain", "dtype", "shape", "type", "weak_type")
+    __slots__ = ("__weakref__", "_is_plain", "dtype", "is_static", "nbytes", "shape", "size", "type", "weak_type")
 
     type: Any
     shape: tuple[Any, ...]
     dtype: Any
     weak_type: bool
+    is_static: bool
+    size: int
+    nbytes: int
     _is_plain: bool | None
 
     @property
@@ -64,21 +69,6 @@ class Aval:
             self._is_plain = array and self is array_aval(self.shape, self.dtype, self.weak_type)
         return self._is_plain
 
-    @property
-    def is_static(self) -> bool:
-        """Whether every dimension is a number (under `jax.export` a dimension may be a symbol)."""
-        return all(isinstance(d, int) for d in self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of elements; 0 where it is not an array or not static."""
-        return math.prod(self.shape) if self.dtype is not None and self.is_static else 0
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory that one such array takes; 0 where it is not an array or not static."""
-        return self.size * int(getattr(self.dtype, "itemsize", 0))
-
     def __repr__(self) -> str:
         return f"Aval({self.type})"
 
@@ -103,6 +93,9 @@ def aval_of(type: Any) -> Aval:
             aval.shape = tuple(getattr(type, "shape", ()))
             aval.dtype = getattr(type, "dtype", None)
             aval.weak_type = bool(getattr(type, "weak_type", False))
+            aval.is_static = all(isinstance(d, int) for d in aval.shape)
+            aval.size = math.prod(aval.shape) if aval.dtype is not None and aval.is_static else 0
+            aval.nbytes = aval.size * int(getattr(aval.dtype, "itemsize", 0))
             aval._is_plain = None
             _table[type] = aval
     return aval

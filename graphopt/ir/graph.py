@@ -24,11 +24,12 @@ class Graph:
     Interned, so equality is `is`. `str(graph)` is text that `graphopt.ir.parse.parse` reads back to this object.
     """
 
-    __slots__ = ("__weakref__", "_nodes", "outputs", "params")
+    __slots__ = ("__weakref__", "_nodes", "_places", "outputs", "params")
 
     params: tuple[Node, ...]
     outputs: tuple[Node, ...]
     _nodes: tuple[Node, ...] | None
+    _places: dict[Node, int] | None
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -36,6 +37,12 @@ class Graph:
         if self._nodes is None:
             self._nodes = topological(self.params, self.outputs)
         return self._nodes
+
+    def in_order(self, some: Iterable[Node]) -> list[Node]:
+        """Some of the nodes, operands before users, as in `nodes`; in time for as many as they are."""
+        if self._places is None:
+            self._places = {node: place for place, node in enumerate(self.nodes)}
+        return sorted(some, key=self._places.__getitem__)
 
     @property
     def results(self) -> tuple[Node, ...]:
@@ -116,7 +123,7 @@ def make_graph(params: Iterable[Node], outputs: Iterable[Node]) -> Graph:
         if graph is None:
             graph = object.__new__(Graph)
             graph.params, graph.outputs = key
-            graph._nodes = None
+            graph._nodes = graph._places = None
             _table[key] = graph
     return graph
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,13 @@ class Index:
 
     terms: tuple[tuple[Atom, int], ...] = ()
     number: int = 0
+    _hash: int | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        """What is known of an element is looked up in every block around, by its indices."""
+        if self._hash is None:
+            object.__setattr__(self, "_hash", hash((self.terms, self.number)))
+        return self._hash  # type: ignore[return-value]
 
     @property
     def low(self) -> int:

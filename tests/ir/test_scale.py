@@ -91,3 +91,10 @@ def test_graphs_within_graphs() -> None:
     assert parse(str(graph)) is graph
     del x, call, graph
     assert alive() == before
+
+
+def test_some_nodes_of_many_come_in_the_order_of_all() -> None:
+    graph = chain(NODES)
+    some = {graph.nodes[k] for k in (0, 7, 5, NODES, 99, 3)}
+    assert graph.in_order(some) == [node for node in graph.nodes if node in some]
+    assert graph.in_order([]) == []
