@@ -15,7 +15,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from graphopt.backends.numba.intrinsics import element_reader, element_writer
+from graphopt.backends.numba.intrinsics import element_reader, element_writer, opaque
 from graphopt.backends.numba.sorting import (
     VALUES,
     add_up,
@@ -93,7 +93,7 @@ def _distributor(width: int, with_places: bool) -> Any:
         """Where the first key of a share goes, of each value of the digit; the first share notes the buckets."""
         for value in range(BUCKETS):
             write_word(counters, value, 0)
-        for other in range(shares):
+        for other in range(opaque(shares)):  # LLVM would write out what is done for each
             of_other = counters_at(at, shares, other)
             for value in range(BUCKETS):
                 write_word(counters, value, read_word(counters, value) + read_word(table, of_other + value))

@@ -19,7 +19,7 @@ from graphopt.backends.numba import sorting
 from graphopt.backends.numba.intrinsics import element_reader, element_writer
 from graphopt.backends.numba.memory import free, malloc
 from graphopt.backends.numba.sorting import unsigned_of
-from graphopt.backends.numba.translating import inlined
+from graphopt.backends.numba.translating import called, inlined
 
 BLOCK = 64
 """Keys that are compared with the bound at once."""
@@ -137,7 +137,7 @@ def _selector(width: int, sort: Any) -> Any:
     least_of_lanes, bound_of = _bounder(width)
     gather = _gatherer(width, sort)
 
-    @inlined
+    @called
     def smallest(keys: Any, start: int, n: int, places: Any, to: int, k: int) -> None:
         lanes = LANES
         while lanes < 2 * k:
@@ -166,5 +166,5 @@ def _selector(width: int, sort: Any) -> Any:
     return smallest
 
 
-smallest_uint32 = _selector(4, sorting.sort_places_uint32)
-smallest_uint64 = _selector(8, sorting.sort_places_uint64)
+smallest_uint32 = _selector(4, called(sorting.sort_places_uint32.function))
+smallest_uint64 = _selector(8, called(sorting.sort_places_uint64.function))

@@ -14,6 +14,7 @@ import inspect
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from typing import Any
@@ -33,11 +34,18 @@ def inlined(function: Callable[..., Any]) -> Any:
     return Inlined(function)
 
 
+def called(function: Callable[..., Any]) -> Any:
+    """A function without a result that others call, which a kernel has once: what is large takes LLVM long, each time.
+    Where it is called in one place, `inlined` takes less."""
+    return Inlined(function, is_called=True)
+
+
 @dataclass(frozen=True, eq=False)
 class Inlined:
-    """What `inlined` makes of a function."""
+    """What `inlined` and `called` make of a function."""
 
     function: Callable[..., Any]
+    is_called: bool = False
 
     @cached_property
     def syntax(self) -> Syntax:
@@ -89,14 +97,20 @@ def translated(function: Callable[..., Any], signature: Any, symbol: str, lines:
     arguments = [context.get_value_type(kind) for kind in signature.args]
     kind = ir.FunctionType(context.get_value_type(signature.return_type), arguments)
     code = ir.Function(module, kind, symbol)
-    entry, start = code.append_basic_block("entry"), code.append_basic_block("start")
-    builder = ir.IRBuilder(start)
     scope = _scope(module, code) if lines else None
-    body = _Body(context, builder, _syntax(function), scope)
-    found = body.run([Value(kind, value) for kind, value in zip(signature.args, code.args, strict=True)])
-    builder.ret(body.cast(found, signature.return_type).code)
-    ir.IRBuilder(entry).branch(start)
+    with _begun(code) as builder:
+        body = _Body(context, builder, _syntax(function), scope)
+        found = body.run([Value(kind, value) for kind, value in zip(signature.args, code.args, strict=True)])
+        builder.ret(body.cast(found, signature.return_type).code)
     return str(module)
+
+
+@contextmanager
+def _begun(code: Any) -> Iterator[Any]:
+    """A builder of a function's body. What stands before it all is memory for variables."""
+    entry, start = code.append_basic_block("entry"), code.append_basic_block("start")
+    yield ir.IRBuilder(start)
+    ir.IRBuilder(entry).branch(start)
 
 
 def _scope(module: Any, code: Any) -> Any:
@@ -165,6 +179,7 @@ class _Body(Numbers):
     loops: list[tuple[Any, Any]] = field(default_factory=list)  # where `continue` and `break` lead
     end: Any = None
     result: Value | None = None
+    functions: dict[tuple[Inlined, tuple[Any, ...]], Any] = field(default_factory=dict)  # those that are called
 
     def run(self, arguments: Sequence[Any]) -> Any:
         """Writes the body where the builder is; what the function returns."""
@@ -409,8 +424,10 @@ class _Body(Numbers):
 
     def call(self, function: Any, arguments: Sequence[Any]) -> Any:
         if isinstance(function, Inlined):
+            if function.is_called:
+                return self.call_once_written(function, [self.number(each) for each in arguments])
             scope, place = self.scope, getattr(self.builder, "debug_metadata", None)
-            found = _Body(self.context, self.builder, function.syntax).run(arguments)
+            found = _Body(self.context, self.builder, function.syntax, functions=self.functions).run(arguments)
             self.scope, self.builder.debug_metadata = scope, place
             return found
         if isinstance(function, _Intrinsic):
@@ -423,6 +440,23 @@ class _Body(Numbers):
         if isinstance(kind, types.Integer | types.Float) and len(arguments) == 1:
             return self.cast(arguments[0], kind)
         raise NotTranslatedError(f"a call of {function}")
+
+    def call_once_written(self, function: Inlined, arguments: Sequence[Value]) -> None:
+        """Calls a function of the module, which is written where there is none yet for arguments of these types."""
+        key = function, tuple([each.kind for each in arguments])
+        if key not in self.functions:
+            module, kinds = self.builder.module, [self.context.get_value_type(each.kind) for each in arguments]
+            name = module.get_unique_name(function.syntax.tree.name)
+            code = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
+            code.linkage = "internal"
+            self.functions[key] = code
+            with _begun(code) as builder:
+                body = _Body(self.context, builder, function.syntax, functions=self.functions)
+                found = body.run([Value(each.kind, code) for each, code in zip(arguments, code.args, strict=True)])
+                if found is not None:
+                    raise NotTranslatedError(f"{name}, which is called, has a result")
+                builder.ret_void()
+        self.builder.call(self.functions[key], [each.code for each in arguments])
 
     def intrinsic(self, function: Any, arguments: Sequence[Any]) -> Value:
         literal = function._prefer_literal

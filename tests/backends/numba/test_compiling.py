@@ -19,10 +19,12 @@ import graphopt
 from graphopt import store
 from graphopt.backends.numba import objects
 from graphopt.backends.numba.code import load
-from graphopt.backends.numba.compiling import CALLBACK_SIGNATURE, addresses_as_written, object_of, text_of
+from graphopt.backends.numba.compiling import CALLBACK_SIGNATURE, SYMBOL, addresses_as_written, object_of, text_of
 from graphopt.backends.numba.engine import plan_by_key
+from graphopt.backends.numba.memory import load as memory_load
+from graphopt.backends.numba.memory import store as memory_store
 from graphopt.backends.numba.names import function_of
-from graphopt.backends.numba.translating import inlined
+from graphopt.backends.numba.translating import NotTranslatedError, called, inlined, translated
 from graphopt.backends.numba.vecmath.intrinsics import Number, float32, int32, scalar, select
 
 from .vectors import kernels_of
@@ -76,6 +78,40 @@ def test_inner_functions_are_compiled_with_who_calls_them() -> None:
 
     function = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_size_t)(load(*object_of(outer, CALLBACK_SIGNATURE)))
     assert [function(x) for x in (0, 4, 100)] == [0, 2 * (0 + 1 + 2 + 3 + 6 * 4), 90]
+
+
+def test_a_called_function_is_there_once_for_arguments_of_the_same_types() -> None:
+    @called
+    def add(to: Any, x: Any) -> None:
+        if x == 0:
+            return
+        memory_store(to, 0, memory_load(to, 0) + numba.uintp(x))
+
+    def outer(to: Any) -> Any:
+        add(to, 3)
+        for i in range(5):
+            add(to, i)
+        add(to, memory_load(to, 0))
+        return memory_load(to, 0)
+
+    text = translated(outer, CALLBACK_SIGNATURE, SYMBOL)
+    assert text.count("define ") == 3 and text.count("call void") == 3  # of signed numbers, and of an unsigned one
+    function = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_size_t)(load(*object_of(outer, CALLBACK_SIGNATURE)))
+    word = np.array([4], np.uint64)
+    assert function(word.ctypes.data) == 2 * (4 + 3 + 10) == word[0]
+
+
+def test_a_called_function_has_no_result() -> None:
+    @called
+    def twice(x: Any) -> Any:
+        return x + x
+
+    def outer(x: Any) -> Any:
+        twice(x)
+        return x
+
+    with pytest.raises(NotTranslatedError, match="has a result"):
+        translated(outer, CALLBACK_SIGNATURE, SYMBOL)
 
 
 def test_collections_go_on_after_compiling() -> None:
