@@ -225,6 +225,13 @@ def tile_of(dtype: Any) -> Any:
     return intrinsic(prefer_literal=True)(of)
 
 
+def _constant(module: Any) -> Any:
+    """What nobody writes to, as a scope of memory that no store is in: loops need no checks for overlap, which LLVM
+    does not make where rows are read in one order and written in another."""
+    domain = module.add_metadata(["graphopt"])
+    return module.add_metadata([module.add_metadata(["constant", domain])])
+
+
 def element_reader(dtype: Any, constant: bool) -> Any:
     """`read(address, index)`: element `index` of an array of `dtype`. constant: nobody writes to it meanwhile."""
     result = from_dtype(np.dtype(dtype))
@@ -235,6 +242,7 @@ def element_reader(dtype: Any, constant: bool) -> Any:
             loaded = builder.load(_element(builder, kind, *args))
             if constant:
                 loaded.set_metadata("invariant.load", builder.module.add_metadata([]))
+                loaded.set_metadata("alias.scope", _constant(builder.module))
             if result == types.boolean:  # Numba asks by a branch, after which LLVM makes no vectors
                 return builder.icmp_unsigned("!=", loaded, ir.Constant(kind, 0))
             return context.data_model_manager[result].from_data(builder, loaded)
@@ -252,7 +260,8 @@ def element_writer(dtype: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             kind = context.get_data_type(of_value)
             stored = context.data_model_manager[of_value].as_data(builder, args[2])
-            builder.store(stored, _element(builder, kind, args[0], args[1]))
+            store = builder.store(stored, _element(builder, kind, args[0], args[1]))
+            store.set_metadata("noalias", _constant(builder.module))
             return context.get_dummy_value()
 
         return types.void(types.uintp, types.intp, of_value), generate

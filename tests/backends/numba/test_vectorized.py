@@ -62,6 +62,7 @@ ELEMENTS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "a sum under a mask": (lambda m, x: jnp.where(m, x, 0).sum(), (MASK, FLAT)),
     "integers of numbers": (lambda x: x.astype(jnp.int32), (FLAT,)),
     "bytes of numbers": (lambda x: x.astype(jnp.uint8), (FLAT,)),
+    "rows in the other order": (lambda x: x[::-1] * 2, (drawn(30, 300),)),
 }
 
 
