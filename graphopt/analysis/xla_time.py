@@ -189,7 +189,7 @@ NOT_COUNTED = frozenset(ops_of((
 # fmt: on
 """Functions that XLA does not count among a program's operations; what it makes others of, it does."""
 
-PAD, CONCATENATE = op_of(p.pad_p), op_of(p.concatenate_p)
+PAD, CONCATENATE, REV, RESHAPE = (op_of(each) for each in (p.pad_p, p.concatenate_p, p.rev_p, p.reshape_p))
 DIVISIONS = {op_of(p.div_p), op_of(p.rem_p)}
 COUNTED = {op_of(p.iota_p), *MOVES, *(op for op in REDUCTIONS)}
 
@@ -311,12 +311,33 @@ def fused_time(body: Graph, machine: Machine, again: bool = False) -> float:
     core = max(core, streamed)
     threads = machine.threads if core > TURN or (is_shared_reduction(body) and not again) else 1
     if all(node.op in MOVES or node.op in (PARAM, CONSTANT) for node in body.nodes):
-        core, threads = max(MOVING.get(node.op, COPIED) for node in body.nodes) * size, 1
+        core, threads = max(map(_moving_rate, body.nodes)) * size, 1
+        joined = sum(JOINED * node.aval.size for node in body.nodes if _is_joined_one_by_one(node))
+        if joined > core:
+            core, threads = joined, machine.threads if joined > TURN else 1
     each = LOOP if not again else LOOP_AGAIN if any(n.aval.shape for n in body.outputs) else NUMBER_AGAIN
     total = core / threads + loops * each + (WAKE if threads > 1 else 0.0) + scattered
     total = max(total, machine.moving(size, machine.threads))
     fresh = sum(n.aval.nbytes for n in body.outputs)
     return total + (fresh / machine.page_rate if fresh >= FRESH else 0.0)
+
+
+def _moving_rate(node: Node) -> float:
+    """Nanoseconds of a byte where nothing is computed."""
+    if node.op is REV and len(node.aval.shape) - 1 not in node.attrs["dimensions"]:
+        return COPIED  # whole rows
+    return MOVING.get(node.op, COPIED)
+
+
+def _is_joined_one_by_one(node: Node) -> bool:
+    """Whether XLA puts together, of operands that it copies or does not, element by element what lies side by side.
+
+    Rows of arguments it copies whole, where they are not short.
+    """
+    if node.op is not CONCATENATE or node.attrs["dimension"] != len(node.aval.shape) - 1:
+        return False
+    made = any(operand.op not in (PARAM, CONSTANT, RESHAPE, BROADCAST) for operand in node.inputs)
+    return made or max(operand.aval.shape[-1] for operand in node.inputs) <= FEW
 
 
 def edges_time(body: Graph) -> float:

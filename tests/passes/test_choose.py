@@ -49,6 +49,27 @@ def test_large_ones_leave_xla_and_small_ones_stay(name: str) -> None:
         np.testing.assert_allclose(jitted(x), expected, rtol=1e-4, atol=1e-5 * scale)
 
 
+MOVED: dict[str, tuple[Callable[[Any], Any], int]] = {
+    "shifted along rows": (lambda x: jnp.roll(x, 3, 1), 1),
+    "shifted in one row": (lambda x: jnp.roll(x.ravel(), 3), 1),
+    "halves in the other order": (lambda x: jnp.concatenate([x[:, x.shape[1] // 2 :], x[:, : x.shape[1] // 2]], 1), 1),
+    "one by one beside each other": (lambda x: jnp.stack([x[: len(x) // 2], x[len(x) // 2 :][: len(x) // 2]], -1), 1),
+    "whole rows in the other order": (lambda x: x[::-1], 0),
+    "rows beside each other": (lambda x: lax.concatenate([x, x], 1), 0),
+    "rows below each other": (lambda x: jnp.roll(x, 3, 0), 0),
+}
+"""What only moves data, and how many kernels it is on large arrays."""
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_what_xla_puts_together_element_by_element_leaves_it(name: str) -> None:
+    function, kernels = MOVED[name]
+    jitted = graphopt.jit(function)
+    assert [len(jitted.explain(x).kernels) for x in (LARGE, SMALL)] == [kernels, 0]
+    for x in (LARGE, SMALL):
+        np.testing.assert_array_equal(jitted(x), jax.jit(function)(x))
+
+
 def test_what_a_product_lies_between_is_in_kernels_where_it_is_large() -> None:
     report = graphopt.jit(lambda x: jnp.tanh(jnp.sort(x * 2, axis=1)) @ x.T).explain(LARGE)
     (kernel,) = report.kernels
