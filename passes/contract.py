@@ -22,6 +22,7 @@ from jax.extend.core import primitives as p
 
 from graphopt.analysis.contraction import Order, Product, best_order, cost_of_order, remaining_labels
 from graphopt.analysis.cost import Cost
+from graphopt.analysis.diagonals import diagonal_of
 from graphopt.analysis.network import (
     DIV,
     MOVES,
@@ -32,7 +33,6 @@ from graphopt.analysis.network import (
     Factor,
     Labels,
     Network,
-    diagonal_of,
     read_network,
 )
 from graphopt.ir.graph import Graph, nested_graphs, topological

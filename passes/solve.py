@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from jax.extend.core import primitives as p
 from jax.lax import GatherDimensionNumbers, GatherScatterMode
 
-from graphopt.analysis.network import TRANSPOSE, identity_axes
+from graphopt.analysis.diagonals import identity_axes
+from graphopt.analysis.network import TRANSPOSE
 from graphopt.ir.attrs import Attrs
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node, project

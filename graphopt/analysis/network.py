@@ -12,17 +12,18 @@ from dataclasses import dataclass
 
 from jax.extend.core import primitives as p
 
+from graphopt.analysis.diagonals import diagonal_of, identity_axes, spread_diagonal
 from graphopt.ir.node import Node
-from graphopt.ir.op import CONSTANT, Op, op_of
+from graphopt.ir.op import Op, op_of
 from graphopt.ops.contract import DOT_GENERAL
-from graphopt.ops.control import COND, Cond
+from graphopt.ops.control import COND
 from graphopt.ops.make import BROADCAST, CONVERT
 from graphopt.rewrite.pattern import splat
 from graphopt.rewrite.safety import kind_of
 
-MUL, DIV, SUM, SELECT, EQ = map(op_of, (p.mul_p, p.div_p, p.reduce_sum_p, p.select_n_p, p.eq_p))
+MUL, DIV, SUM, SELECT = map(op_of, (p.mul_p, p.div_p, p.reduce_sum_p, p.select_n_p))
 TRANSPOSE, RESHAPE, SQUEEZE = map(op_of, (p.transpose_p, p.reshape_p, p.squeeze_p))
-IOTA, GATHER, CONCATENATE, ADD, LT = map(op_of, (p.iota_p, p.gather_p, p.concatenate_p, p.add_p, p.lt_p))
+GATHER = op_of(p.gather_p)
 
 MOVES: Collection[Op] = frozenset((TRANSPOSE, RESHAPE, SQUEEZE, BROADCAST))
 """The operations that only move data."""
@@ -181,7 +182,7 @@ class _Reader:
             return None
         if self.diagonals and visit.alone and node.op is CONVERT and self.unify(node.inputs[0], labels, False):
             return []
-        if self.diagonals and not alone and (vector := _spread_diagonal(node)) is not None:
+        if self.diagonals and not alone and (vector := spread_diagonal(node)) is not None:
             # A vector on a diagonal is read for each of its readers: none needs the matrix then.
             mask, values = vector
             if self.unify(mask, labels, False):
@@ -204,8 +205,8 @@ class _Reader:
             mask, _, kept = node.inputs
             if mask.aval.shape == node.aval.shape and self.unify(mask, labels, visit.summed):
                 return [_Visit(kept, labels, True, visit.summed)]
-        if self.diagonals and (array := diagonal_of(node)) is not None:
-            return [_Visit(array, (*labels, *labels), True, visit.summed)]
+        if self.diagonals and (found := diagonal_of(node)) is not None and found.is_main:
+            return [_Visit(found.array, found.labels(labels), True, visit.summed)]
         return None
 
     def product(self, node: Node, labels: Labels) -> list[_Visit] | None:
@@ -280,96 +281,3 @@ def _spread(operand: Node, node: Node, labels: Labels) -> Labels:
 
 def _dtypes(node: Node) -> str:
     return " and ".join(dict.fromkeys(str(n.aval.dtype) for n in node.inputs))
-
-
-def identity_axes(mask: Node) -> tuple[int, int] | None:
-    """The two axes of equal size whose indices are equal where `mask` is true; None where it is not such a mask."""
-    places = list(range(len(mask.avals[0].shape)))  # where each axis of what is looked at lies in `mask`
-    while mask.op is BROADCAST and len(mask.inputs) == 1 and mask.inputs[0].aval.shape:
-        inner = mask.inputs[0].aval.shape
-        dimensions = mask.attrs["broadcast_dimensions"]
-        if any(size != mask.aval.shape[axis] for axis, size in zip(dimensions, inner, strict=True)):
-            return None
-        places, mask = [places[axis] for axis in dimensions], mask.inputs[0]
-    if mask.op is not EQ or any(n.op is not IOTA or n.aval.shape != mask.aval.shape for n in mask.inputs):
-        return None
-    first, second = (n.attrs["dimension"] for n in mask.inputs)
-    if first == second or mask.aval.shape[first] != mask.aval.shape[second]:
-        return None
-    # Indices that a narrow dtype cannot count would come round.
-    if mask.aval.shape[first] > 1 << 7 and mask.inputs[0].aval.dtype.itemsize < 4:
-        return None
-    return places[first], places[second]
-
-
-def _spread_diagonal(node: Node) -> tuple[Node, Node] | None:
-    """The identity's mask and what is repeated to be on the diagonal, as `diag` and `eye(n) * d` write it."""
-    if node.op is SELECT and len(node.inputs) == 3 and splat(node.inputs[1]) == 0:
-        mask, _, values = node.inputs
-        found = mask.aval.shape == node.aval.shape and values.op is BROADCAST and len(values.inputs) == 1
-        return (mask, values) if found and values.inputs[0].aval.size < node.aval.size else None
-    if node.op is MUL and all(n.aval.dtype == node.aval.dtype for n in node.inputs):
-        for number, values in (node.inputs, node.inputs[::-1]):
-            masked = number.op is CONVERT and number.aval.shape == node.aval.shape
-            if not masked or kind_of(number.inputs[0].aval.dtype) != "b" or values.op is not BROADCAST:
-                continue
-            if values.inputs[0].aval.size < node.aval.size:
-                return number.inputs[0], values
-    return None
-
-
-def diagonal_of(node: Node) -> Node | None:
-    """The square matrix whose diagonal a node takes: by a gather at all places (i, i), or as `jnp.diagonal` writes it,
-    by a sum on one platform, by a gather on all others. None for any other node."""
-    if node.op is GATHER:
-        return _gathered_diagonal(node)
-    if (
-        node.op is not COND
-        or len(node.inputs) != 3
-        or len(node.avals) != 1
-        or node.attrs.get("branches_platforms") is None
-    ):
-        return None
-    _, mask, array = node.inputs
-    if mask.op is not CONVERT or identity_axes(mask.inputs[0]) is None or array.aval.shape != mask.aval.shape:
-        return None
-    branches = [branch.outputs[0] for branch in Cond.of(node).branches]
-    if len(mask.aval.shape) != 2 or len(branches) != 2:
-        return None
-    first, second = (branch.params for branch in Cond.of(node).branches)
-    total, taken = branches
-    if total.op is not SUM or total.inputs[0].op is not MUL or set(total.inputs[0].inputs) != set(first):
-        return None
-    return array if taken.op is GATHER and _gathered_diagonal(taken) is second[1] else None
-
-
-def _gathered_diagonal(node: Node) -> Node | None:
-    """The square matrix of which a gather takes the diagonal."""
-    array, indices = node.inputs
-    shape, numbers = array.aval.shape, node.attrs["dimension_numbers"]
-    each = tuple(node.attrs["slice_sizes"]) == (1, 1) and not numbers.offset_dims
-    if not each or len(shape) != 2 or shape[0] != shape[1] or not counts_diagonal(indices, shape[0]):
-        return None
-    return array if sorted(numbers.start_index_map) == [0, 1] else None
-
-
-def counts_diagonal(indices: Node, count: int) -> bool:
-    """Whether row i of indices is (i, i), for so many rows."""
-    column = indices
-    if indices.op is CONCATENATE and len(indices.inputs) == 2 and indices.inputs[0] is indices.inputs[1]:
-        column = indices.inputs[0]
-    if indices.aval.shape != (count, 2) or column.op is not BROADCAST or column.inputs[0].aval.shape != (count,):
-        return False
-    if tuple(column.attrs["broadcast_dimensions"]) != (0,) or (count > 1 << 7 and column.aval.dtype.itemsize < 4):
-        return False
-    index = from_the_start(column.inputs[0])
-    return index.op is IOTA and not index.inputs
-
-
-def from_the_start(index: Node) -> Node:
-    """Indices as they are before negative ones count from the end, where there are none: of places."""
-    if index.op is SELECT and index.inputs[0].op is LT:
-        compared, zero = index.inputs[0].inputs
-        known = compared is index.inputs[1] and zero.op is CONSTANT and splat(zero) == 0
-        return index.inputs[1] if known else index
-    return index

@@ -1,6 +1,7 @@
 """Rules for the places of elements, as iota counts them, and for what is taken from them or put there.
 
-`x[jnp.arange(n)]` asks of each index whether it is negative; `x.at[jnp.arange(n), jnp.arange(n)]` is a diagonal.
+`x[jnp.arange(n)]` asks of each index whether it is negative; `x.at[jnp.arange(n), jnp.arange(n)]` is a diagonal. Of a
+product of which only a diagonal is read, `contract` computes no more than that; here other diagonals become main ones.
 """
 
 from __future__ import annotations
@@ -8,18 +9,22 @@ from __future__ import annotations
 import numpy as np
 from jax.extend.core import primitives as p
 
+from graphopt.analysis.diagonals import diagonal_axes, diagonal_of, diagonal_starts, from_the_start, identity_axes
 from graphopt.analysis.intervals import bounds_of_all
-from graphopt.analysis.network import counts_diagonal, from_the_start
 from graphopt.ir.node import Node
 from graphopt.ir.op import op_of
+from graphopt.ops.contract import DOT_GENERAL
 from graphopt.ops.make import BROADCAST, full, make
 from graphopt.passes.rules.constants import with_constant
-from graphopt.passes.rules.moving import IOTA, RESHAPE, broadcast, uniform
+from graphopt.passes.rules.moving import IOTA, RESHAPE, Uses, applied, broadcast, sliced, uniform
+from graphopt.rewrite.pattern import splat
 from graphopt.rewrite.rule import AnyRule, rewrites
 from graphopt.rewrite.safety import kind_of
 
 ADD, MUL, EQ, SELECT = map(op_of, (p.add_p, p.mul_p, p.eq_p, p.select_n_p))
 SCATTER, SCATTER_ADD = map(op_of, (p.scatter_p, p.scatter_add_p))
+
+REORDERED = {"biu": "exact", "fc": "reassociate"}
 
 DEEPEST = 6
 """Operations that a comparison may be away from an iota."""
@@ -41,7 +46,7 @@ def scatter_along_a_diagonal(node: Node) -> Node | None:
     shape, numbers = x.aval.shape, node.attrs["dimension_numbers"]
     if uniform(x) is None or len(shape) != 2 or shape[0] != shape[1] or update.aval.shape != shape[:1]:
         return None
-    if numbers.update_window_dims or numbers.operand_batching_dims or not counts_diagonal(indices, shape[0]):
+    if numbers.update_window_dims or numbers.operand_batching_dims or diagonal_starts(indices) != (0, 0):
         return None
     if sorted(numbers.scatter_dims_to_operand_dims) != [0, 1]:
         return None
@@ -69,6 +74,47 @@ def scatter_in_steps_of_a_diagonal(node: Node) -> Node | None:
     return _diagonal(inner, update, count) if bounds_of_all(steps, DEEPEST) is not None else None
 
 
+@rewrites(p.gather_p, safety=REORDERED, law="movement", an_operand=[DOT_GENERAL])
+def diagonal_of_a_part(node: Node, uses: Uses) -> Node | None:
+    """gather(dot(x, y), (i + a, i + b)) → gather(slice(dot(x, y)), (i, i))"""
+    product, found = node.inputs[0], diagonal_of(node)
+    if found is None or found.is_main or not found.count or product.op is not DOT_GENERAL or uses(product) > 1:
+        return None
+    shape = list(product.aval.shape)
+    starts, counts = [0] * len(shape), shape
+    for axis, start in zip(found.axes, found.starts, strict=True):
+        starts[axis], counts[axis] = start, found.count
+    places = make(IOTA, dtype=np.dtype(np.int32), shape=(found.count,), dimension=0)
+    sizes = tuple([1 if axis in found.axes else count for axis, count in enumerate(counts)])
+    part = sliced(product, starts, counts, [1] * len(shape))
+    attrs = node.attrs.replace(slice_sizes=sizes)
+    return applied(node.op, attrs, part, broadcast(places, (found.count, 2), (0,)))
+
+
+@rewrites(p.reduce_sum_p, safety=REORDERED, law="movement", an_operand=[SELECT])
+def trace_of_a_part(node: Node, uses: Uses) -> Node | None:
+    """sum(where(i + a = j, dot(x, y), 0)) → sum(where(i = j, slice(dot(x, y)), 0))"""
+    chosen = node.inputs[0]
+    if chosen.op is not SELECT or len(chosen.inputs) != 3 or uses(chosen) > 1 or chosen.context is not None:
+        return None
+    mask, other, product = chosen.inputs
+    found = diagonal_axes(mask) if mask.aval.shape == chosen.aval.shape else None
+    if found is None or identity_axes(mask) is not None or splat(other) != 0:
+        return None
+    if product.op is not DOT_GENERAL or uses(product) > 1:
+        return None
+    first, second, offset = found
+    starts, counts = [0] * len(chosen.aval.shape), list(chosen.aval.shape)
+    starts[first], starts[second] = max(-offset, 0), max(offset, 0)
+    count = min(counts[axis] - starts[axis] for axis in (first, second))
+    if count < 1 or not {first, second} <= set(node.attrs["axes"]):
+        return None
+    counts[first] = counts[second] = count
+    part = sliced(product, starts, counts, [1] * len(counts))
+    rows, columns = (make(IOTA, dtype=np.dtype(np.int32), shape=tuple(counts), dimension=a) for a in (first, second))
+    return applied(node.op, node.attrs, make(SELECT, make(EQ, rows, columns), full(0, part.aval), part))
+
+
 def _diagonal(node: Node, update: Node, count: int) -> Node:
     """What a scatter to a uniform array puts on the diagonal of a square one of so many rows."""
     start = uniform(node.inputs[0])
@@ -82,4 +128,10 @@ def _diagonal(node: Node, update: Node, count: int) -> Node:
     return make(SELECT, make(EQ, rows, columns), around, value)
 
 
-RULES: tuple[AnyRule, ...] = (comparison_of_places, scatter_along_a_diagonal, scatter_in_steps_of_a_diagonal)
+RULES: tuple[AnyRule, ...] = (
+    comparison_of_places,
+    scatter_along_a_diagonal,
+    scatter_in_steps_of_a_diagonal,
+    diagonal_of_a_part,
+    trace_of_a_part,
+)

@@ -228,6 +228,17 @@ CHEAPER: dict[str, tuple[Callable[..., Any], tuple[Any, ...], int]] = {
     "trace by einsum": (lambda a, b: jnp.einsum("ii", a @ b), (A, B), 2 * N * N),
     "diagonal": (lambda a, b: jnp.diag(a @ b), (A, B), 2 * N * N),
     "diagonal by indices": (lambda a, b: (a @ b)[jnp.arange(N), jnp.arange(N)], (A, B), 2 * N * N),
+    "diagonal by constant indices": (lambda a, b: (a @ b)[np.arange(N), np.arange(N)], (A, B), 2 * N * N),
+    "diagonals of batches": (
+        lambda a, b: jnp.diagonal(a @ b, axis1=1, axis2=2),
+        (array(5, N, N), array(5, N, N, seed=1)),
+        10 * N * N,
+    ),
+    "diagonals for each": (
+        lambda a, b: jax.vmap(jnp.diag)(a @ b),
+        (array(5, N, N), array(5, N, N, seed=1)),
+        10 * N * N,
+    ),
     "sum of the diagonal": (lambda a, b: jnp.diagonal(a @ b).sum(), (A, B), 2 * N * N),
     "sum of all": (lambda a, b: jnp.sum(a @ b), (A, B), 2 * N * N + 2 * N),
     "outer product": (lambda u, v, w: jnp.outer(u, v) @ w, (V, W, V), 3 * N),

@@ -1,5 +1,6 @@
 """Programs for the rules on places: comparisons of an iota, and what is put on a diagonal."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -7,6 +8,16 @@ from .example import Example
 from .examples_movement import F, on
 
 N = "int32"
+
+
+def _diagonal(rows: int, columns: int, offset: int) -> jax.Array:
+    """Where the column is as much greater than the row."""
+    return lax.broadcasted_iota(N, (rows, columns), 0) + offset == lax.broadcasted_iota(N, (rows, columns), 1)
+
+
+def _zeros(*shape: int) -> jax.Array:
+    return lax.full(shape, 0.0)
+
 
 EXAMPLES: dict[str, tuple[Example, ...]] = {
     "comparison of places": (
@@ -30,6 +41,17 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         on(lambda v: jnp.zeros(25).at[jnp.arange(5) * 6].set(v).reshape(5, 5), ((5,), F)),
         on(lambda v: jnp.ones(9, N).at[4 * jnp.arange(3)].add(v).reshape(3, 3), ((3,), N)),
     ),
+    "diagonal of a part": (
+        on(lambda a, b: (a @ b)[jnp.arange(4), jnp.arange(4) + 1], ((5, 3), F), ((3, 5), F)),
+        on(lambda a, b: (a @ b)[jnp.arange(3) + 2, jnp.arange(3)], ((5, 3), N), ((3, 4), N)),
+        on(lambda a, b: (a @ b)[jnp.arange(5), jnp.arange(5)], ((5, 3), F), ((3, 7), F)),
+        on(lambda a, b: (a @ b)[:, jnp.arange(4), jnp.arange(4) + 1], ((2, 5, 3), F), ((2, 3, 5), F)),
+    ),
+    "trace of a part": (
+        on(lambda a, b: lax.select(_diagonal(5, 5, 1), a @ b, _zeros(5, 5)).sum(), ((5, 3), F), ((3, 5), F)),
+        on(lambda a, b: lax.select(_diagonal(5, 4, -2), a @ b, _zeros(5, 4)).sum(), ((5, 3), F), ((3, 4), F)),
+        on(lambda a, b: lax.select(_diagonal(5, 7, 0), a @ b, _zeros(5, 7)).sum(), ((5, 3), F), ((3, 7), F)),
+    ),
 }
 
 DECLINING: dict[str, tuple[Example, ...]] = {
@@ -50,5 +72,18 @@ DECLINING: dict[str, tuple[Example, ...]] = {
     "scatter in steps of a diagonal": (
         on(lambda v: jnp.diagflat(v, 1), ((5,), F)),
         on(lambda v: jnp.zeros(25).at[jnp.arange(5) * 5].set(v).reshape(5, 5), ((5,), F)),
+    ),
+    "diagonal of a part": (
+        on(lambda a: a[jnp.arange(4), jnp.arange(4) + 1], ((5, 5), F)),
+        on(lambda a, b: (a @ b)[jnp.arange(5), jnp.arange(5)], ((5, 3), F), ((3, 5), F)),
+        on(lambda a, b, i: (a @ b)[i, i + 1], ((5, 3), F), ((3, 5), F), ((3,), N)),
+        on(lambda a, b: (a @ b)[jnp.arange(3) + 3, jnp.arange(3)], ((5, 3), F), ((3, 5), F)),  # one is outside
+    ),
+    "trace of a part": (
+        on(lambda a: lax.select(_diagonal(5, 5, 1), a, _zeros(5, 5)).sum(), ((5, 5), F)),
+        on(lambda a, b: lax.select(_diagonal(5, 5, 0), a @ b, _zeros(5, 5)).sum(), ((5, 3), F), ((3, 5), F)),
+        on(lambda a, b: lax.select(_diagonal(5, 5, 5), a @ b, _zeros(5, 5)).sum(), ((5, 3), F), ((3, 5), F)),
+        on(lambda a, b: lax.select(_diagonal(5, 5, 1), a @ b, a @ b + 1).sum(), ((5, 3), F), ((3, 5), F)),
+        on(lambda a, b: lax.select(_diagonal(5, 5, 1), a @ b, _zeros(5, 5)).sum(0), ((5, 3), F), ((3, 5), F)),
     ),
 }
