@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import jax.numpy as jnp
@@ -230,10 +230,11 @@ class NumbaEngine:
         program = best.program
         if not all(is_right(program, operand, result) for operand, result in program.in_place):
             return None
-        source, launch = source_of(program, any_order), _launch(program)
+        cores = core_times(program, scalar_cost)
+        source, launch = source_of(program, any_order), _launch(program, cores)
         key = kernel_key(source, launch)
         _planned.setdefault(key, Planned(program, any_order, source, launch))
-        time = kernel_time(program, scalar_cost, this_machine())
+        time = kernel_time(program, scalar_cost, this_machine(), cores)
         return Plan(key, best.work, time, best.evaluations, best.kept)
 
     def time(self, key: int, machine: Machine) -> float:
@@ -349,11 +350,12 @@ def compile_kernel(key: int) -> None:
     add_kernel(key, compile, planned.launch)
 
 
-def _launch(program: LoopProgram) -> Launch:
+def _launch(program: LoopProgram, cores: Sequence[float]) -> Launch:
+    """How a kernel is called. cores: nanoseconds of each phase on one core."""
     sizes: dict[str, list[int]] = {"in": [], "out": [], "scratch": [], "tile": []}
     for buffer in program.buffers:
         sizes[buffer.role].append(buffer.nbytes)
-    core = dict(zip(map(id, program.phases), core_times(program, scalar_cost), strict=True))
+    core = dict(zip(map(id, program.phases), cores, strict=True))
     phases = tuple(
         (phase.extent, phase.grain, phase.beside, wakes(sum(core[id(each)] for each in stage)))
         for stage in program.stages

@@ -152,15 +152,19 @@ def core_times(program: LoopProgram, cost: Cost) -> list[float]:
     return [_phase(phase, cost).core for phase in program.phases]
 
 
-def kernel_time(program: LoopProgram, cost: Cost, machine: Machine) -> float:
-    """Nanoseconds that one run is expected to take with all threads, its call included."""
+def kernel_time(program: LoopProgram, cost: Cost, machine: Machine, cores: Sequence[float] | None = None) -> float:
+    """Nanoseconds that one run is expected to take with all threads, its call included.
+
+    cores: what `core_times` says of the program, where it has been asked.
+    """
     total = machine.call
-    threads = dict(zip(map(id, program.phases), phase_threads(program, cost, machine), strict=True))
+    core = dict(zip(map(id, program.phases), core_times(program, cost) if cores is None else cores, strict=True))
     for stage in program.stages:
-        core = [_phase(phase, cost).core for phase in stage]
-        together = max(time / threads[id(phase)] for phase, time in zip(stage, core, strict=True))
-        most = min(machine.threads, sum(threads[id(phase)] for phase in stage))
-        total += max(together, sum(core) / most) + (machine.wake if most > 1 else 0.0)
+        times = [core[id(phase)] for phase in stage]
+        threads = [_threads(phase, time, machine) for phase, time in zip(stage, times, strict=True)]
+        together = max(time / count for time, count in zip(times, threads, strict=True))
+        most = min(machine.threads, sum(threads))
+        total += max(together, sum(times) / most) + (machine.wake if most > 1 else 0.0)
     past = _bypassed(program)
     sizes = [BYPASSED * buffer.nbytes if buffer in past else buffer.nbytes for buffer in program.buffers]
     total = max(total, machine.moving(round(sum(sizes)), machine.threads))
@@ -187,10 +191,12 @@ def product_time(statement: Product) -> float:
 
 def phase_threads(program: LoopProgram, cost: Cost, machine: Machine) -> tuple[float, ...]:
     """How many threads share each phase."""
-    return tuple(
-        min(threads_for(_phase(phase, cost).core, machine), max(1.0, phase.extent / max(phase.grain, 1)))
-        for phase in program.phases
-    )
+    pairs = zip(program.phases, core_times(program, cost), strict=True)
+    return tuple(_threads(phase, core, machine) for phase, core in pairs)
+
+
+def _threads(phase: Phase, core: float, machine: Machine) -> float:
+    return min(threads_for(core, machine), max(1.0, phase.extent / max(phase.grain, 1)))
 
 
 def _phase(phase: Phase, cost: Cost) -> Work:
