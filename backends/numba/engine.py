@@ -26,6 +26,8 @@ from graphopt.analysis.products import declined as declined_product
 from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE, REDUCE, REDUCTIONS, axes_of, is_arg
 from graphopt.analysis.scattering import SCATTERS
 from graphopt.analysis.scattering import declined as declined_scatter
+from graphopt.analysis.small_solves import SOLVES
+from graphopt.analysis.small_solves import declined as declined_solve
 from graphopt.analysis.sorting import SORT, declined_sort
 from graphopt.analysis.top_k import TOP_K
 from graphopt.analysis.top_k import declined as declined_top_k
@@ -162,7 +164,7 @@ class NumbaEngine:
         if any(aval.size == 0 for aval in avals):
             return "what is empty"
         if node.op in LOOPS:
-            return declined_loop(node, lambda inner: self.declines(inner, exact))
+            return declined_loop(node, lambda inner: self.declines_inside(inner, exact))
         inexact = any(jnp.issubdtype(aval.dtype, np.inexact) for aval in avals)
         complexes = any(aval.dtype.kind == "c" for aval in avals)
         if exact and inexact and (node.op not in SAME_BITS or (complexes and node.op in COMPLEX_ROUNDED)):
@@ -190,6 +192,12 @@ class NumbaEngine:
         if node.op in CUMULATIVE:
             return f"{node.op.name} of complex numbers" if complexes and node.op not in SUMS else None
         return reason(node) if node.op in SCALARS or node.op.elementwise else node.op.name
+
+    def declines_inside(self, node: Node, exact: bool) -> str | None:
+        """Why an operation cannot be in the body of a loop that is a kernel; None where it can. exact: as above."""
+        if node.op not in SOLVES:
+            return self.declines(node, exact)
+        return f'{node.op.name}, of which numerics="exact" asks for the bits of XLA' if exact else declined_solve(node)
 
     def cost(self, node: Node) -> float:
         """Nanoseconds that one element of a node takes."""

@@ -95,7 +95,7 @@ class Derivation(NestWriter):
             turned, shape = self.turned[node]
             place = linear((*at[:-2], at[-1], at[-2]), shape)
             return self.let(Load(turned, place), node.aval.dtype, node, "x")
-        if node.op is PARAM:
+        if node.op is PARAM and node not in self.combined:
             return self.let(Load(self.inputs[node], linear(at, node.aval.shape)), node.aval.dtype, node, "x")
         if node.op is CONSTANT:
             return Literal(node.attrs["value"].element)

@@ -20,9 +20,10 @@ from graphopt.analysis.order import blocks_of
 from graphopt.analysis.placed import Placed, placed
 from graphopt.analysis.reductions import MAX, MIN
 from graphopt.analysis.sorting_time import sorting_time
+from graphopt.analysis.steps import step_latency
 from graphopt.ir.index import Index, Variable
-from graphopt.ir.loop import VECTOR as VECTOR_LOOP
 from graphopt.ir.loop import (
+    SERIAL,
     Accumulate,
     Apply,
     Block,
@@ -49,6 +50,7 @@ from graphopt.ir.loop import (
     Value,
     While,
 )
+from graphopt.ir.loop import VECTOR as VECTOR_LOOP
 from graphopt.ir.op import Op, op_of
 
 SQRT, DIV, REM, POW, MUL = (op_of(primitive) for primitive in (p.sqrt_p, p.div_p, p.rem_p, p.pow_p, p.mul_p))
@@ -200,7 +202,7 @@ def _threads(phase: Phase, core: float, machine: Machine) -> float:
 
 
 def _phase(phase: Phase, cost: Cost) -> Work:
-    walk = _Walk(cost)
+    walk = _Walk(cost, phase.extent == 1)
     walk.block(phase.before, -(-phase.extent // max(phase.grain, 1)), "", 1)
     walk.around.append(phase.name)
     walk.placed = placed(phase.body)
@@ -209,8 +211,10 @@ def _phase(phase: Phase, cost: Cost) -> Work:
 
 
 class _Walk:
-    def __init__(self, cost: Cost) -> None:
+    def __init__(self, cost: Cost, is_alone: bool = False) -> None:
+        """is_alone: whether a phase has one iteration, whose loops may wait for each other's results."""
         self.cost = cost
+        self.is_alone = is_alone
         self.flops = 0.0
         self.core = 0.0
         self.share = 1.0
@@ -240,7 +244,10 @@ class _Walk:
             self.around.append(statement.name)
             outside, self.placed = self.placed, placed(statement.body)
             steps = max(1, round(statement.extent * _share(statement.within)))
+            before = self.core
             self.block(statement.body, times * steps, statement.name, steps)
+            if self.is_alone and statement.kind == SERIAL:
+                self.core = max(self.core, before + times * steps * step_latency(statement.body))
             self.around.pop()
             self.placed = outside
         elif isinstance(statement, If):
@@ -253,8 +260,11 @@ class _Walk:
             for block, part in ((statement.then, share), (statement.otherwise, 1 - share)):
                 self.block(block, times * part, variable, extent)
         elif isinstance(statement, While):
+            before = self.core
             for block in (statement.test, statement.body):
                 self.block(block, times * GUESSED, variable, extent)
+            if self.is_alone:
+                self.core = max(self.core, before + times * GUESSED * step_latency(statement.body))
         elif isinstance(statement, Sort | SortStep | Smallest):
             self.core += times * sorting_time(statement)
         elif isinstance(statement, Product):
@@ -324,7 +334,8 @@ class _Walk:
         step = abs(_stride(at, variable))
         near = MOVE_AGAIN if len(self.around) > 1 and self.around[-2] not in at.variables() else MOVE_NEAR
         move = (near if _is_read_again(buffer, times) else MOVE) * dtype.itemsize
-        if step <= 1:
+        # What one thread goes through again and again stays in the first cache, in whatever order.
+        if step <= 1 or (self.is_alone and buffer.nbytes <= TILE):
             self.core += times * move * _slowdown(dtype, extent, vectors, self.carries)
         elif step * move < GATHERED and vectors and extent >= VECTOR // dtype.itemsize:
             # A vector is put together from `step` others, most of which its neighbours need too.

@@ -27,6 +27,7 @@ import numpy as np
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import Indices
+from graphopt.analysis.arrays_in_loops import declined_arrays, write_arrays_loop
 from graphopt.analysis.derive import Derivation
 from graphopt.analysis.kernel_time import GUESSED
 from graphopt.analysis.reductions import OR
@@ -82,14 +83,18 @@ def iterations(node: Node) -> int:
 def declined_loop(node: Node, declines: Declines) -> str | None:
     """Why a loop cannot be a kernel; None where it can. declines: why an operation of its body cannot be in one."""
     name = node.op.name
-    shapes = {shape for shape in _carried_shapes(node) if shape}
-    if len(shapes) > 1:
-        return f"{name} that carries several shapes"
-    (shape,) = shapes or {()}
     if node.op is SCAN and not Scan.of(node).length:
         return f"{name} without an iteration"
-    why = _declined_inside(node, shape, declines)
+    if is_of_one_shape(node, declines):
+        return None
+    why = declined_arrays(node, declines)
     return None if why is None else f"{name} with {why}"
+
+
+def is_of_one_shape(node: Node, declines: Declines = lambda node: None) -> bool:
+    """Whether a loop computes on numbers, or element by element on arrays of one shape."""
+    shapes = {shape for shape in _carried_shapes(node) if shape}
+    return len(shapes) <= 1 and _declined_inside(node, next(iter(shapes), ()), declines) is None
 
 
 def _carried_shapes(node: Node) -> list[tuple[int, ...]]:
@@ -159,7 +164,10 @@ def _is_stacked(scan: Scan) -> bool:
 
 def write_loop(derivation: Derivation, node: Node) -> None:
     """The phase of a loop: blocks of elements side by side."""
-    _Writer(derivation, node).write()
+    if is_of_one_shape(node):
+        _Writer(derivation, node).write()
+    else:
+        write_arrays_loop(derivation, node)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,11 +98,11 @@ def expanded(body: Graph) -> tuple[Graph, dict[Node, Node]]:
         return body, mapping
     for node in body.nodes:
         inputs = tuple([mapping[n] for n in node.inputs])
-        mapping[node] = _sum_of_products(node, inputs) if node in small else node.with_inputs(inputs)
+        mapping[node] = sum_of_products(node, inputs) if node in small else node.with_inputs(inputs)
     return make_graph(body.params, [mapping[n] for n in body.outputs]), mapping
 
 
-def _sum_of_products(node: Node, inputs: tuple[Node, ...]) -> Node:
+def sum_of_products(node: Node, inputs: tuple[Node, ...]) -> Node:
     """A product by broadcasts, mul and reduce_sum.
 
     Its axes are those of the result, with the summed ones before the innermost if that is the innermost of a factor

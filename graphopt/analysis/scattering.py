@@ -107,6 +107,11 @@ def scatter(derivation: Derivation, node: Node, any_order: bool) -> None:
     _Scatter(derivation, node, any_order).write()
 
 
+def write_updates(derivation: Derivation, node: Node, out: Buffer) -> None:
+    """The updates of a scatter one after the other, to a buffer that begins as its operand; no phase."""
+    _Scatter(derivation, node, False).write_updates(out, {}, {})
+
+
 def is_in_parts(node: Node) -> bool:
     """Whether parts of the updates of a scatter go to results of their own, where sums may be reordered."""
     return _Axes(node, True).in_parts()

@@ -43,6 +43,7 @@ from graphopt.ir.loop import (
     SortStep,
     Statement,
     Value,
+    When,
     While,
 )
 from graphopt.ir.node import Node
@@ -274,12 +275,12 @@ class Writer:
         self.tiles.append(buffer)
         return buffer
 
-    def phase(self, extent: int, write: Callable[[Index], None]) -> None:
-        """One phase, whose body `write` writes for an index."""
+    def phase(self, extent: int, write: Callable[[Index], None], opaque: bool = False) -> None:
+        """One phase, whose body `write` writes for an index. opaque: whether nothing of it is computed before it."""
         self._phase = name = self.name("i")
         self._extent = extent
         once = Scope(Block(), set(), 1.0, name)
-        body = Scope(Block(), {name}, 1.0, name)
+        body = Scope(Block(), {name}, 1.0, name, opaque)
         self._path, self._before, self._iteration, self._loaded = [once, body], 0.0, 0.0, set()
         self._hosts, self._open, self._shared = {}, [], []
         write(variable(name, 0, extent - 1) if extent > 1 else Index())
@@ -297,14 +298,17 @@ class Writer:
         self.work += work
         self.time += work / min(SHARED, chunks)
 
-    def loop(self, extent: int, kind: str, write: Callable[[Index], None]) -> None:
-        """One loop, written after all that its body needs from outside; no loop where it would run once or never."""
+    def loop(self, extent: int, kind: str, write: Callable[[Index], None], opaque: bool = False) -> None:
+        """One loop, written after all that its body needs from outside; no loop where it would run once or never.
+
+        opaque: whether nothing of its body is computed outside, for a step changes what the next one finds.
+        """
         if extent == 1:
             return write(Index())
         if extent == 0:
             return None
         name = self.name("j" if kind == SERIAL else "r")
-        return self.loop_over(name, extent, kind, lambda: write(variable(name, 0, extent - 1)))
+        return self.loop_over(name, extent, kind, lambda: write(variable(name, 0, extent - 1)), opaque=opaque)
 
     def loop_over(
         self,
@@ -314,13 +318,15 @@ class Writer:
         write: Callable[[], None],
         within: Within = (),
         vector: bool = False,
+        opaque: bool = False,
     ) -> None:
-        """A loop over a variable within conditions on it. vector: whether it is one over all elements of a tile."""
+        """A loop over a variable within conditions on it. vector: whether it is one over all elements of a tile.
+        opaque: as in `loop`."""
         inside = tuple([c for c in within if not c[0].coefficient(name)])  # those that no range can say
         if inside:
             body, write = write, lambda: self.condition(inside, body)
         block, outer = Block(), self._path[-1]
-        with self._inside(Scope(block, {name}, outer.times * extent, name, vector=vector)):
+        with self._inside(Scope(block, {name}, outer.times * extent, name, opaque, vector)):
             write()
         self.add(For(name, extent, kind, block, tuple([c for c in within if c not in inside])))
 
@@ -339,14 +345,30 @@ class Writer:
                 write()
         self.add(If(within, *blocks))
 
-    def repeat(self, test: Callable[[], Value], write: Callable[[], None]) -> None:
-        """What `write` writes, again and again as long as the value is true that `test` writes before it."""
+    def when(self, condition: Value, write: Callable[[], None]) -> None:
+        """What `write` writes, where a boolean is true."""
+        block, outer = Block(), self._path[-1]
+        with self._inside(Scope(block, set(), outer.times, outer.variable, opaque=True)):
+            write()
+        self.add(When(condition, block))
+
+    def repeat(self, test: Callable[[], Value], write: Callable[[], None], opaque: bool = False) -> None:
+        """What `write` writes, again and again as long as the value is true that `test` writes before it. opaque: as in
+        `loop`."""
         outer, blocks = self._path[-1], (Block(), Block())
-        with self._inside(Scope(blocks[0], set(), outer.times * GUESSED, outer.variable)):
+        with self._inside(Scope(blocks[0], set(), outer.times * GUESSED, outer.variable, opaque)):
             condition = test()
-        with self._inside(Scope(blocks[1], set(), outer.times * GUESSED, outer.variable)):
+        with self._inside(Scope(blocks[1], set(), outer.times * GUESSED, outer.variable, opaque)):
             write()
         self.add(While(blocks[0], condition, blocks[1]))
+
+    def apart(self) -> None:
+        """What is written from here on shares no loops with what is written: stores are between them."""
+        self._path[-1].nests.clear()
+
+    def know(self, key: Any, value: Value) -> None:
+        """A value is known by a key in the current block."""
+        self._path[-1].known[key] = value
 
     @contextmanager
     def _inside(self, scope: Scope) -> Iterator[None]:

@@ -6,16 +6,19 @@ that are carried are stored by a step and loaded by the next one. Measured; on t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import numpy as np
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.latency import FORWARDED, chain, latency
-from graphopt.analysis.loops import LOOPS, iterations
+from graphopt.analysis.loops import LOOPS, is_of_one_shape, iterations
 from graphopt.analysis.machine import Machine
+from graphopt.analysis.products import DOT, axes_of, sizes_of
+from graphopt.analysis.small_solves import LU
 from graphopt.analysis.xla_time import FUNCTIONS, SERIES, core_time, is_known
-from graphopt.ir.graph import Graph
+from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, op_of, ops_of
 from graphopt.ops.control import SCAN, Scan, While
@@ -55,6 +58,17 @@ IN_LOOPS = {op: _IN_LOOPS[name] for name, op in ops_of(_IN_LOOPS).items()}
 ARITHMETIC = 0.8
 """What sums and products take in loops of what they take elsewhere: they find all in a core's first cache."""
 
+LIBRARY, LEAST_SIDE = 300.0, 4
+"""Nanoseconds of a product of matrices in a step, for which XLA calls a function of a library, at least, and of an LU
+factorization: 320 to 560 measured of (2, 8) by (8, 8), 700 to 770 of (4, 4) by (4, 4), 400 of solving two equations,
+which is little else. And what one of rows, columns, or what is summed over must
+have for that: those of up to (3, 4) by (4, 3) are written out."""
+
+_WRITTEN_OUT_OF_SERIES = {"0.10": 128}
+
+WRITTEN_OUT = _WRITTEN_OUT_OF_SERIES.get(SERIES, 0)
+"""Elements multiplied for a product up to which XLA makes it part of the whole loop's function, where there is one."""
+
 ROWS, ROWS_NEAR, FEW_ROWS = 0.015, 0.002, 4
 """Nanoseconds of a byte of rows in a kernel, and where all rows are of up to so many times what a core's caches hold:
 4 MB take 0.0145 with all accesses, 8 MB 0.024, 32 MB 0.04."""
@@ -64,8 +78,40 @@ STREAMED = 0.01
 
 
 def is_known_loop(node: Node) -> bool:
-    """Whether XLA's time for a loop can be predicted: its operations are elementwise, or such loops of numbers."""
-    return node.op in LOOPS and all(_is_known_body(sub.graph) for sub in node.subgraphs)
+    """Whether XLA's time for a loop can be predicted: its operations are elementwise, or such loops of numbers; or what
+    it takes at least, where products of matrices are among them, or factorizations."""
+    if node.op not in LOOPS:
+        return False
+    if not is_of_one_shape(node):
+        return any(calls_a_library(graph) for sub in node.subgraphs for graph in nested_graphs(sub.graph))
+    return all(_is_known_body(sub.graph) for sub in node.subgraphs)
+
+
+def calls_a_library(body: Graph) -> bool:
+    """Whether XLA calls functions of a library in a step."""
+    return library_calls(body) > 0
+
+
+def library_calls(body: Graph) -> int:
+    """For how many products and factorizations of a step XLA calls a function of a library."""
+    factored = sum(1 for node in body.nodes if node.op is LU)
+    every = [node for node in body.nodes if node.op is DOT]
+    products = [node for node in every if _is_of_matrices(node)]
+    if sum(n.aval.nbytes for node in every for n in (node, *node.inputs)) >= INLINED:
+        return factored + len(products)
+    called = [n for n in products if math.prod(sizes_of(n)) >= WRITTEN_OUT and not _is_written_out(n)]
+    return factored + len(called)
+
+
+def _is_written_out(node: Node) -> bool:
+    """Whether XLA is known to make a product of several matrices side by side part of a loop's function."""
+    return WRITTEN_OUT > 0 and any(axes_of(node).batch)
+
+
+def _is_of_matrices(node: Node) -> bool:
+    rows, columns, length = sizes_of(node)
+    floating = all(n.aval.dtype in (np.float32, np.float64) for n in (node, *node.inputs))
+    return floating and min(rows, columns) > 1 and max(rows, columns, length) >= LEAST_SIDE
 
 
 def _is_known_body(graph: Graph) -> bool:
@@ -110,7 +156,7 @@ def _step_time(body: Graph, state: Collection[Node], machine: Machine) -> float:
     floating = any(s.aval.dtype.kind not in "biu" for s, _ in numbers)
     chained = waited(body, numbers) + (CARRIED if floating else 0.0)
     number, arrays = _computing(body)
-    inner = sum(loop_time(n, machine) for n in body.nodes if n.op in LOOPS)
+    inner = sum(loop_time(n, machine) for n in body.nodes if n.op in LOOPS) + LIBRARY * library_calls(body)
     results = {n for n in body.outputs if n.aval.shape}
     if not results:
         return max(chained, number) + inner

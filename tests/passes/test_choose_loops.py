@@ -14,7 +14,7 @@ import graphopt
 from graphopt.analysis.kernel_time import kernel_time
 from graphopt.analysis.latency import latency
 from graphopt.analysis.machine import Machine
-from graphopt.analysis.xla_loops import is_known_loop, loop_time, waited
+from graphopt.analysis.xla_loops import is_known_loop, library_calls, loop_time, waited
 from graphopt.backends.numba.costs import scalar_cost
 from graphopt.ir.node import Node
 from graphopt.ir.op import op_of
@@ -97,6 +97,19 @@ def repeated(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda x: lax.fori_loop(0, 5000, lambda _, s: step(s), x)
 
 
+def filtered(z: Any, a: Any, h: Any) -> Any:
+    """A Kalman filter of four numbers, of which two are measured."""
+
+    def step(state: Any, z: Any) -> Any:
+        x, p = state
+        x, p = a @ x, a @ p @ a.T + 0.1 * jnp.eye(4)
+        (q, r), (s, t) = h @ p @ h.T + jnp.eye(2)
+        k = p @ h.T @ jnp.array([[t, -r], [-s, q]]) / (q * t - r * s)
+        return (x + k @ (z - h @ x), p - k @ h @ p), x
+
+    return lax.scan(step, (jnp.zeros(4), jnp.eye(4)), z)[1]
+
+
 def floats(*shape: int) -> Any:
     return jnp.asarray(np.random.default_rng(0).uniform(0.05, 0.95, shape).astype(np.float32))
 
@@ -115,6 +128,8 @@ LEAVE: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "gates": (gated, (floats(1000, 256), floats(1000, 256))),
     "gates of three vectors": (gated, (floats(1000, 48), floats(1000, 48))),
     "sines of vectors": (repeated(jnp.sin), (floats(64),)),
+    "products of small matrices": (repeated(lambda s: jnp.tanh(s @ s.T - s)), (floats(8, 8),)),
+    "a filter": (filtered, (floats(1000, 2), floats(4, 4) * 0.3, floats(2, 4))),
 }
 STAY: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "a short running mean": (mean, (floats(500),)),
@@ -128,6 +143,9 @@ STAY: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "quotients of integers": (repeated(lambda s: s // 3 + 7), (jnp.arange(32),)),
     "rows that lie in no cache": (mean, (floats(1000, 1000),)),
     "a few polynomials": (polynomial, (floats(10), floats(100))),
+    "products that XLA writes out": (repeated(lambda s: jnp.tanh(s @ s.T - s)), (floats(3, 3),)),
+    "products with a vector": (repeated(lambda s: jnp.tanh(jnp.diag(s) @ s)), (floats(8),)),
+    "few products": (lambda x: lax.fori_loop(0, 5, lambda _, s: jnp.tanh(s @ s.T), x), (floats(8, 8),)),
 }
 
 
@@ -217,6 +235,21 @@ def test_loops_with_more_than_elementwise_operations_are_not_known() -> None:
         return lax.scan(lambda s, v: (s + v.sum(), None), jnp.float32(0), x)[0]
 
     assert not is_known_loop(loop_of(reduced, floats(9, 9))) and is_known_loop(loop_of(mean, floats(9)))
+
+
+def test_products_are_called_where_they_are_not_written_out() -> None:
+    def called(*shapes: tuple[int, int], times: int = 1) -> int:
+        def step(x: Any, w: Any) -> Any:
+            for _ in range(times):
+                x = jnp.tanh(x @ w)
+            return x
+
+        x, w = (floats(*shape) for shape in shapes)
+        return library_calls(Scan.of(loop_of(lambda x: lax.fori_loop(0, 9, lambda _, s: step(s, w), x), x)).body)
+
+    assert called((8, 8), (8, 8)) == 1 and called((8, 8), (8, 8), times=3) == 3
+    assert called((4, 4), (4, 4), times=8) == 8  # in a body that is larger than what becomes one function
+    assert called((3, 3), (3, 3)) == called((1, 64), (64, 64)) == 0
 
 
 def test_loops_within_kernels_do_not_run_in_xla() -> None:
