@@ -13,6 +13,7 @@ import numpy as np
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import Indices
+from graphopt.analysis.columns import TILES
 from graphopt.analysis.derive import Derivation
 from graphopt.analysis.indexed import starts_of_update
 from graphopt.analysis.products import axes_of, sum_of_products
@@ -104,7 +105,8 @@ class KeptArrays:
 
     def room(self, aval: Aval) -> View:
         """New memory for an array."""
-        make = self.d.new_tile if aval.nbytes <= NEAR else self.d.new_scratch
+        is_near = aval.nbytes <= NEAR and sum(tile.nbytes for tile in self.d.tiles) + aval.nbytes <= TILES
+        make = self.d.new_tile if is_near else self.d.new_scratch
         return View(make(aval.dtype, aval.size), Index())
 
     def copied(self, node: Node, to: View | None = None) -> Node:

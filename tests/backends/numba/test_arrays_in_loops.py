@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 import graphopt
+from graphopt.analysis.columns import TILES
 
 from ...rules.drawing import values
 from .test_halves import llvm_of_body
@@ -342,6 +343,21 @@ def test_products_with_many_columns_are_in_vectors() -> None:
     function, args = PROGRAMS["LSTM"]
     (body,) = kernels(graphopt.jit(function, backend="numba").explain(*args).graph)
     assert "fmuladd.v" in llvm_of_body(body)
+
+
+def test_many_arrays_are_not_all_on_the_stack() -> None:
+    def step(_: Any, x: Any) -> Any:
+        for k in range(30):
+            x = jnp.sin(x[::-1] + k) * x.max()
+        return x
+
+    x = draw(900)
+    function = lambda x: lax.fori_loop(0, 2, step, x)
+    jitted = graphopt.jit(function, backend="numba")
+    (kernel,) = jitted.explain(x).kernels
+    sizes = {role: sum(b.nbytes for b in kernel.program.buffers if b.role == role) for role in ("tile", "scratch")}
+    assert sizes["tile"] <= TILES < sizes["tile"] + sizes["scratch"]
+    np.testing.assert_allclose(jitted(x), jax.jit(function)(x), rtol=2e-4, atol=1e-5)
 
 
 def test_what_is_not_taken_says_why() -> None:
