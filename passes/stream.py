@@ -43,6 +43,9 @@ takes nearly as long as all of attention."""
 LIMIT = 64
 """Operations in one kernel."""
 
+TILED = {"float32", "float64"}
+"""The dtypes of products that a kernel computes a few rows at a time."""
+
 
 @dataclass(frozen=True)
 class Stream(Pass):
@@ -126,7 +129,12 @@ class _Streamer:
             shapes = {n.aval.shape for n in body.outputs}
             alike = len(shapes) == 1 or any(n.op is DOT for n in expanded(body)[0].nodes)
             plan = self.engine.plan(body, True) if alike else None
-            if plan is None or not self.is_worth(plan, body, self.share(region, graph)):
+            if plan is None:
+                narrow = {str(n.aval.dtype) for p in body.nodes if p.op is DOT for n in p.inputs} - TILED
+                if narrow:
+                    self.context.note(f"not row by row: a product of {', '.join(sorted(narrow))}")
+                continue
+            if not self.is_worth(plan, body, self.share(region, graph)):
                 continue
             node = kernel(body, tuple([as_given(n) for n in inputs]), plan.key, self.engine.name)
             several = len(group.results) > 1

@@ -91,6 +91,17 @@ def test_what_a_kernel_is_not_for_stays() -> None:
     assert kernels(attention, *args, backend="xla") == 0
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_narrow_products_stay_and_the_report_says_why(dtype: Any) -> None:
+    args = [x.astype(dtype) for x in operands(2, 61, 18)]
+    assert kernels(attention, *args) == 0
+    notes = graphopt.jit(attention, backend="numba", passes=PASSES).explain(*args).notes
+    assert any(str(note) == f"stream: not row by row: a product of {jnp.dtype(dtype)}" for note in notes)
+    wide = [x.astype(jnp.float32) for x in args]
+    result = graphopt.jit(attention, backend="numba", passes=PASSES)(*args)
+    same(jax.jit(attention)(*wide), result.astype(jnp.float32), 0.05)
+
+
 def test_inside_of_a_loop() -> None:
     def layers(x: Any) -> Any:
         return jax.lax.scan(lambda y, _: (y + attention(y, y, y), None), x, None, length=3)[0]
