@@ -189,12 +189,18 @@ def choice_of_the_sign(node: Node) -> Node | None:
 
 @rewrites(p.select_n_p, safety={"iu": "exact", "f": "reassociate"}, local=True, law="reduction")
 def choice_between_what_is_equal(node: Node) -> Node | None:
-    """select_n(x == y, y, x) → y, select_n(x != y, x, y) → x, and so for the other order of the comparison"""
+    """select_n(x == y, y, x) → y, select_n(x != y, x, y) → y, and so for the other order; not where y is 0.0
+
+    That is how programs give zeros one sign, as before a search in an order that tells them apart."""
     chooser = node.inputs[0]
     if chooser.op not in (op_of(p.eq_p), op_of(p.ne_p)) or len(node.inputs) != 3:
         return None
     (left, right), (no, yes) = chooser.inputs, node.inputs[1:]
     if not any(same_value(no, u) and same_value(yes, v) for u, v in ((left, right), (right, left))):
+        return None
+    if left.aval.dtype.kind not in "iu" and any(
+        value is not None and value == 0 for value in map(value_of, (left, right))
+    ):
         return None
     # Where the operands are equal either will do: what is chosen where they differ.
     return no if chooser.op is op_of(p.eq_p) else yes

@@ -45,3 +45,11 @@ def test_nothing_is_said_of_what_saves_little() -> None:
 def test_products_with_a_common_factor() -> None:
     (note,) = said("standard", lambda x, y, z: x @ y - x @ z, *np.ones((3, 300, 300), np.float32))
     assert note == "simplify: stays: sum of products, which is 'nonfinite': needs numerics='fast'"
+
+
+@pytest.mark.parametrize("numerics", ["exact", "standard", "fast"])
+def test_zeros_that_a_program_gives_one_sign_have_it(numerics: str) -> None:
+    x, bins = np.array([0, -0.0, 1], np.float32), np.array([0, -0.0, -0.0, -0.0, 0, -0.0], np.float32)
+    assert not np.signbit(graphopt.jit(lambda x: jnp.where(x == 0, 0.0, x), numerics=numerics)(x)).any()
+    search = lambda bins, x: jnp.searchsorted(bins, x, side="right")
+    np.testing.assert_array_equal(graphopt.jit(search, numerics=numerics)(bins, x), [6, 6, 6])

@@ -127,7 +127,8 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example(lambda x, y: lax.select_n(x == y, y, x), (((5,), F), ((5,), F))),
         Example(lambda x, y: lax.select_n(x == y, x, y), (((5,), I8), ((5,), I8))),
         Example(lambda x, y: lax.select_n(x != y, x, y), (((), U), ((), U))),
-        Example(lambda x: lax.select_n(x != 0, _full(x, 0.0), x), (((5,), F),)),
+        Example(lambda x: lax.select_n(x != 0, x, _full(x, 0)), (((5,), INT),)),
+        Example(lambda x: lax.select_n(x != 2, _full(x, 2.0), x), (((5,), F),)),
     ),
 }
 
@@ -181,5 +182,9 @@ DECLINING: dict[str, tuple[Example, ...]] = {
         Example(lambda x: lax.select_n(x > 1, lax.abs(x), -lax.abs(x)), (((5,), F),)),
         Example(lambda x: lax.select_n(x > 0, lax.abs(x), lax.abs(-x) + 1), (((5,), F),)),
     ),
-    "choice between what is equal": (Example(lambda x, y: lax.select_n(x == y, y + 1, x), (((5,), F), ((5,), F))),),
+    "choice between what is equal": (
+        Example(lambda x, y: lax.select_n(x == y, y + 1, x), (((5,), F), ((5,), F))),
+        Example(lambda x: lax.select_n(x == 0, x, _full(x, 0.0)), (((5,), F),)),
+        Example(lambda x: lax.select_n(x != 0, _full(x, 0.0), x), (((5,), F),)),
+    ),
 }
