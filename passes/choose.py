@@ -67,7 +67,9 @@ class Pathology:
     for each of its elements.
 
     logarithmic: whether both are for an element and a doubling of the length. doubling: what XLA takes for a doubling
-    of the length however few rows there are: one more loop, or some. shortest: the length from which on it may leave.
+    of the length however few rows there are: one more loop, or some, that other threads are asked for; not in the body
+    of a loop. shortest: the length from which on it may leave. again: XLA's time in the body of a loop, if less. short:
+    XLA's time where the length is SHORT at most, if less.
     """
 
     xla: float
@@ -75,13 +77,20 @@ class Pathology:
     logarithmic: bool = False
     doubling: float = 0.0
     shortest: int = 256
+    again: float = math.inf
+    short: float = math.inf
 
+
+SHORT = 24
+"""Elements of a row that XLA finds the greatest of in one go: of 28 and more it makes parts."""
+
+PLACES = Pathology(2.0, 0.2, doubling=4_000.0, shortest=16, short=0.25)
 
 PATHOLOGIES: Mapping[Op, Pathology] = {
     SORT: Pathology(9.0, 0.7, logarithmic=True, shortest=8),
-    op_of(p.argmax_p): Pathology(2.0, 0.2, doubling=4_000.0, shortest=16),
-    op_of(p.argmin_p): Pathology(2.0, 0.2, doubling=4_000.0, shortest=16),
-    **dict.fromkeys(CUMULATIVE, Pathology(2.2, 0.7, doubling=4_000.0, shortest=16)),
+    op_of(p.argmax_p): PLACES,
+    op_of(p.argmin_p): PLACES,
+    **dict.fromkeys(CUMULATIVE, Pathology(2.2, 0.7, doubling=4_000.0, shortest=16, again=1.4)),
     CUMLOGSUMEXP: Pathology(50.0, 10.0, doubling=10_000.0, shortest=8),
     TOP_K: Pathology(1.2, 0.3),
     **dict.fromkeys(COMBINED, Pathology(0.35, 0.1)),
@@ -104,12 +113,14 @@ def elements(node: Node) -> float:
     return aval.size * (math.log2(length) if PATHOLOGIES[node.op].logarithmic else 1.0)
 
 
-def slow_time(node: Node) -> float:
-    """Nanoseconds that XLA takes for an operation that it is slow at."""
+def slow_time(node: Node, again: bool) -> float:
+    """Nanoseconds that XLA takes for an operation that it is slow at. again: whether it is in the body of a loop."""
     known, count = PATHOLOGIES[node.op], elements(node)
     if not known.doubling or not count:
         return known.xla * count
-    return known.xla * count + known.doubling * math.log2(node.inputs[0].aval.shape[_axis(node)])
+    length = node.inputs[0].aval.shape[_axis(node)]
+    each = min(known.xla, known.again if again else math.inf, known.short if length <= SHORT else math.inf)
+    return each * count + (0.0 if again else known.doubling * math.log2(length))
 
 
 def _axis(node: Node) -> int:
@@ -160,7 +171,7 @@ def candidate(
         return Candidate(runs, xla, kernel, any(is_handed_over(sub.graph) for n in loops for sub in n.subgraphs))
     slow = [(PATHOLOGIES[node.op], elements(node)) for node in body.nodes if node.op in PATHOLOGIES]
     xla = fused_time(body, machine, again=runs > 1) + swallowed
-    xla += sum(slow_time(node) for node in body.nodes if node.op in PATHOLOGIES)
+    xla += sum(slow_time(node, runs > 1) for node in body.nodes if node.op in PATHOLOGIES)
     kernel = max(kernel, sum(known.kernel * count for known, count in slow)) + COPIED * apart
     return Candidate(runs, xla, kernel, is_handed_over(body))
 
@@ -267,7 +278,7 @@ def wants_another_engine(graph: Graph, machine: Machine) -> bool:
         for node in inner.nodes:
             if node.op in PATHOLOGIES:
                 known = PATHOLOGIES[node.op]
-                possible += times * (slow_time(node) - known.kernel * elements(node))
+                possible += times * max(0.0, slow_time(node, times > 1) - known.kernel * elements(node))
             elif takes(node) and node.op in LOOPS:
                 possible += times * loop_time(node, machine)
             elif is_known(node) and node.avals[0].is_static:

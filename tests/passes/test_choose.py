@@ -143,6 +143,33 @@ def test_what_is_in_a_loop_counts_as_often_as_it_runs() -> None:
     assert not graphopt.jit(lambda x: loop(x, 2)).explain(x[:, :100]).kernels
 
 
+def test_in_a_loop_the_best_of_short_rows_is_found_by_xla() -> None:
+    """No other thread is asked for it there; of long rows XLA makes parts, there too."""
+
+    def viterbi(x: Any) -> Any:
+        step = lambda best, _: ((best[:, None] + x).max(0), (best[:, None] + x).argmax(0))
+        return lax.scan(step, x[0], length=100)
+
+    for size, leaves in ((20, 0), (64, 1)):
+        x = LARGE[:size, :size]
+        jitted = graphopt.jit(viterbi)
+        assert len([n for k in jitted.explain(x).kernels for n in k.body.nodes if n.op.name == "argmax"]) == leaves
+        for found, expected in zip(jitted(x), jax.jit(viterbi)(x), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_in_a_loop_a_few_coordinates_are_put_together_by_xla() -> None:
+    def lorenz(points: Any) -> Any:
+        def slope(p: Any) -> Any:
+            x, y, z = p[:, 0], p[:, 1], p[:, 2]
+            return jnp.stack([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z], -1)
+
+        step = lambda _, p: p + 0.01 * slope(p + 0.005 * slope(p))
+        return lax.fori_loop(0, 50, step, points)
+
+    assert not graphopt.jit(lorenz).explain(POINTS[:1000]).kernels
+
+
 POINTS = np.random.default_rng(0).normal(size=(1500, 3)).astype(np.float32)
 
 
