@@ -110,7 +110,8 @@ def test_no_kernel_waits_for_itself() -> None:
 
 def test_loops_and_branches_have_kernels_in_them() -> None:
     def function(x: Any, n: Any) -> Any:
-        x = lax.while_loop(lambda c: jnp.sum(c[1] * 3) < 100, lambda c: (c[0] + 1, c[1] * 3 - 1), (n, x))[1]
+        grow = lambda c: (c[0] + 1, lax.digamma(c[1]) * 3 - 1)  # a loop that is no kernel as a whole
+        x = lax.while_loop(lambda c: jnp.sum(c[1] * 3) < 100, grow, (n, x))[1]
         return lax.cond(n > 2, lambda x: x * 5 + 1, lambda x: lax.digamma(x), loop(x)[1])
 
     _, after, _ = fused(function, X + 9, np.int32(1))

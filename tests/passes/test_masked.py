@@ -36,7 +36,7 @@ MASKS: dict[str, Mask] = {
     "other end": lambda row, column: ~(column > row + 3),
     "as floats": lambda row, column: jnp.where(row >= column, 1.0, 0.0) != 0,
     "as numbers": lambda row, column: (row * 2 - column * 2 >= 0).astype(jnp.int8).astype(bool),
-    "none": lambda row, column: row + column < 0,
+    "none": lambda row, column: (row + column).astype(jnp.float32) < 0,
 }
 
 

@@ -139,7 +139,7 @@ def test_split_programs_compute_the_same_bits(steps: list[tuple[int, int, int]],
 
 
 def waves(x: Any, y: Any) -> Any:
-    return lax.erfc(lax.erfc(x) * y) + lax.exp(x) * lax.log(abs(y)) / lax.sqrt(abs(x))
+    return lax.erfc(lax.erfc(x) * y) + lax.erfc(x - y) * lax.log(abs(y)) / lax.sqrt(abs(x))
 
 
 def test_the_loops_are_vectorized_and_the_report_names_them() -> None:

@@ -97,10 +97,14 @@ def test_an_interruption_while_a_kernel_is_compiled_leaves_nothing_broken(
         os.kill(os.getpid(), signal.SIGINT)
         return object_of(*args)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(compiling, "object_of", interrupted)
-        with store.kept_in(tmp_path), pytest.raises(KeyboardInterrupt):
-            jitted(x)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # processes of pytest-xdist ignore it
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(compiling, "object_of", interrupted)
+            with store.kept_in(tmp_path), pytest.raises(KeyboardInterrupt):
+                jitted(x)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     np.testing.assert_allclose(jitted(x), x * 37 - 41, rtol=1e-5)
     assert any(node.op is KERNEL for node in jitted.explain(x).graph.nodes)
 
