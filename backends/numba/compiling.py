@@ -7,6 +7,7 @@ passes, memory for the code in an engine of Numba's. Here LLVM's passes run once
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -106,24 +107,50 @@ def _lowered(function: Any, signature: Any, debug: bool) -> tuple[_Library, Any]
     return library, compiled.fndesc
 
 
+_MASK_MOVES = re.compile(rb"(?:\xc5|\xc4[\x01\x21\x41\x61\x81\xa1\xc1\xe1]).[\x50\xd7][\xc0-\xff]", re.DOTALL)
+"""vmovmskps, vmovmskpd and vpmovmskb of a register, as they are encoded (Intel's manual, volume 2)."""
+
+
 @cache
-def _machine() -> Any:
-    """This processor, with all that it can do, as LLVM knows it."""
+def _machine(mask_moves: bool = True) -> Any:
+    """This processor, with all that it can do, as LLVM knows it.
+
+    mask_moves: whether it has AVX-512's instructions that move the signs of a vector's elements to a mask register.
+    """
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     relocation = "static" if target.name.startswith("x86") else "default"
-    features = llvm.get_host_cpu_features().flatten()
+    features = llvm.get_host_cpu_features().flatten() + ("" if mask_moves else ",-avx512dq,-avx512bw")
     return target.create_target_machine(
         cpu=llvm.get_host_cpu_name(), features=features, opt=3, reloc=relocation, codemodel="jitdefault", jit=True
     )
 
 
 def object_of(function: Any, signature: Any) -> tuple[str, bytes]:
-    """The symbol of a function with a C interface, and the object file that it is in."""
-    module = _module(function, signature)
+    """The symbol of a function with a C interface, and the object file that it is in.
+
+    Since its version 22, LLVM makes one instruction of AVX-512's move of signs to a mask register and the move from
+    there to a general one, and does so where that is wrong: of a vector in registers 16 to 31, which the one cannot
+    name, so that it reads another register (its issue 191304), and where the mask register is read once more (198197).
+    Code that has such an instruction is made again for a processor without the first of the two moves.
+    """
+    code = _code(function, signature, mask_moves=True)
+    if has_mask_moves(code):
+        code = _code(function, signature, mask_moves=False)
+    return SYMBOL, code
+
+
+def _code(function: Any, signature: Any, mask_moves: bool) -> bytes:
+    module = _module(function, signature, mask_moves=mask_moves)
     with addresses_as_written():
-        return SYMBOL, _machine().emit_object(module)
+        return bytes(_machine(mask_moves).emit_object(module))
+
+
+def has_mask_moves(code: bytes) -> bool:
+    """Whether LLVM may have made what it makes wrongly: where AVX-512 is, nothing else makes these instructions."""
+    features = llvm.get_host_cpu_features()
+    return bool(features.get("avx512dq") and _MASK_MOVES.search(code) and llvm.llvm_version_info >= (22,))
 
 
 @contextmanager
@@ -154,7 +181,7 @@ def text_of(kernel: Any, debug: bool = False) -> str:
     return str(_module(kernel, KERNEL_SIGNATURE, debug))
 
 
-def _module(function: Any, signature: Any, debug: bool = False) -> Any:
+def _module(function: Any, signature: Any, debug: bool = False, mask_moves: bool = True) -> Any:
     """A function as LLVM's optimized module."""
     with without_collections():  # a full one takes a tenth of a second
         try:
@@ -162,7 +189,7 @@ def _module(function: Any, signature: Any, debug: bool = False) -> Any:
         except NotTranslatedError:
             module = _by_numba(function, signature, debug)
     module.verify()
-    _optimize(module)
+    _optimize(module, _machine(mask_moves))
     return module
 
 
@@ -189,10 +216,10 @@ def _entry(context: Any, described: Any) -> Any:
     return module
 
 
-def _optimize(module: Any) -> None:
+def _optimize(module: Any, machine: Any) -> None:
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_vectorization = options.slp_vectorization = True
-    builder = llvm.create_pass_builder(_machine(), options)
+    builder = llvm.create_pass_builder(machine, options)
     variants = [function for function in module.functions if function.name.startswith(PREFIX)]
     for function in module.functions:
         if not function.is_declaration and function.name != SYMBOL:

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import re
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,17 @@ from llvmlite import ir
 
 import graphopt
 from graphopt import store
-from graphopt.backends.numba import objects
+from graphopt.backends.numba import compiling, objects
 from graphopt.backends.numba.code import load
-from graphopt.backends.numba.compiling import CALLBACK_SIGNATURE, SYMBOL, addresses_as_written, object_of, text_of
+from graphopt.backends.numba.compiling import (
+    CALLBACK_SIGNATURE,
+    KERNEL_SIGNATURE,
+    SYMBOL,
+    addresses_as_written,
+    has_mask_moves,
+    object_of,
+    text_of,
+)
 from graphopt.backends.numba.engine import plan_by_key
 from graphopt.backends.numba.memory import load as memory_load
 from graphopt.backends.numba.memory import store as memory_store
@@ -179,3 +188,51 @@ def test_what_is_asked_of_llvm_for_kernels_holds_for_nothing_else() -> None:
     with addresses_as_written():
         assert instructions() != before
     assert instructions() == before
+
+
+SIGNS = """
+define i8 @signs(<8 x i32> %x) {
+  %negative = icmp slt <8 x i32> %x, zeroinitializer
+  %bits = bitcast <8 x i1> %negative to i8
+  ret i8 %bits
+}
+"""
+
+
+@pytest.mark.skipif(
+    llvm.llvm_version_info < (22,) or not llvm.get_host_cpu_features().get("avx512dq"),
+    reason="older versions of LLVM and other processors have no such fault",
+)
+def test_moves_of_signs_are_found() -> None:
+    assert has_mask_moves(compiling._machine().emit_object(llvm.parse_assembly(SIGNS)))
+    others = SIGNS.replace("slt", "eq")
+    assert not has_mask_moves(compiling._machine().emit_object(llvm.parse_assembly(others)))
+
+
+def made(node: Any) -> str:
+    """The instructions of a kernel."""
+    function = function_of(plan_by_key(node.attrs["key"]).source)
+    signs = not has_mask_moves(compiling._code(function, KERNEL_SIGNATURE, mask_moves=True))
+    return str(compiling._machine(signs).emit_assembly(compiling._module(function, KERNEL_SIGNATURE, mask_moves=signs)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("greatest", [jnp.max, jnp.min])
+@pytest.mark.parametrize("rows", [3, 16])
+def test_short_rows_whose_greatest_is_taken_off(dtype: type, greatest: Callable[..., Any], rows: int) -> None:
+    """Rows of ten made LLVM 22 read the signs of some vectors from another register."""
+
+    def function(x: Any, bias: Any) -> Any:
+        shifted = x + bias[None]
+        off = shifted - greatest(shifted, axis=1)[:, None]
+        return jnp.exp(-abs(off)), off
+
+    random = np.random.default_rng(0)
+    with jax.enable_x64(dtype == np.float64):
+        for columns in (7, 10, 12, 18):
+            args = random.normal(size=(rows, columns)).astype(dtype) + 3, random.normal(size=columns).astype(dtype)
+            results = graphopt.jit(function, backend="numba")(*args), jax.jit(function)(*args)
+            for ours, theirs in zip(*results, strict=True):
+                np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+            for node in kernels_of(function, *args):
+                assert not re.search(r"movmsk\w+\s+%[xy]mm(1[6-9]|2\d|3[01])", made(node))
