@@ -230,7 +230,7 @@ def test_short_rows_whose_greatest_is_taken_off(dtype: type, greatest: Callable[
     random = np.random.default_rng(0)
     with jax.enable_x64(dtype == np.float64):
         for columns in (7, 10, 12, 18):
-            args = random.normal(size=(rows, columns)).astype(dtype) + 3, random.normal(size=columns).astype(dtype)
+            args: Any = random.normal(size=(rows, columns)).astype(dtype) + 3, random.normal(size=columns).astype(dtype)
             results = graphopt.jit(function, backend="numba")(*args), jax.jit(function)(*args)
             for ours, theirs in zip(*results, strict=True):
                 np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)

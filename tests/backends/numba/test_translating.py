@@ -42,7 +42,7 @@ def run(kernel: Any, arrays: list[Any], count: int) -> None:
 def by_numba(source: str) -> int:
     module = compiling._by_numba(function_of(source), KERNEL_SIGNATURE, False)
     module.verify()
-    compiling._optimize(module)
+    compiling._optimize(module, compiling._machine())
     return load(SYMBOL, compiling._machine().emit_object(module))
 
 
