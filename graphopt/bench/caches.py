@@ -19,7 +19,7 @@ LARGEST = 512 << 20
 MAPPED, KEPT = 32 << 20, 512 << 20
 """Bytes from which on memory is the system's and new with each allocation, and up to which what was freed is kept."""
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of the GNU C library, in malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of the GNU C library, in malloc.h
 
 
 @functools.cache
@@ -28,12 +28,15 @@ def keep_memory() -> None:
 
     The GNU one gives memory back that lies at the end of what it has. Which contender's results lie there is chance:
     with each call they are written to new pages, of which one takes 2 µs, and 200 kB have fifty. MAPPED is where the
-    library's own limit ends up in a process that has freed a large array.
+    library's own limit ends up in a process that has freed a large array. Threads that start after this take what is
+    freed by others: otherwise each has memory of its own, and XLA makes results in its own threads, except those of
+    short programs and of programs that are one kernel. Even 40 MB would lie in new memory for one contender alone.
     """
     tell = getattr(ctypes.CDLL(None), "mallopt", None)
     if tell is not None:
         tell(M_MMAP_THRESHOLD, MAPPED)
         tell(M_TRIM_THRESHOLD, KEPT)
+        tell(M_ARENA_MAX, 1)
 
 
 class Sweep:

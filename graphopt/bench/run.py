@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from graphopt import store
 from graphopt.backends.numba.objects import compile_seconds
 from graphopt.bench import figures, shares
+from graphopt.bench.caches import keep_memory
 from graphopt.bench.programs import Program
 from graphopt.bench.rows import Row
 from graphopt.bench.suites import SUITES
@@ -46,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
     if not console.is_terminal:
         console = Console(width=max(console.width, WIDE))
     results: dict[str, list[Row]] = {name: [] for name in chosen}
+    keep_memory()  # before there are threads
     # Kernels that an earlier process has kept would make first calls short.
     with tempfile.TemporaryDirectory() as folder, store.kept_in(Path(folder)):
         console.print(shares.beginning())
