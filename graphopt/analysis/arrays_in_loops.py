@@ -217,7 +217,8 @@ class _Writer(KeptArrays):
         rows: Sequence[View],
         t: Index,
     ) -> None:
-        """One iteration: all is computed, then rows are written, then what is carried changes."""
+        """One iteration: all is computed, then rows are written, then what is carried changes: parts of arrays, which may
+        be computed of what else is carried, before whole arrays, which have been computed."""
         d, carry = self.d, len(states)
         current = self.current(states, [n.aval for n in body.outputs])
         bound = [*consts, *current, *given]
@@ -247,27 +248,32 @@ class _Writer(KeptArrays):
             if isinstance(state, View) and not updates[k] and found is not now:
                 assert found is not None
                 arrays.append((state, self.copied(found) if found in current else found))
+        changed = frozenset(now for k, now in enumerate(current) if updates.get(k))
         chains = [
-            (state, [self.operands(node, of, current[k]) for node in updates[k]])
+            (state, [self.operands(node, of, current[k], changed) for node in updates[k]])
             for k, state in enumerate(states)
             if isinstance(state, View) and updates[k]
         ]
         values = {s for s in states if isinstance(s, Local)}
         copies = [(s, d.let(v, s.dtype) if v in values else v) for s, v in numbers]
-        for state, found in arrays:
-            self.copied(found, state)
         for state, chain in chains:
             for node in chain:
                 self.update(node, state)
+        for state, found in arrays:
+            self.copied(found, state)
         for state, value in copies:
             d.add(Set(state, value))
 
-    def operands(self, node: Node, of: Mapping[Node, Node], state: Node) -> Node:
-        """An update with its operands as they are before anything is written."""
+    def operands(self, node: Node, of: Mapping[Node, Node], state: Node, changed: frozenset[Node]) -> Node:
+        """An update with its operands as they are before anything is written. changed: arrays that are updated."""
         new = [state]
         for operand in node.inputs[1:]:
             found = of[operand]
-            new.append(self.kept(found) if not found.aval.shape or state in self.reads[found] else found)
+            is_changed = not changed.isdisjoint(self.reads[found])
+            if is_changed and found in self.views:
+                new.append(self.copied(found))
+            else:
+                new.append(self.kept(found) if is_changed or not found.aval.shape else found)
         return self.expression(node, new)
 
     # ---- graphs

@@ -419,3 +419,56 @@ def test_random_bodies(body: Any, one: Any, two: Any, length: int, reverse: bool
         return tuple(new), (known[-1], known[len(known) // 2])
 
     whole(lambda x, y: lax.scan(step, (x, y), rows, reverse=reverse), x, y, drawn=(0.1, 0.5))
+
+
+def changed(kind: int, state: Any, value: Any, t: Any) -> Any:
+    """An array of five rows, parts of which are changed."""
+    row, two = jnp.resize(value, 3), jnp.resize(value, (2, 3))
+    results = [
+        lambda: state.at[t].set(row),
+        lambda: state.at[t].add(row).at[0].set(state[-1]),
+        lambda: lax.dynamic_update_slice(state, two, (t, 0)),
+        lambda: state.at[jnp.array([0, 2])].multiply(two).at[t].min(row),
+        lambda: state.at[:, t % 3].set(jnp.resize(value, 5)),
+    ]
+    return results[kind % len(results)]()
+
+
+@seed(SEED)
+@settings(max_examples=15)
+@given(steps, st.sampled_from(SHAPES), st.integers(0, 4), st.integers(0, 4), st.integers(1, 5), st.booleans())
+def test_random_bodies_that_change_parts(body: Any, shape: Any, one: int, two: int, length: int, reverse: bool) -> None:
+    """Parts of arrays are computed of what else is carried, as it is before any of it changes."""
+    x, first, second = draw(*shape, 1)[..., 0], draw(5, 3), draw(5, 3) + 0.1
+
+    def step(state: Any, t: Any) -> Any:
+        known = [*state, state[1][t]]
+        for kind, a, b in body:
+            known.append(applied(kind, known[a % len(known)], known[b % len(known)]))
+        x, first, second = state
+        kind, a, b = body[0]
+        first = changed(one, first, known[a % len(known)], t)
+        second = changed(two, second, known[b % len(known)], t)
+        x = jnp.clip(jnp.resize(known[kind % len(known)], x.shape), -2, 2)
+        return (x, jnp.clip(first, -2, 2) if kind % 4 == 0 else first, second), known[-1]
+
+    run = lambda x, first, second: lax.scan(step, (x, first, second), jnp.arange(length), reverse=reverse)
+    whole(run, x, first, second, drawn=(0.1, 0.5))
+
+
+def test_what_a_step_has_been_is_stored() -> None:
+    x, rows = draw(4), draw(5, 4)
+
+    def stored(x: Any, rows: Any) -> Any:
+        step = lambda state, t: ((jnp.tanh(state[0]) + 1, state[1].at[t].set(state[0])), None)
+        return lax.scan(step, (x, rows), jnp.arange(5))[0]
+
+    def in_turn(x: Any, rows: Any) -> Any:
+        def step(t: Any, state: Any) -> Any:
+            x, first, second = state
+            return first[t] * 0.5 + x, first.at[t].set(second[t]), second.at[t].set(first[t] + x)
+
+        return lax.fori_loop(0, 5, step, (x, rows, rows + 1))
+
+    for function in (stored, in_turn):
+        whole(function, x, rows, drawn=(0.1, 0.5))
