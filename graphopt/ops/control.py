@@ -68,9 +68,7 @@ class Scan:
         """The scan with more constant operands after those it has, and `body`, whose parameters are in that order."""
         attrs = dict(node.attrs, jaxpr=SubGraph(body))
         if "ft_in" in attrs:
-            consts, *others = attrs["ft_in"].elts
-            leaf = _example()["ft_in"].elts[0].elts[0]
-            attrs["ft_in"] = type(attrs["ft_in"])(type(consts)(*consts.elts, *[leaf] * len(extra)), *others)
+            attrs["ft_in"] = _counted(self.consts + len(extra), self.carry, self.xs)
         else:
             attrs["num_consts"] = self.consts + len(extra)
         inputs = (*node.inputs[: self.consts], *extra, *node.inputs[self.consts :])
@@ -84,6 +82,16 @@ def _example() -> Any:
     x = jax.ShapeDtypeStruct((1,), np.float32)
     jaxpr = jax.make_jaxpr(lambda x, y: jax.lax.scan(lambda c, _: (c + x, c), y, None, length=1))(x, x)
     return jaxpr.eqns[0].params
+
+
+def _counted(*counts: int) -> Any:
+    """JAX's tree of so many constants, carried values and stacked ones.
+
+    Whether a tree is made of tuples or, as where a gradient needs some operands only, filtered, is all the same to JAX.
+    """
+    tree = _example()["ft_in"]
+    part = tree.elts[0]
+    return type(tree)(*(type(part)(*[part.elts[0]] * count) for count in counts))
 
 
 def make_scan(
@@ -105,7 +113,7 @@ def make_scan(
     if "ft_in" in attrs:
         one, stacked_one = (part.elts[0] for part in attrs["ft_out"].elts)
         tree, part = type(attrs["ft_in"]), type(attrs["ft_in"].elts[0])
-        attrs["ft_in"] = tree(*(part(*[one] * len(values)) for values in (consts, carry, xs)))
+        attrs["ft_in"] = _counted(len(consts), len(carry), len(xs))
         attrs["ft_out"] = tree(part(*[one] * len(carry)), part(*[stacked_one] * len(rows)))
     else:
         attrs.update(num_consts=len(consts), num_carry=len(carry))
