@@ -217,8 +217,10 @@ class _Writer(KeptArrays):
         rows: Sequence[View],
         t: Index,
     ) -> None:
-        """One iteration: all is computed, then rows are written, then what is carried changes: parts of arrays, which may
-        be computed of what else is carried, before whole arrays, which have been computed."""
+        """One iteration: all is computed, then rows are written, then what is carried changes.
+
+        Parts of arrays, which may be computed of what else is carried, do so before whole arrays, which have been.
+        """
         d, carry = self.d, len(states)
         current = self.current(states, [n.aval for n in body.outputs])
         bound = [*consts, *current, *given]

@@ -65,7 +65,7 @@ class KeptArrays:
     def given(self, operand: Node) -> Node:
         """An operand of the loop, kept."""
         if not operand.aval.shape:
-            return self.number(operand.aval, self.d.value(operand, ()))
+            return self.number(operand.aval, self.d.value(operand, ()), self.d.above[operand])
         if operand.op is PARAM:
             return self.named(operand.aval, View(self.d.inputs[operand], Index()))
         return self.copied(operand)
@@ -89,9 +89,10 @@ class KeptArrays:
         self.d.combined[node] = element
         return node
 
-    def number(self, aval: Aval, value: Value) -> Node:
-        """A node that stands for a number."""
+    def number(self, aval: Aval, value: Value, above: frozenset[Node] = frozenset()) -> Node:
+        """A node that stands for a number. above: the reductions that it is made of, whose loops come before others."""
         node = self.new(aval)
+        self.d.above[node] = above
         self.d.combined[node] = lambda at: value
         return node
 
@@ -120,7 +121,9 @@ class KeptArrays:
         """What is kept of an expression: itself, or a new array or number."""
         if node in self.views:
             return node
-        return self.copied(node) if node.aval.shape else self.number(node.aval, self.d.value(node, ()))
+        if node.aval.shape:
+            return self.copied(node)
+        return self.number(node.aval, self.d.value(node, ()), self.d.above[node])
 
     def store(self, view: View, at: Indices, node: Node) -> Value:
         """Writes one element; returns it."""

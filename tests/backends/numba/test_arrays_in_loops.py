@@ -472,3 +472,18 @@ def test_what_a_step_has_been_is_stored() -> None:
 
     for function in (stored, in_turn):
         whole(function, x, rows, drawn=(0.1, 0.5))
+
+
+def test_a_sum_that_needs_another_of_the_same_array() -> None:
+    """They are in one loop where neither needs the other, as the greatest and the sum here do not."""
+
+    def function(x: Any, y: Any) -> Any:
+        def step(state: Any, _: Any) -> Any:
+            x, y = state
+            most, mean = x.max(), x.mean()
+            spread = jnp.int32(3 * jnp.sin((x * 0.25 + mean).sum()))
+            return (x * 0.5 + spread, jnp.tanh(y + most)), (mean, spread)
+
+        return lax.scan(step, (x, y), None, length=3)
+
+    whole(function, draw(17), draw(4), drawn=(0.1, 0.5))
