@@ -96,7 +96,8 @@ def conjugate_gradients(a: Any, b: Any) -> Any:
 
 
 def newton(x: Any) -> Any:
-    f = lambda x: jnp.stack([x[0] ** 2 + x[1] ** 2 - 4, jnp.exp(x[0]) + x[1] - 1])
+    """Of a function with one zero, which is found from everywhere."""
+    f = lambda x: jnp.stack([3 * x[0] + jnp.sin(x[1]) - 2, jnp.exp(-(x[0] ** 2)) + 3 * x[1] - 1])
 
     def step(state: Any) -> Any:
         x, i = state
