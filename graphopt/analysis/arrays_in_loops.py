@@ -271,11 +271,11 @@ class _Writer(KeptArrays):
         new = [state]
         for operand in node.inputs[1:]:
             found = of[operand]
-            is_changed = not changed.isdisjoint(self.reads[found])
-            if is_changed and found in self.views:
-                new.append(self.copied(found))
-            else:
-                new.append(self.kept(found) if is_changed or not found.aval.shape else found)
+            if not found.aval.shape:
+                found = self.kept(found)
+            elif not changed.isdisjoint(self.reads[found]):
+                found = self.copied(found)
+            new.append(found)
         return self.expression(node, new)
 
     # ---- graphs

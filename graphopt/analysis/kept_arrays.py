@@ -64,11 +64,9 @@ class KeptArrays:
 
     def given(self, operand: Node) -> Node:
         """An operand of the loop, kept."""
-        if not operand.aval.shape:
-            return self.number(operand.aval, self.d.value(operand, ()), self.d.above[operand])
-        if operand.op is PARAM:
+        if operand.op is PARAM and operand.aval.shape:
             return self.named(operand.aval, View(self.d.inputs[operand], Index()))
-        return self.copied(operand)
+        return self.kept(operand)
 
     def constant(self, node: Node) -> Node:
         """An array that is constant, kept."""

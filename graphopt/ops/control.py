@@ -68,7 +68,7 @@ class Scan:
         """The scan with more constant operands after those it has, and `body`, whose parameters are in that order."""
         attrs = dict(node.attrs, jaxpr=SubGraph(body))
         if "ft_in" in attrs:
-            attrs["ft_in"] = _counted(self.consts + len(extra), self.carry, self.xs)
+            attrs["ft_in"] = _counted("ft_in", self.consts + len(extra), self.carry, self.xs)
         else:
             attrs["num_consts"] = self.consts + len(extra)
         inputs = (*node.inputs[: self.consts], *extra, *node.inputs[self.consts :])
@@ -84,14 +84,14 @@ def _example() -> Any:
     return jaxpr.eqns[0].params
 
 
-def _counted(*counts: int) -> Any:
-    """JAX's tree of so many constants, carried values and stacked ones.
+def _counted(name: str, *counts: int) -> Any:
+    """JAX's tree of so many constants, carried values and stacked ones ("ft_in"), or of results ("ft_out").
 
     Whether a tree is made of tuples or, as where a gradient needs some operands only, filtered, is all the same to JAX.
     """
-    tree = _example()["ft_in"]
-    part = tree.elts[0]
-    return type(tree)(*(type(part)(*[part.elts[0]] * count) for count in counts))
+    tree = _example()[name]
+    parts = zip(tree.elts, counts, strict=True)
+    return type(tree)(*(type(part)(*[(part.elts or tree.elts[0].elts)[0]] * count) for part, count in parts))
 
 
 def make_scan(
@@ -111,10 +111,8 @@ def make_scan(
     attrs = dict(example, length=length, reverse=reverse)
     rows = body.outputs[len(carry) :]
     if "ft_in" in attrs:
-        one, stacked_one = (part.elts[0] for part in attrs["ft_out"].elts)
-        tree, part = type(attrs["ft_in"]), type(attrs["ft_in"].elts[0])
-        attrs["ft_in"] = _counted(len(consts), len(carry), len(xs))
-        attrs["ft_out"] = tree(part(*[one] * len(carry)), part(*[stacked_one] * len(rows)))
+        attrs["ft_in"] = _counted("ft_in", len(consts), len(carry), len(xs))
+        attrs["ft_out"] = _counted("ft_out", len(carry), len(rows))
     else:
         attrs.update(num_consts=len(consts), num_carry=len(carry))
     stacked = [array_aval((length, *n.aval.shape), n.aval.dtype, n.aval.weak_type) for n in rows]
