@@ -14,7 +14,7 @@ from jax.extend.core import primitives as p
 from graphopt.analysis.access import Indices
 from graphopt.analysis.derive import Derivation
 from graphopt.analysis.indexed import starts_of_update
-from graphopt.analysis.order import blocks_of
+from graphopt.analysis.order import blocks_of, reads_of, writes_of
 from graphopt.ir.index import Index, delinear, linear
 from graphopt.ir.loop import Buffer, Let, Load, LoopProgram, Phase, Statement, Store
 from graphopt.ir.op import op_of
@@ -51,13 +51,16 @@ def is_right(program: LoopProgram, operand: Buffer, result: Buffer) -> bool:
     for phase in program.phases:
         statements = list(_statements([*phase.before.statements, *phase.body.statements]))
         stores = {s.at: k for k, s in enumerate(statements) if isinstance(s, Store) and s.buffer == result}
+        writes = any(result.name in writes_of(s) for s in statements)
         for number, statement in enumerate(statements):
-            load = statement.value if isinstance(statement, Let) else None
-            if not isinstance(load, Load) or load.buffer != operand:
+            if operand.name not in reads_of(statement, inside=False):
                 continue
-            if written or (stores and (stores.get(load.at, -1) < number or _is_anywhere(load.at, phase))):
+            load = statement.value if isinstance(statement, Let) else None
+            # Of what is not loaded element by element, a product's factor say, other iterations may read any.
+            is_own = isinstance(load, Load) and stores.get(load.at, -1) >= number and not _is_anywhere(load.at, phase)
+            if written or (writes and not is_own):
                 return False
-        written = written or bool(stores)
+        written = written or writes
     return True
 
 

@@ -1,5 +1,6 @@
 """What is written over operands: what loops carry and what others have made, and nothing that is needed again."""
 
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,10 @@ from jax import lax
 import graphopt
 from graphopt.ir.graph import nested_graphs
 from graphopt.ops.kernel import KERNEL
+from graphopt.passes.chunk import Chunk
+from graphopt.passes.pipelines import STANDARD
 
+SEED = int(os.environ["GRAPHOPT_TEST_SEED"])
 X = np.random.default_rng(0).normal(size=(60, 50)).astype(np.float32)
 
 
@@ -89,6 +93,20 @@ def test_results_are_the_same_every_time() -> None:
         for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(jitted(x)), strict=True):
             np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(x, X)
+
+
+def test_values_of_attention_are_read_by_all_rows() -> None:
+    """A product's result has the shape of its factor, which another product has made, and which each row needs."""
+
+    def function(x: Any, *weights: Any) -> Any:
+        query, key, value = (x @ w * 0.1 for w in weights)
+        return jax.nn.softmax(query @ key.T / 8) @ value
+
+    rng = np.random.default_rng(SEED)
+    args = [rng.normal(size=shape).astype(np.float32) for shape in ((400, 64), *3 * ((64, 64),))]
+    passes = (*STANDARD[:-1], Chunk(large=1 << 12))
+    found = graphopt.jit(function, backend="numba", passes=passes)(*args)
+    np.testing.assert_allclose(found, jax.jit(function)(*args), rtol=1e-3, atol=1e-4)
 
 
 def test_xla_copies_what_it_finds_to_be_needed_again() -> None:
