@@ -17,6 +17,9 @@ from typing import Any
 import jax
 from scipy import stats
 
+LONG, UNSETTLED, PAUSE = 5e-3, 0.1, 1e-3
+"""Seconds: of a contender that leaves work behind, that is waited for it at most, and at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
@@ -105,6 +108,23 @@ def awaited(result: Any) -> Any:
     return jax.block_until_ready(result) if wait is None else wait()
 
 
+def settle(seconds: float) -> None:
+    """Waits until a contender that took so long has really ended, but not longer than UNSETTLED.
+
+    XLA gives memory back when the result is there: for intermediate arrays of 100 MB one of its threads takes 20 ms,
+    in which the next contender would have one core less. A short one has little to give back, and after a pause the
+    next would begin slowly.
+    """
+    if seconds < LONG:
+        return
+    end = time.perf_counter() + UNSETTLED
+    while time.perf_counter() < end:
+        before = time.process_time()
+        time.sleep(PAUSE)
+        if time.process_time() - before < PAUSE / 4:
+            break
+
+
 def repeated(
     function: Callable[..., Any], args: tuple[Any, ...], calls: int, wait: Callable[[Any], Any] = awaited
 ) -> Callable[[], float]:
@@ -117,7 +137,9 @@ def repeated(
         start = time.perf_counter()
         for _ in range(calls):
             wait(function(*args))
-        return (time.perf_counter() - start) / calls
+        seconds = time.perf_counter() - start
+        settle(seconds)
+        return seconds / calls
 
     return run
 
@@ -142,7 +164,9 @@ def one_each(
         start = time.perf_counter()
         for args in arguments[uncounted:]:
             held.append(wait(function(*args)))
-        return (time.perf_counter() - start) / (len(arguments) - uncounted)
+        seconds = time.perf_counter() - start
+        settle(seconds)
+        return seconds / (len(arguments) - uncounted)
 
     return run
 

@@ -96,10 +96,15 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        self.used = 0.0  # by all threads
+        self.busy = 0.0  # seconds that other threads will be busy for
+        times = {"perf_counter": lambda: self.now, "process_time": lambda: self.used, "sleep": self.passes}
+        monkeypatch.setattr(measure, "time", SimpleNamespace(**times))
 
     def passes(self, seconds: float) -> None:
         self.now += seconds
+        self.used += min(seconds, self.busy)
+        self.busy = max(0.0, self.busy - seconds)
 
 
 class Unfinished:
@@ -146,6 +151,24 @@ def test_results_can_be_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(held) == 5
     assert one_each(dispatch, [(9.0,), (1.0,), (3.0,)], held, uncounted=1, wait=lambda result: result)() == 2.0
     assert len(held) == 8
+
+
+@pytest.mark.parametrize("left, waited", [(0.0, 0.001), (0.0205, 0.022), (9.0, 0.1)])
+def test_what_a_contender_leaves_behind_is_not_the_next_ones(
+    left: float, waited: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+
+    def contender(seconds: float) -> float:
+        clock.passes(seconds)
+        clock.busy = left
+        return seconds
+
+    assert repeated(contender, (0.5,), calls=2, wait=lambda result: result)() == 0.5
+    assert clock.now - 101.0 == pytest.approx(waited, abs=1.1e-3)
+    before = clock.now
+    assert repeated(contender, (1 / 1024,), calls=2, wait=lambda result: result)() == 1 / 1024
+    assert clock.now - before == 1 / 512  # a short one is not waited for
 
 
 def test_the_geometric_mean() -> None:
