@@ -56,28 +56,22 @@ def count_leading_zeros(typing: Any, x: Any) -> Any:
     return x(x), generate
 
 
-def _reassociable(combine: Callable[[Any, Any, Any], Any]) -> Any:
+def _combined(combine: Callable[[Any, Any, Any], Any]) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return combine(builder, *args)
 
     return intrinsic(lambda typing, x, y: (x(x, x), generate))
 
 
-add_any_order = _reassociable(lambda builder, x, y: builder.fadd(x, y, flags=("reassoc",)))
-mul_any_order = _reassociable(lambda builder, x, y: builder.fmul(x, y, flags=("reassoc",)))
-
-
-def _wrapping(combine: Callable[[Any, Any, Any], Any]) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return combine(builder, *args)
-
-    return intrinsic(lambda typing, x, y: (x(x, x), generate))
-
+# A product that only goes into a sum in any order is not rounded before it is added.
+add_any_order = _combined(lambda builder, x, y: builder.fadd(x, y, flags=("reassoc", "contract")))
+mul_any_order = _combined(lambda builder, x, y: builder.fmul(x, y, flags=("reassoc",)))
+mul_to_add = _combined(lambda builder, x, y: builder.fmul(x, y, flags=("contract",)))
 
 # Numba tells LLVM that its own never overflow, which then concludes from x - y < x that y > 0.
-wrapping_add = _wrapping(lambda builder, x, y: builder.add(x, y))
-wrapping_sub = _wrapping(lambda builder, x, y: builder.sub(x, y))
-wrapping_mul = _wrapping(lambda builder, x, y: builder.mul(x, y))
+wrapping_add = _combined(lambda builder, x, y: builder.add(x, y))
+wrapping_sub = _combined(lambda builder, x, y: builder.sub(x, y))
+wrapping_mul = _combined(lambda builder, x, y: builder.mul(x, y))
 
 
 def _is_signed(kind: Any) -> bool:

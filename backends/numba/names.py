@@ -42,6 +42,7 @@ NAMES: dict[str, Any] = {
     "count_leading_zeros": intrinsics.count_leading_zeros,
     "add_any_order": intrinsics.add_any_order,
     "mul_any_order": intrinsics.mul_any_order,
+    "mul_to_add": intrinsics.mul_to_add,
     "wrapping_add": intrinsics.wrapping_add,
     "wrapping_sub": intrinsics.wrapping_sub,
     "wrapping_mul": intrinsics.wrapping_mul,
