@@ -1,7 +1,7 @@
 """Values that loops beside each other compute alike: the same operations on the same elements.
 
 Values are numbered (local value numbering; Cocke and Schwartz, 1970): two that have one number are equal. The variable
-of a loop counts by its depth and extent, whatever its name.
+of a loop counts by its depth, its extent and the conditions on it, whatever its name.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from graphopt.analysis.access import Within
 from graphopt.analysis.order import blocks_of, writes_of
 from graphopt.ir.index import Atom, Index, Quotient, Variable
 from graphopt.ir.loop import (
@@ -70,9 +71,7 @@ class Numbering:
         self.changing: set[str] = set()  # locals that have more than one value in it
 
     def places(self, loop: For) -> Iterator[Place]:
-        """The values in a loop of the block, but for those under conditions."""
-        if loop.within:
-            return
+        """The values in a loop of the block, but for those under conditions on anything but the loops around them."""
         inside = list(statements_of(loop))
         self.own = {*writes_of(loop), *(s.name for s in inside if isinstance(s, For))} - _written_over(loop)
         self.changing = {s.local.name for s in inside if isinstance(s, Set | Accumulate)}
@@ -84,7 +83,12 @@ class Numbering:
         self.written.update(set(writes_of(statement)))
 
     def _inside(self, loops: tuple[For, ...]) -> Iterator[Place]:
-        self.known[loops[-1].name] = ("loop", len(loops), loops[-1].extent)
+        loop = loops[-1]
+        self.known[loop.name] = ("loop", len(loops), loop.extent)
+        conditions = self._conditions(loop.within)
+        if conditions is None:
+            return
+        self.known[loop.name] = ("loop", len(loops), loop.extent, *conditions)
         for statement in loops[-1].body.statements:
             if isinstance(statement, Let):
                 key = None if statement.local.name in self.changing else self._expression(statement.value)
@@ -93,7 +97,7 @@ class Numbering:
                     self.known[statement.local.name] = ("value", self.numbers.setdefault(key, len(self.numbers)))
                     extents = tuple(loop.extent for loop in loops)
                     yield Place(statement, loops, (extents, *self.known[statement.local.name]))
-            elif isinstance(statement, For) and not statement.within:
+            elif isinstance(statement, For):
                 yield from self._inside((*loops, statement))
 
     def _name(self, name: str) -> Key | None:
@@ -116,8 +120,12 @@ class Numbering:
             return self._name(value.name)
         if isinstance(value, Literal):
             return "literal", value.dtype, value.value.tobytes()
-        tests = [(self._index(at), low, high) for at, low, high in value.within]
-        return None if any(at is None for at, _, _ in tests) else ("test", *tests)
+        tests = self._conditions(value.within)
+        return None if tests is None else ("test", *tests)
+
+    def _conditions(self, within: Within) -> Key | None:
+        conditions = tuple((self._index(at), low, high) for at, low, high in within)
+        return None if any(at is None for at, _, _ in conditions) else conditions
 
     def _index(self, index: Index) -> Key | None:
         terms = [(self._atom(atom), factor) for atom, factor in index.terms]

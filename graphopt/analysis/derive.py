@@ -78,13 +78,14 @@ class Derivation(NestWriter):
         self.folds: dict[Node, Callable[[Indices], Fold]] = {}  # what is left of a reduction that was done in parts
         # Where operands are with their last two axes exchanged, and the shape they have there.
         self.turned: dict[Node, tuple[Buffer, tuple[int, ...]]] = {}
+        self.within: dict[Node, Callable[[Index], Within]] = {}  # conditions on what reductions go over
         self.symmetries = symmetries(body)
 
     def value(self, node: Node, at: Indices) -> Value:
         """One element of a node, computed in the outermost block that it can be computed in."""
         if node in self.symmetries:
             at = in_order(at, self.symmetries[node])
-        return self._once((node, at), at, lambda: self._compute(node, at))
+        return self.once((node, at), at, lambda: self._compute(node, at))
 
     def _compute(self, node: Node, at: Indices) -> Value:
         kept = self.columns if self._path[-1].vector and node not in self.combined else None
@@ -109,10 +110,10 @@ class Derivation(NestWriter):
         if node in self.combined:
             return self.combined[node](at)
         if node.op in REDUCTIONS and node not in self.folds:
-            return self._reduced(node, at)
+            return self.reduction(node, at)
         if is_fold(node):
             source, number = kept_by(node)
-            found = self._once(("fold", source, at), at, lambda: self.folded(self.fold_for(source, at), source))
+            found = self.once(("fold", source, at), at, lambda: self.folded(self.fold_for(source, at), source))
             return self.converted(found[number], node.aval.dtype)
         operands = tuple(self.value(node.inputs[read.operand], read.at) for read in elementwise(node, at))
         return self.let(Apply(node.op, node.attrs, operands), node.aval.dtype, node)
@@ -148,12 +149,12 @@ class Derivation(NestWriter):
 
     def _inside_of(self, within: Within) -> Value:
         """Whether conditions hold."""
-        return self._once(within, tuple(at for at, _, _ in within), lambda: self.let(Test(within), np.bool_))
+        return self.once(within, tuple(at for at, _, _ in within), lambda: self.let(Test(within), np.bool_))
 
     def index(self, operand: Node, at: Indices, dtype: Any, high: int | None = None) -> Index:
         """One element of a node, of integers, as a variable of indices: converted, and clamped where `high` is."""
         known = ("index", operand, at, np.dtype(dtype), high)
-        return self._once(known, at, lambda: self._looked_up(self.value(operand, at), np.dtype(dtype), high))
+        return self.once(known, at, lambda: self._looked_up(self.value(operand, at), np.dtype(dtype), high))
 
     def _looked_up(self, value: Value, dtype: np.dtype[Any], high: int | None) -> Index:
         low, most = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
@@ -177,7 +178,8 @@ class Derivation(NestWriter):
 
     # ---- reductions
 
-    def _reduced(self, node: Node, at: Indices) -> Value:
+    def reduction(self, node: Node, at: Indices) -> Value:
+        """One element of a reduction, by loops over what it goes over."""
         axes, shape = axes_of(node), node.inputs[0].aval.shape
         extents = [shape[axis] for axis in axes]
         return self.reduce(node, [(extents, lambda r: merged(at, axes, r))])
@@ -247,7 +249,7 @@ class Derivation(NestWriter):
                 self.add(Accumulate(result, kept.reduction.combine, element(r), node))
                 self.spend(node)
 
-            nest = self._nest(extents, write, self._loops_before(node, again))
+            nest = self._nest(extents, write, self._loops_before(node, again), self.within.get(node))
             if nest is not None:
                 self._host(node, again, nest)
         return result
@@ -293,19 +295,25 @@ def merged(kept: Indices, axes: Sequence[int], reduced: Indices) -> Indices:
     return tuple(of[axis] if axis in of else next(rest) for axis in range(len(kept) + len(axes)))
 
 
-def write_outputs(derivation: Derivation, parallel: int) -> None:
-    """One phase over the first `parallel` axes, which all outputs have in common, that computes and stores them all."""
+def write_outputs(derivation: Derivation, parallel: int, inside: int = 0) -> None:
+    """One phase over the first `parallel` axes, which all outputs have in common, that computes and stores them all.
+
+    inside: how many of those are not gone through by the phase but in it, for each of its iterations.
+    """
     body = derivation.body
-    leading = body.outputs[0].aval.shape[:parallel]
+    leading = body.outputs[0].aval.shape[inside:parallel]
+
+    def rest_of(node: Node) -> tuple[int, ...]:
+        return node.aval.shape[:inside] + node.aval.shape[parallel:]
 
     def write(index: Index) -> None:
         row = delinear(index, leading)
-        for rest in sorted({n.aval.shape[parallel:] for n in body.outputs}, key=lambda rest: (len(rest), rest)):
+        for rest in sorted({rest_of(n) for n in body.outputs}, key=lambda rest: (len(rest), rest)):
 
             def store(inner: Indices, rest: tuple[int, ...] = rest) -> None:
                 for node, buffer in zip(body.outputs, derivation.outputs, strict=True):
-                    if node.aval.shape[parallel:] == rest:
-                        at = (*row, *inner)
+                    if rest_of(node) == rest:
+                        at = (*inner[:inside], *row, *inner[inside:])
                         derivation.add(Store(buffer, linear(at, node.aval.shape), derivation.value(node, at), node))
 
             derivation.loops(rest, store, math.prod(leading) > 1)

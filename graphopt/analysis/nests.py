@@ -13,8 +13,8 @@ from graphopt.analysis.access import Indices, Within, always
 from graphopt.analysis.reductions import REDUCTIONS
 from graphopt.analysis.writing import LOOP, Nest, Scope, Writer
 from graphopt.ir.graph import Graph
+from graphopt.ir.index import Index, variable
 from graphopt.ir.index import number as number_index
-from graphopt.ir.index import variable
 from graphopt.ir.loop import (
     REDUCTION,
     SERIAL,
@@ -114,10 +114,16 @@ class NestWriter(Writer):
 
         return tuple(extent for axis, extent in enumerate(extents) if axis not in small), each
 
-    def _nest(self, extents: Sequence[int], write: Callable[[Indices], None], after: set[Nest]) -> Nest | None:
+    def _nest(
+        self,
+        extents: Sequence[int],
+        write: Callable[[Indices], None],
+        after: set[Nest],
+        within: Callable[[Index], Within] | None = None,
+    ) -> Nest | None:
         """Loops that accumulate: those that are there with these extents, unless `after` has them, or new ones.
 
-        None where there is no loop.
+        within: conditions on the index of the innermost. None where there is no loop.
         """
         large, each = self._written_out(extents, write)
         if 0 in extents:
@@ -129,7 +135,7 @@ class NestWriter(Writer):
         # What is needed in loops that are being written comes before them.
         late = after.union(self._open, *(self._after(nest) for nest in self._open))
         for nest in outer.nests:
-            if nest.extents == large and nest not in late:
+            if nest.extents == large and nest.within == within and nest not in late:
                 self._write(nest, each)
                 self._shared += [scope.block for scope in (outer, *nest.scopes)]
                 return nest
@@ -139,11 +145,12 @@ class NestWriter(Writer):
             around = scopes[-1] if scopes else outer
             self._spend(LOOP * around.times / outer.times)
             scopes.append(Scope(Block(), {name}, around.times * extent, name))
-        nest = Nest(large, tuple(variable(n, 0, e - 1) for n, e in zip(names, large, strict=True)), scopes)
+        nest = Nest(large, tuple(variable(n, 0, e - 1) for n, e in zip(names, large, strict=True)), scopes, within)
         self._write(nest, each)
         outer.nests.append(nest)
         for around, scope, name, extent in reversed(list(zip((outer, *scopes), scopes, names, large, strict=False))):
-            around.block.statements.append(For(name, extent, REDUCTION, scope.block))
+            conditions = within(nest.indices[-1]) if within is not None and scope is scopes[-1] else ()
+            around.block.statements.append(For(name, extent, REDUCTION, scope.block, conditions))
         return nest
 
     def _write(self, nest: Nest, each: Callable[[Indices], None]) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from graphopt.analysis.access import Indices, Within
 from graphopt.analysis.between import RowProduct
@@ -46,6 +49,11 @@ def place(derivation: Derivation, at: Index, extent: int) -> Index:
     return variable(local.name, 0, extent - 1)
 
 
+def width_of(columns: int, dtype: np.dtype[Any]) -> int:
+    """How many columns a panel has."""
+    return min(columns, PANEL // int(dtype.itemsize))
+
+
 def panels(derivation: Derivation, product: RowProduct) -> Panels:
     """The factor of a product that blocks of rows do not have: as it lies in memory, or a copy, written in a phase."""
     node, side, axes = product.right, 1 - product.side, product.axes
@@ -56,7 +64,7 @@ def panels(derivation: Derivation, product: RowProduct) -> Panels:
         of |= dict(zip(axes.summed[side], delinear(k, product.summed), strict=True))
         return tuple(of.get(axis, j if axis == product.free else Index()) for axis in range(len(node.aval.shape)))
 
-    width = min(columns, PANEL // int(node.aval.dtype.itemsize))
+    width = width_of(columns, node.aval.dtype)
     shape = tuple(node.aval.shape[axis] for axis in batch)
     if node.op is PARAM and _is_in_rows(node, shape, length, columns, at):
         operand = derivation.inputs[node]

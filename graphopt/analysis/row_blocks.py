@@ -29,7 +29,9 @@ from functools import partial
 from graphopt.analysis.access import Indices, Within
 from graphopt.analysis.between import Between, RowProduct
 from graphopt.analysis.derive import Derivation
-from graphopt.analysis.panels import Panels, panels, place, places
+from graphopt.analysis.left_out_columns import LeftOut
+from graphopt.analysis.masked_columns import masked_columns
+from graphopt.analysis.panels import Panels, panels, place, places, width_of
 from graphopt.analysis.products import SUM
 from graphopt.analysis.reductions import REDUCTIONS
 from graphopt.analysis.row_order import Step, is_copied, order_of, takes_wide
@@ -90,6 +92,9 @@ class _Writer:
         if any(axis in found.labels[p.node] for p in self.over_rows for axis in self.serial):
             raise TooLargeError  # one sum goes over what another one keeps
         of_apart = math.prod(sizes[axis] for axis in self.apart)
+        masked = masked_columns(derivation.body, found, self.rows, width_of(self.columns, self.dtype))
+        self.band = None if masked is None else masked[1]
+        self.left_out = None if masked is None else LeftOut(derivation, *masked)
         self.parts = min(self.blocks, -(-PARTS // of_apart)) if self.over_rows else 1
         self.at: dict[int, Index] = {}  # of the axes of `first`, what a block or a row has
         self.tiles: list[Buffer] = []  # of all columns
@@ -126,6 +131,9 @@ class _Writer:
             self.sums[product.node] = self.d.new_scratch(self.dtype, size)
         for product in self.found.products:
             self.d.combined[product.node] = _gone
+        for product in self.by_rows:
+            if self.left_out is not None and takes_wide(self.found, product):
+                self.left_out.write_sums(product)
 
         def write_block(index: Index) -> None:
             *at, block = places(self.d, index, (*extents, self.blocks))
@@ -231,6 +239,8 @@ class _Writer:
     def block(self, block: Index, rights: dict[Node, Panels], sums: dict[Node, Index] | None = None) -> None:
         """Some rows: what the products make of them is in tiles. sums: where those over rows begin."""
         self.make_tiles()
+        if self.left_out is not None:
+            self.left_out.leave_out(block)
         for step in self.order.steps:
             self.loops(block, step)
             product = step.product
@@ -253,6 +263,8 @@ class _Writer:
                 self.copies[product.node] = d.new_tile(self.dtype, self.rows * self.length_of_copy(product))
             if not product.over_rows and product.node not in order.tiles:
                 self.results[product.node] = d.new_tile(self.dtype, self.rows * product.width)
+        if self.left_out is not None:
+            self.left_out.make_tiles(self.by_rows, self.rows)
         for step in order.steps:
             self.again |= {node: d.new_tile(node.aval.dtype, self.rows) for node in step.kept}
 
@@ -276,7 +288,10 @@ class _Writer:
             if step.product is not None and is_copied(self.found, step.product):
                 self.copy(step.product, row)
             for node in step.made:
-                self.make(node, row)
+                self.make(node, row, block)
+                if self.left_out is not None and node in self.left_out.weights:
+                    at = self.indices(self.left_out.softmax.greatest, Index())
+                    self.left_out.keep_weight(node, block, row, at)
 
         d.loop_over(name, self.rows, SERIAL, write_row, within)
         del self.at[self.found.rows]
@@ -344,17 +359,19 @@ class _Writer:
 
         d.loop(length, SERIAL, store)
 
-    def make(self, node: Node, row: Index) -> None:
-        """A row of what is computed for all columns."""
-        tile = self.tiles[self.order.tiles[node]]
+    def make(self, node: Node, row: Index, block: Index) -> None:
+        """A row of what is computed for all columns, or for those that its block needs."""
+        tile, name = self.tiles[self.order.tiles[node]], self.d.name("j")
+        column = variable(name, 0, self.columns - 1)
 
-        def store(column: Index) -> None:
+        def store() -> None:
             self.over = tile, column
             value = self.d.value(node, self.indices(node, column))
             self.over = None
             self.d.add(Store(tile, row * self.step + column, value, node))
 
-        self.d.loop(self.columns, SERIAL, store)
+        within: Within = () if self.band is None else self.band.has_column(block, column)
+        self.d.loop_over(name, self.columns, SERIAL, store, within)
 
     def index_of(self, label: int | None) -> Index:
         """The index along an axis of `first` that a block or a row has; 0 along an axis of one element."""
@@ -389,12 +406,45 @@ class _Writer:
                 part = Matrix(to, number * right.width, (step, 1))
                 self.d.add(Product(part, left, right.where(matrix, number), rows, width, length, node=node))
 
-            whole, rest = divmod(right.columns, right.width)
-            self.d.loop(whole, SERIAL, lambda number: panel(number, right.width))
-            if rest:
-                panel(number_index(whole), rest)
+            self.over_panels(right.columns, right.width, panel, block if is_wide else None)
 
-        self.for_rows(block, of)
+        def of_kept(rows: int) -> None:
+            """The same, with what is summed over in panels: those that the block needs."""
+            assert self.left_out is not None
+            width = self.left_out.band.width
+            self.left_out.begin(product, to, rows, matrix, block)
+
+            def term(start: Index, length: int) -> None:
+                some = Matrix(left.buffer, left.at + start * width, left.steps)
+
+                def panel(number: Index, columns: int) -> None:
+                    part, whole = Matrix(to, number * right.width, (step, 1)), right.where(matrix, number)
+                    of = Matrix(whole.buffer, whole.at + start * (width * whole.steps[0]), whole.steps)
+                    self.d.add(Product(part, some, of, rows, columns, length, True, node))
+
+                self.over_panels(right.columns, right.width, panel, None)
+
+            self.over_panels(length, width, term, block)
+
+        is_cut = self.left_out is not None and node in self.left_out.sums
+        self.for_rows(block, of_kept if is_cut else of)
+
+    def over_panels(self, columns: int, width: int, write: Callable[[Index, int], None], block: Index | None) -> None:
+        """What `write` writes for each panel of columns and its width. block: that only those panels are for which it
+        needs."""
+        d, (whole, rest) = self.d, divmod(columns, width)
+        name = d.name("j")
+
+        def within(panel: Index) -> Within:
+            return () if block is None or self.band is None else self.band.has_panel(block, panel)
+
+        if whole == 1:
+            d.condition(within(Index()), lambda: write(Index(), width))
+        elif whole:
+            number = variable(name, 0, whole - 1)
+            d.loop_over(name, whole, SERIAL, lambda: write(number, width), within(number))
+        if rest:
+            d.condition(within(number_index(whole)), lambda: write(number_index(whole), rest))
 
     def add_up(self, product: RowProduct, start: Index, block: Index) -> None:
         """Adds to sums over rows those of a block."""

@@ -113,11 +113,13 @@ class Scope:
 
 @dataclass(eq=False, slots=True)
 class Nest:
-    """Loops inside each other in which reductions accumulate. after: those whose results are needed in these."""
+    """Loops inside each other in which reductions accumulate. within: conditions on the innermost one's index.
+    after: those whose results are needed in these."""
 
     extents: tuple[int, ...]
     indices: Indices
     scopes: list[Scope]
+    within: Callable[[Index], Within] | None = None
     after: set[Nest] = field(default_factory=set)
 
 
@@ -379,7 +381,7 @@ class Writer:
         finally:
             self._path = path
 
-    def _once(self, key: Any, at: Indices, compute: Callable[[], Found]) -> Found:
+    def once(self, key: Any, at: Indices, compute: Callable[[], Found]) -> Found:
         """What `compute` gives, known by its key; written in the outermost block that has the variables of `at`."""
         path = self._path
         for scope in reversed(path):
