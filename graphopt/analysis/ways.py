@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
@@ -25,6 +26,7 @@ from graphopt.analysis.in_place import is_update_in_place, write_update
 from graphopt.analysis.loops import LOOPS, write_loop
 from graphopt.analysis.parts import cut_together, reduce_in_parts
 from graphopt.analysis.products import DOT
+from graphopt.analysis.reductions import REDUCTIONS
 from graphopt.analysis.row_blocks import write_between
 from graphopt.analysis.scattering import SCATTERS, scatter
 from graphopt.analysis.sorting import SORT, sort
@@ -34,6 +36,9 @@ from graphopt.analysis.turned import turn, turned_operands, write_turned
 from graphopt.analysis.windows import SELECTED
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
+
+FEW = 4
+"""Results in as many rows at most are computed beside each other."""
 
 Write = Callable[[Derivation], None]
 
@@ -76,18 +81,35 @@ def _rows(body: Graph, any_order: bool) -> Ways:
     """Element by element, with loops over fewer and fewer axes that threads share."""
     whole = next((n for n in body.nodes if n.op in ALONE), None)
 
-    def write(derivation: Derivation, parallel: int) -> None:
+    def write(derivation: Derivation, parallel: int, inside: int = 0) -> None:
         prepare(body, derivation)
         if is_update_in_place(derivation):
             write_update(derivation)
         elif whole is None:
-            write_outputs(derivation, parallel)
+            write_outputs(derivation, parallel, inside)
         else:
             write_whole(derivation, whole, any_order)
 
     rank = len(body.outputs[0].aval.shape)
     for parallel in (rank,) if whole is not None else dict.fromkeys((rank, max(rank - 1, 0), max(rank - 2, 0))):
         yield f"rows, {parallel} axes apart", partial(write, parallel=parallel)
+    if whole is None and (inside := _short_axes(body)):
+        yield f"rows, {inside} axes inside", partial(write, parallel=rank, inside=inside)
+
+
+def _short_axes(body: Graph) -> int:
+    """How many of the first axes of all results are short, where each place of the others has reductions of its own:
+    results along them are often sums of the same times something else, such as the coordinates of forces, of which that
+    is computed once."""
+    shapes = {node.aval.shape for node in body.outputs}
+    if len(shapes) > 1:
+        return 0
+    (shape,) = shapes
+    inside = max(k for k in range(len(shape) + 1) if math.prod(shape[:k]) <= FEW)
+    places = math.prod(shape[inside:])
+    if inside == len(shape) or math.prod(shape[:inside]) <= 1:
+        return 0
+    return inside if any(n.op in REDUCTIONS and n.avals[0].size >= places > 1 for n in body.nodes) else 0
 
 
 def _blocks(body: Graph, every: bool) -> Ways:

@@ -433,3 +433,18 @@ def test_x64() -> None:
     with jax.enable_x64(True):
         agrees(lambda x: x * 3 + jnp.sum(x), whole(5, dtype="float64"))
         agrees(lambda x: lax.argmax(x, 0, np.int64), whole(5, dtype="int64"))
+
+
+def test_what_results_along_a_short_first_axis_share_is_computed_once() -> None:
+    """The forces on points whose coordinates come first: of each two points the distance is taken once."""
+
+    def forces(x: Any) -> Any:
+        apart = x[:, :, None] - x[:, None]
+        return (apart * (1 / (1 + (apart * apart).sum(0)))).sum(2)
+
+    x = np.random.default_rng(1).normal(size=(3, 100)).astype(np.float32)
+    graph = simplified(forces, x)
+    derivation = ENGINE.derivation(graph)
+    assert str(derivation.program).count("div(") == 1
+    (found,), (expected,) = shaped(interpret(derivation.program, x), graph.out_avals), evaluate(graph, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
