@@ -174,7 +174,10 @@ class _Streamer:
         return min(1.0, IN_PIECES * kept / (region.extent * found.extent))
 
     def is_worth(self, plan: Plan, body: Graph, share: float) -> bool:
-        """Whether a kernel, which computes all columns, is expected to be faster than XLA. share: of what XLA does."""
+        """Whether a kernel is expected to be faster than XLA. share: of what XLA does in blocks.
+
+        Of the columns that the kernel leaves out itself its time knows nothing: it is faster than that.
+        """
         machine = self.options.machine
         if machine is None:
             return True

@@ -88,7 +88,8 @@ class LeftOut:
             known = dict(zip(batch, matrix, strict=True)) | {summed: column}
 
             def add(k: Index) -> None:
-                element = d.value(node, tuple(known.get(axis, k) for axis in range(len(node.aval.shape))))
+                at = known | {product.free: k}
+                element = d.value(node, tuple(at.get(axis, Index()) for axis in range(len(node.aval.shape))))
                 for buffer, factor in zip(sums, (scale, 0.0), strict=True):
                     before = d.let(Load(buffer, start + k), self.dtype, None, "x")
                     term = self._applied(MUL, element, self._number(factor))

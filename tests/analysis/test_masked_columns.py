@@ -195,7 +195,13 @@ def of_jax(q: Any, k: Any, v: Any) -> Any:
     return jax.nn.dot_product_attention(q[:, None], k[:, None], v[:, None], is_causal=True)
 
 
-@pytest.mark.parametrize("function", [divided_after, of_two_values, of_jax])
+def of_an_axis_of_one(q: Any, k: Any, v: Any) -> Any:
+    place = jnp.arange(300)
+    weights = jax.nn.softmax(jnp.where(place[:, None] >= place, q @ k.T, -1.0))
+    return jnp.einsum("qk,kad->qad", weights, v[:, None]), jnp.einsum("qk,kda->aqd", weights, v[:, :, None])
+
+
+@pytest.mark.parametrize("function", [divided_after, of_two_values, of_jax, of_an_axis_of_one])
 def test_other_forms(function: Callable[..., Any]) -> None:
     args = drawn((300, 16), (300, 16), (300, 16))
     assert columns_of(function, *args) is not None
