@@ -2,7 +2,7 @@
 
 Warm: every call gets the same arrays as the one before. Fresh: each contender has copies of the arrays that no call has
 used since the caches were swept. Results lie in memory that the process had before, unless they are so large that they
-always get new memory: see `graphopt.bench.caches.keep_memory`.
+get new memory, with every contender: see `graphopt.bench.caches`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 import graphopt
 from graphopt.bench import least
-from graphopt.bench.caches import Sweep, keep_memory, last_cache
+from graphopt.bench.caches import MAPPED, Sweep, give_memory_back, keep_memory, last_cache
 from graphopt.bench.measure import awaited, narrowed, one_each, paired_ratio, repeated, rounds
 from graphopt.bench.programs import Program
 from graphopt.bench.rows import Measure, Row, measure_of
@@ -84,6 +84,7 @@ def _measure(program: Program, repeats: int, jits: Mapping[str, Callable[..., An
     result = functions["jax"](*args)
     agree(functions["graphopt"](*args), result)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves((args, result)))
+    large = any(leaf.nbytes >= MAPPED for leaf in jax.tree.leaves(result))
     del result
     arguments = dict.fromkeys(functions, args)
     beside: dict[str, Callable[..., Any]] = {}
@@ -93,9 +94,9 @@ def _measure(program: Program, repeats: int, jits: Mapping[str, Callable[..., An
         beside = least.least(program.make(), args)
     # What differs by chance alone need not be known more closely.
     patience = 0.0 if same else PATIENCE
-    measures = {"warm": warm(functions | beside, arguments | dict.fromkeys(beside, args), repeats, patience)}
+    measures = {"warm": warm(functions | beside, arguments | dict.fromkeys(beside, args), repeats, patience, large)}
     if measures["warm"].seconds["jax"] < SLOW:
-        measures["fresh"] = fresh(functions, arguments, repeats, size, patience)
+        measures["fresh"] = fresh(functions, arguments, repeats, size, patience, large)
     ratio = paired_ratio([first["graphopt"]], [first["jax"]])
     return Row(program.name, equations, measures | {"first call": Measure(first, ratio)}, memory, same)
 
@@ -174,14 +175,22 @@ def agree(ours: Any, theirs: Any, tolerance: float = 1e-4) -> None:
 
 
 def warm(
-    functions: Functions, arguments: Mapping[str, tuple[Any, ...]], repeats: int, patience: float = 0.0
+    functions: Functions,
+    arguments: Mapping[str, tuple[Any, ...]],
+    repeats: int,
+    patience: float = 0.0,
+    large: bool = False,
 ) -> Measure:
-    """Calls with the same arguments again and again. patience: seconds of further rounds where the ratio is unsure."""
+    """Calls with the same arguments again and again. patience: seconds of further rounds where the ratio is unsure.
+
+    large: whether results get new memory.
+    """
     contenders = {}
     known: dict[str, list[float]] = {}
     duration = 0.0
     for name, function in functions.items():
-        contenders[name], calls, seconds = _for_a_turn(function, arguments[name], WAIT[name])
+        contender, calls, seconds = _for_a_turn(function, arguments[name], WAIT[name])
+        contenders[name] = in_new_memory(contender) if large else contender
         known[name] = [seconds]
         duration += calls * seconds
     if duration > LIMIT:
@@ -225,10 +234,11 @@ def fresh(
     repeats: int,
     size: int,
     patience: float = 0.0,
+    large: bool = False,
 ) -> Measure:
     """Calls with arguments that lie in no cache. size: bytes of the arguments and results of one call.
 
-    patience: seconds of further rounds where the ratio is unsure.
+    patience: seconds of further rounds where the ratio is unsure. large: whether results get new memory.
     """
     held: list[Any] = []
     sweep = swept()
@@ -238,7 +248,8 @@ def fresh(
     uncounted = int(copies > 1)
     for name, function in functions.items():
         copied = [_copy(arguments[name]) for _ in range(uncounted + copies)]
-        contenders[name] = one_each(function, copied, held, uncounted, WAIT[name])
+        contender = one_each(function, copied, held, uncounted, WAIT[name])
+        contenders[name] = in_new_memory(contender) if large else contender
 
     def before() -> None:
         held.clear()
@@ -250,6 +261,16 @@ def fresh(
     # Of an even number of rounds each contender begins one half.
     pairs = math.ceil(min(repeats, count(repeats, duration)) / 2)
     return measure_of(narrowed(contenders, 2 * pairs, before, width=WIDTH, limit=patience))
+
+
+def in_new_memory(contender: Callable[[], float]) -> Callable[[], float]:
+    """A contender whose large results lie in memory that the process did not have before."""
+
+    def run() -> float:
+        give_memory_back()
+        return contender()
+
+    return run
 
 
 @functools.cache

@@ -164,6 +164,17 @@ def test_large_arguments_and_results_are_there_once(size: int, calls: int) -> No
     assert len(set(seen)) == 2 * calls
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_large_results_get_new_memory_with_each_contender(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    monkeypatch.setattr(steady, "swept", lambda: lambda: events.append("sweep"))
+    monkeypatch.setattr(steady, "give_memory_back", lambda: events.append("given back"))
+    functions = {name: lambda x, name=name: events.append(name) for name in ("jax", "graphopt")}
+    steady.fresh(functions, dict.fromkeys(functions, (np.ones(3),)), 1, steady.COPIES, 0.0, large)
+    contender = [["given back", name] if large else [name] for name in ("jax", "graphopt")]
+    assert events == 2 * ["sweep", *contender[0], *contender[1]] + ["sweep", *contender[1], *contender[0]]
+
+
 def test_what_takes_seconds_is_called_once_and_not_with_fresh_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steady, "SLOW", 0.0)
     monkeypatch.setattr(steady, "LIMIT", 0.0)
