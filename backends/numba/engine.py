@@ -48,6 +48,7 @@ from graphopt.ir.loop import LoopProgram
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, op_of, ops_of
 from graphopt.passes.bypass import BypassCaches
+from graphopt.passes.cascade import Cascade
 from graphopt.passes.fetch import FetchAhead
 from graphopt.passes.jam import Jam
 from graphopt.passes.peel import Peel
@@ -137,6 +138,7 @@ class NumbaEngine:
     bypass: BypassCaches = field(default=BypassCaches(), repr=False)
     registers: RegisterBlock = field(default=RegisterBlock(scalar_cost), repr=False)
     fetch: FetchAhead = field(default=FetchAhead(), repr=False)
+    cascade: Cascade = field(default=Cascade(), repr=False)
     without: frozenset[str] = frozenset()
 
     def unavailable(self) -> str | None:
@@ -291,7 +293,8 @@ class NumbaEngine:
             write_beside(best, written)
         tiled = Tiled(best.program) if self.tile.name in self.without else self.tile.run(best.program)
         program, said = tiled.program, {self.tile.name: tiled.kept}
-        for step in (self.split, self.peel, self.jam, self.bypass, self.registers, self.fetch):
+        in_any_order = (self.cascade,) if any_order else ()
+        for step in (self.split, self.peel, self.jam, self.bypass, self.registers, self.fetch, *in_any_order):
             if step.name not in self.without:
                 program, said[step.name] = step.run(program)
         best.take(program, tuple(f"{name}: {what}" for name, every in said.items() for what in every))

@@ -8,11 +8,13 @@ Loop program, where it is not cut into parts:
         tile0[l2] = 0.0
       serial j3 < 4096:
         vector l2 < 1000:
-          v4: f32 = tile0[l2]
+          v4: f64 = tile0[l2]
           x5: f32 = in0[1000 * j3 + l2]
-          v6: f32 = add(v4, x5)
-          tile0[l2] = v6
-          out0[1000 * j3 + l2] = v6
+          v6: f64 = convert_element_type(x5)
+          v7: f64 = add(v4, v6)
+          tile0[l2] = v7
+          v8: f32 = convert_element_type(v7)
+          out0[1000 * j3 + l2] = v8
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ import math
 from collections.abc import Callable
 
 from graphopt.analysis.access import Indices, Within, always
+from graphopt.analysis.accumulation import BLOCK
 from graphopt.analysis.columns import FEW, PART, PARTS, WIDTH, Columns, store_by_columns, width_of
 from graphopt.analysis.derive import Derivation
 from graphopt.analysis.folds import Fold, Writer, combining
-from graphopt.analysis.reductions import CUMULATIVE, accumulated_as
+from graphopt.analysis.reductions import ADD, CUMULATIVE, accumulated_as
+from graphopt.analysis.running import running
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.index import Index, delinear, linear, variable
 from graphopt.ir.loop import SERIAL, Apply, Buffer, Literal, Load, Store, Value
@@ -50,7 +54,10 @@ class _Accumulation:
         self.shape, self.axis = node.aval.shape, node.attrs["axis"]
         self.others = (*self.shape[: self.axis], *self.shape[self.axis + 1 :])
         self.length = int(self.shape[self.axis])
-        self.reduction, self.dtype = CUMULATIVE[node.op], accumulated_as(node.aval.dtype)
+        self.reduction = CUMULATIVE[node.op]
+        self.dtype = accumulated_as(node.aval.dtype)
+        if self.reduction.combine is ADD:
+            (self.dtype,) = running(node, self.length > BLOCK).dtypes
         self.each = -(-self.length // self.wanted_parts())
         self.parts = -(-self.length // self.each)
         self.of_parts = (self.parts, *self.others)

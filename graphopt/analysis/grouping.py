@@ -3,8 +3,8 @@
 Nodes are looked at from the outputs backwards. One whose users are all in one group joins it. One with other users as
 well is a result of a kernel; it joins the group of a user with the same shape where that makes no cycle of kernels, and
 else it begins a group. Nodes in `cut` are results of kernels whatever their users. Pieces (`graphopt.analysis.pieces`)
-are in the groups of all of their users, and results of none. At last groups with results of one shape that read the
-same and do not need each other become one.
+are in the groups of all of their users, and results of none. At last groups with results of one shape that read or
+compute the same and do not need each other become one.
 """
 
 from __future__ import annotations
@@ -130,8 +130,9 @@ def _with_siblings(
     groups: dict[Node, tuple[Group, ...]],
     cut: Collection[Node],
 ) -> list[Group]:
-    """The groups, those joined that read the same, have results of one shape, and do not need each other."""
+    """The groups, those joined that read or compute the same, have results of one shape, and do not need each other."""
     first: dict[tuple[Node, tuple[int, ...]], Group] = {}
+    place = {group: index for index, group in enumerate(every)}
     found: list[Group] = []
     for group in every:
         shape = group.results[0].avals[0].shape
@@ -139,8 +140,10 @@ def _with_siblings(
             found.append(group)
             continue
         outside = dict.fromkeys(n for member in group.members for n in member.inputs if n not in group.members)
-        read = [(operand, shape) for operand in outside if operand.avals[0].nbytes >= READ]
-        others = dict.fromkeys(first[key] for key in read if key in first)
+        common = [n for n in outside if n.avals[0].nbytes >= READ]
+        common += [n for n in group.members if n.op not in MOVES and len(groups[n]) > 1]
+        keys = [(n, shape) for n in common]
+        others = sorted({first[key] for key in keys if key in first}, key=place.__getitem__)
         other = next((o for o in others if _may_join(group, o, users, groups)), None)
         if other is None:
             found.append(group)
@@ -149,7 +152,7 @@ def _with_siblings(
                 groups[member] = tuple(dict.fromkeys(other if g is group else g for g in groups[member]))
             other.members |= group.members
             other.results += group.results
-        for key in read:
+        for key in keys:
             first.setdefault(key, other or group)
     return found
 

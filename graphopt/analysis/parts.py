@@ -15,7 +15,7 @@ from graphopt.ir.loop import Buffer, Load, Store, Value
 from graphopt.ir.node import Node
 
 PARTS = 64
-"""Into how many parts a long reduction is cut."""
+"""Into how many parts a long reduction is cut at most, and half as many at least."""
 
 LONG = 1 << 15
 """Elements from which on one is cut, where there are fewer than FEW of it."""
@@ -72,6 +72,13 @@ def _extents(node: Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return node.inputs[0].aval.shape, axes_of(node)
 
 
+def parts_of(length: int) -> int:
+    """Into how many parts so many elements are cut: so that little is left over, which no threads share."""
+    counts = range(PARTS, PARTS // 2, -1)
+    little = (count for count in counts if length % count <= length // count // 4)
+    return next(little, min(counts, key=lambda count: length % count))
+
+
 def reduce_in_parts(derivation: Derivation, nodes: Sequence[Node]) -> None:
     """Phases that reduce the parts; what then asks for a result combines them, and the few elements left over.
 
@@ -83,29 +90,29 @@ def reduce_in_parts(derivation: Derivation, nodes: Sequence[Node]) -> None:
     reduced = tuple(shape[axis] for axis in axes)
     by_first = reduced[0] >= PARTS and math.prod(reduced[1:]) >= ROW
     outer, inner = (reduced[:1], reduced[1:]) if by_first else (reduced, ())
-    rows = math.prod(kept)
-    each, left = divmod(math.prod(outer), PARTS)
+    rows, parts = math.prod(kept), parts_of(math.prod(outer))
+    each, left = divmod(math.prod(outer), parts)
 
     def places(at: Indices, start: Index) -> Place:
         return lambda r: merged(at, axes, (*delinear(start + r[0], outer), *r[1:]))
 
-    def in_parts(parts: Sequence[tuple[Any, Callable[[Indices, Place], Value]]]) -> list[Buffer]:
-        buffers = [derivation.new_scratch(dtype, rows * PARTS) for dtype, _ in parts]
+    def in_parts(wanted: Sequence[tuple[Any, Callable[[Indices, Place], Value]]]) -> list[Buffer]:
+        buffers = [derivation.new_scratch(dtype, rows * parts) for dtype, _ in wanted]
 
         def write(index: Index) -> None:
-            row, number = delinear(index, (rows, PARTS))
+            row, number = delinear(index, (rows, parts))
             at = delinear(row, kept)
             place = places(at, number * each)
-            found = [part(at, place) for _, part in parts]
+            found = [part(at, place) for _, part in wanted]
             for buffer, value in zip(buffers, found, strict=True):
                 derivation.add(Store(buffer, index, value))
 
-        derivation.phase(rows * PARTS, write)
+        derivation.phase(rows * parts, write)
         return buffers
 
     def from_parts(buffer: Buffer, at: Indices) -> tuple[Sequence[int], Callable[[Indices], Value]]:
-        start = row_number(at, kept) * PARTS
-        return [PARTS], lambda r: derivation.let(Load(buffer, start + r[0]), buffer.dtype)
+        start = row_number(at, kept) * parts
+        return [parts], lambda r: derivation.let(Load(buffer, start + r[0]), buffer.dtype)
 
     def over(node: Node, place: Place, count: int) -> list[Any]:
         return [([count, *inner], lambda r: derivation.value(node.inputs[0], place(r)))]
@@ -116,7 +123,7 @@ def reduce_in_parts(derivation: Derivation, nodes: Sequence[Node]) -> None:
 
     def best_of(node: Node, buffer: Buffer) -> Callable[[Indices], Value]:
         def best(at: Indices) -> Value:
-            rest = over(node, places(at, number_index(PARTS * each)), left)
+            rest = over(node, places(at, number_index(parts * each)), left)
             return derivation.best(node, [from_parts(buffer, at), *rest])
 
         return best
@@ -135,7 +142,7 @@ def reduce_in_parts(derivation: Derivation, nodes: Sequence[Node]) -> None:
 
     def first_of(node: Node, buffer: Buffer) -> Callable[[Indices], Value]:
         def first(at: Indices) -> Value:
-            rest = candidates(node, at, places(at, number_index(PARTS * each)), left)
+            rest = candidates(node, at, places(at, number_index(parts * each)), left)
             return derivation.first(node, [from_parts(buffer, at), rest])
 
         return first

@@ -221,6 +221,13 @@ def short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
     return int(number)
 
 
+@pytest.mark.parametrize("length", [64, 65, 100, 127, 3000, 3001, 100_003])
+def test_little_is_left_over_by_parts(length: int) -> None:
+    count = parts.parts_of(length)
+    assert parts.PARTS // 2 < count <= parts.PARTS
+    assert length % count <= 0.02 * length
+
+
 @pytest.mark.parametrize("length", [4, 7, 21, 40])
 def test_reductions_in_parts(short: int, length: int) -> None:
     is_cut = length >= parts.LONG

@@ -124,6 +124,21 @@ def test_a_node_may_be_cut_off() -> None:
     assert any(group.results == [total] for group in groups)
 
 
+def test_sums_that_are_made_of_the_same_pieces_are_one_kernel() -> None:
+    def forces(x: Any, y: Any) -> Any:
+        dx, dy = x[:, None] - x, y[:, None] - y
+        near = jnp.exp(-dx * dx - dy * dy)
+        return (dx * near).sum(1), (dy * near).sum(1), (dx * near).sum()
+
+    graph = graphopt.trace(forces)(X[0], X[1])
+    pieces = {node for node in graph.nodes if node.op.name != "reduce_sum"}
+    groups = groups_of(graph, takes, (), pieces)
+    assert sorted(len(group.results) for group in groups) == [1, 2]  # a number is not made in the loops of the others
+    (both,) = (group for group in groups if len(group.results) == 2)
+    assert [result.op.name for result in both.results] == ["reduce_sum"] * 2
+    assert order_is_possible(graph, groups_of(graph, takes, (), pieces))
+
+
 def test_what_only_moves_data_is_not_worth_a_kernel() -> None:
     _, (moving,) = grouped(lambda x: jnp.transpose(x)[::2], X)
     _, (computing,) = grouped(lambda x: jnp.transpose(x) * 2, X)
