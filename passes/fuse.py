@@ -15,7 +15,7 @@ After:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jax.extend.core import primitives
@@ -302,7 +302,7 @@ class _Fuser:
         body, _, mapping = body_of(group, graph)
         plan = self.plan(body)
         if plan is None:
-            return {n for n in inner if n.op in REDUCTIONS} or {n for n in inner if n.op not in MOVES}
+            return {n for n in inner if n.op in REDUCTIONS} or _read_again(inner, group, graph)
         often = {n: plan.evaluations.get(mapping[n], n.avals[0].size) / n.avals[0].size for n in group.members}
         found: dict[Node, set[Node]] = {}
         for node in inner:
@@ -369,6 +369,14 @@ def body_of(group: Group, graph: Graph, sources: Sources | None = None) -> tuple
         infos = sources.infos.get(graph, {})
         sources.record(body, {mapping[n]: infos[n] for n in members if n in infos})
     return body, inputs, mapping
+
+
+def _read_again(inner: Sequence[Node], group: Group, graph: Graph) -> set[Node]:
+    """Members that are computed and read by several others, as the steps of a stencil are; all where none is."""
+    users = graph.users()
+    computed = [n for n in inner if n.op not in MOVES]
+    again = {n for n in computed if sum(1 for user in users[n] if user in group.members) > 1}
+    return again or set(computed)
 
 
 def _needed(node: Node, group: Group) -> set[Node]:

@@ -133,7 +133,8 @@ class _Reroller:
             rewriting = _Rewriting(graph, group, self.context, self.machine)
             rewriting.read_uses()
             written = {stretch: rewriting.written(stretch) for stretch in group}
-            found_price = price(len(graph.nodes), group, written, rewriting.singles, self.machine)
+            kernels = self.context.options.backend != "xla" and self.context.platforms == ("cpu",)
+            found_price = price(len(graph.nodes), group, written, rewriting.singles, self.machine, kernels)
             what = " and ".join(f"{stretch.count} steps of {len(stretch.rows)} operations" for stretch in group)
             if found_price.declined and not self.options.any_cost:
                 self.context.note(f"{what} stay: {found_price.declined}")

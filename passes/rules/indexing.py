@@ -13,6 +13,7 @@ from graphopt.ops.make import make, scalar
 from graphopt.passes.rules.moving import (
     MOVES,
     PAD,
+    Uses,
     applied,
     broadcast,
     integer,
@@ -93,10 +94,12 @@ def update_by_what_was_there(node: Node) -> Node | None:
 
 
 @rewrites(p.dynamic_update_slice_p, safety=MOVES, law="absorption")
-def update_of_an_update(node: Node) -> Node | None:
+def update_of_an_update(node: Node, uses: Uses) -> Node | None:
     """dynamic_update_slice(dynamic_update_slice(x, y, i), z, i) → dynamic_update_slice(x, z, i)"""
     inner, update = node.inputs[:2]
     if inner.op is not DYNAMIC_UPDATE_SLICE or inner.inputs[2:] != node.inputs[2:]:
+        return None
+    if uses(inner) > 1:  # then it is there, to be written over, where x would have to be copied again
         return None
     if inner.inputs[1].aval.shape != update.aval.shape:
         return None

@@ -184,6 +184,19 @@ def test_a_chain_of_shifts_does_not_double_with_each() -> None:
     assert all(count <= 4 * length * lines[0] for count, length in zip(lines, (1, 3, 9, 60), strict=True))
 
 
+def test_steps_of_a_stencil_are_a_kernel_each() -> None:
+    """All of them would compute the first ones for each neighbour of a neighbour; none is made of single operations."""
+
+    def smoothed(x: Any) -> Any:
+        for _ in range(4):
+            around = x[2:, 1:-1] + x[:-2, 1:-1] + x[1:-1, 2:] + x[1:-1, :-2] - 4 * x[1:-1, 1:-1]
+            x = lax.dynamic_update_slice(x, x[1:-1, 1:-1] + 0.25 * around, (1, 1))
+        return x
+
+    _, after, _ = fused(smoothed, np.arange(400, dtype=np.float32).reshape(20, 20))
+    assert [members(node).count("dynamic_update_slice") for node in kernels(after)] == [1] * 4
+
+
 def test_where_numerics_are_exact_sums_keep_their_order() -> None:
     asked: list[bool] = []
 

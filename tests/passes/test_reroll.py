@@ -314,6 +314,25 @@ def test_elementwise_steps_that_compute_more_than_they_read_become_a_loop() -> N
     assert lengths(Reroll().run(traced, Context(Options(), sources, platforms=("cpu",)))) == [200]
 
 
+@pytest.mark.parametrize(
+    ("shifted", "backend", "loops"), [(True, "auto", []), (False, "xla", []), (False, "auto", [90])]
+)
+def test_steps_that_do_much_beside_what_they_hand_on(shifted: bool, backend: str, loops: list[int]) -> None:
+    """XLA does several of them at a time, as long as they are not in a loop; a kernel of one loop holds their sum."""
+
+    def function(x: Any) -> Any:
+        total = jnp.zeros((500, 900), np.float32)
+        for i in range(90):
+            part = x[i : i + 500, i : i + 900] if shifted else x[:500, :900]
+            total = total + jnp.cos(part * (1 + i)) * jnp.sin(part + i) * (0.5 * i)
+        return total
+
+    traced, sources = trace_function(function, jax.ShapeDtypeStruct((600, 1000), np.float32))
+    context = Context(Options(backend=backend), sources, platforms=("cpu",))
+    assert lengths(Reroll().run(traced, context)) == loops
+    assert any("stay" in note for note in context.notes) == (not loops)
+
+
 def test_accelerators_stack_what_a_cpu_chooses_from() -> None:
     weights = [draw(40, 40)] * 6
     graph, _ = rolled(plain_layers, draw(3, 40), weights, platforms=("cuda",))

@@ -546,6 +546,18 @@ def transpose_of_shared(x: Any, y: Any) -> Any:
 
 
 DECLINING: dict[str, tuple[Example, ...]] = {
+    "update of an update": (
+        on(
+            lambda x, y, z, i: (
+                first := lax.dynamic_update_slice(x, y, (i,)),
+                lax.dynamic_update_slice(first, z, (i,)),
+            ),
+            ((5,), F),
+            ((2,), F),
+            ((2,), F),
+            ((), INDEX),
+        ),
+    ),
     "convolution of one window": (
         on(lambda x, y: lax.conv(x, y, (1, 1), "VALID"), ((2, 3, 4, 5), F), ((6, 3, 4, 4), F)),
         on(lambda x, y: lax.conv(x, y, (1, 1), "SAME"), ((2, 3, 1, 5), F), ((6, 3, 1, 5), F)),
