@@ -152,10 +152,10 @@ class _Writer:
         each = max(_terms(loop.body, of) for of in sums)
         terms = each * loop.extent
         if terms <= limit or not self.has_room(sums, terms):
-            return loop
+            return replace(loop, body=self.block(loop.body))
         self.said.append(f"sums of {terms} terms")
         if each < (self.options.terms // 2 if tiled else self.options.row):
-            return self.in_blocks(loop, limit // each, sums)
+            return self.in_blocks(replace(loop, body=self.block(loop.body)), limit // each, sums)
         apart = replace(loop, body=self.apart(sums, lambda renamed: self.block(renamed(loop.body))))
         return apart if loop.extent <= self.options.terms else self.in_blocks(apart, self.options.terms, sums)
 

@@ -52,6 +52,7 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "rows": (lambda x: x.sum(1), (X.reshape(6, 360),)),
     "two axes": (lambda x: x.sum((1, 2)), (X[..., 0],)),
     "three axes": (lambda x: x.sum((1, 2, 3)), (X,)),
+    "long sums in a short one": (lambda x: (x.sum(1) ** 2).sum(), (X.reshape(18, 120),)),
     "columns": (squares_of_columns, (X.reshape(120, 18),)),
     "two axes before columns": (lambda x: (x + 1).sum((0, 1)), (X.reshape(20, 6, 18),)),
 }
