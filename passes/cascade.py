@@ -284,29 +284,25 @@ def _is_tile_added_to(statements: Sequence[Statement], name: str) -> bool:
 def _chain(loop: For, name: str) -> int:
     """How many terms a loop adds to each element of a tile; 0 where it does anything else with it."""
     lane = variable(loop.name, 0, loop.extent - 1)
-    kept = ""  # what the element has come to
-    terms = 0
+    kept: list[str] = []  # what the element comes to, term by term, which nothing but the next term may read
+    stored = False
     for statement in loop.body.statements:
         if isinstance(statement, Let) and isinstance(statement.value, Load) and statement.value.buffer.name == name:
             if kept or statement.value.at != lane:
                 return 0
-            kept = statement.local.name
-        elif isinstance(statement, Let) and _adds_to(statement.value, kept):
-            kept, terms = statement.local.name, terms + 1
+            kept.append(statement.local.name)
         elif isinstance(statement, Store) and statement.buffer.name == name:
-            if statement.at != lane or getattr(statement.value, "name", "") != kept or not kept:
+            if stored or statement.at != lane or getattr(statement.value, "name", "") not in kept[-1:]:
                 return 0
-            kept = "-"  # nothing may follow
-        elif kept in reads_of(statement) or name in (*reads_of(statement), *writes_of(statement)):
+            stored = True
+        elif read := [each for each in reads_of(statement) if each in kept]:
+            is_sum = isinstance(statement, Let) and isinstance(statement.value, Apply) and statement.value.op is ADD
+            if stored or read != kept[-1:] or not is_sum:
+                return 0
+            kept += writes_of(statement)
+        elif name in (*reads_of(statement), *writes_of(statement)):
             return 0
-    return terms if kept == "-" else 0
-
-
-def _adds_to(value: Any, name: str) -> bool:
-    """Whether an expression is a sum of a local and something else."""
-    if not isinstance(value, Apply) or value.op is not ADD:
-        return False
-    return [v.name for v in value.values if isinstance(v, Local)].count(name) == 1
+    return len(kept) - 1 if stored else 0
 
 
 def _terms(block: Block, of: _Sum) -> int:

@@ -27,8 +27,8 @@ from graphopt.analysis.accumulation import BLOCK
 from graphopt.analysis.columns import FEW, PART, PARTS, WIDTH, Columns, store_by_columns, width_of
 from graphopt.analysis.derive import Derivation
 from graphopt.analysis.folds import Fold, Writer, combining
-from graphopt.analysis.reductions import ADD, CUMULATIVE, accumulated_as
-from graphopt.analysis.running import running
+from graphopt.analysis.reductions import CUMULATIVE
+from graphopt.analysis.running import kept_as
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.index import Index, delinear, linear, variable
 from graphopt.ir.loop import SERIAL, Apply, Buffer, Literal, Load, Store, Value
@@ -54,10 +54,7 @@ class _Accumulation:
         self.shape, self.axis = node.aval.shape, node.attrs["axis"]
         self.others = (*self.shape[: self.axis], *self.shape[self.axis + 1 :])
         self.length = int(self.shape[self.axis])
-        self.reduction = CUMULATIVE[node.op]
-        self.dtype = accumulated_as(node.aval.dtype)
-        if self.reduction.combine is ADD:
-            (self.dtype,) = running(node, self.length > BLOCK).dtypes
+        self.reduction, self.dtype = CUMULATIVE[node.op], kept_as(node, self.length > BLOCK)
         self.each = -(-self.length // self.wanted_parts())
         self.parts = -(-self.length // self.each)
         self.of_parts = (self.parts, *self.others)

@@ -39,15 +39,19 @@ class Running:
     given: Callable[[Writer, Values], Value]
 
 
+def kept_as(node: Node, long: bool) -> np.dtype[Any]:
+    """The dtype in which a cumulative operation is kept. long: of many elements, whose roundings one after the other
+    would add up: sums are kept in float64 then."""
+    dtype = accumulated_as(node.aval.dtype)
+    is_sum = node.op in CUMULATIVE and CUMULATIVE[node.op].combine is ADD
+    return np.dtype(np.float64) if long and is_sum and dtype == np.float32 else dtype
+
+
 def running(node: Node, long: bool = False) -> Running:
-    """What a cumulative operation keeps. long: of many elements, whose roundings one after the other would add up: sums
-    are kept in float64 then."""
+    """What a cumulative operation keeps. long: as in `kept_as`."""
     if node.op not in CUMULATIVE:
         return _log_sum(accumulated_as(node.aval.dtype))
-    reduction, dtype = CUMULATIVE[node.op], accumulated_as(node.aval.dtype)
-    if long and reduction.combine is ADD and dtype == np.float32:
-        dtype = np.dtype(np.float64)
-    kept = accumulator(reduction, dtype)
+    kept = accumulator(CUMULATIVE[node.op], kept_as(node, long))
     return Running(
         (kept.dtype,),
         (kept.start,),

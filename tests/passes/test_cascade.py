@@ -13,8 +13,23 @@ from hypothesis import strategies as st
 import graphopt
 from graphopt.backends.interpret import interpret
 from graphopt.backends.numba.engine import NumbaEngine
-from graphopt.ir.loop import LoopProgram
-from graphopt.passes.cascade import LANES, Cascade
+from graphopt.ir.attrs import EMPTY
+from graphopt.ir.index import variable
+from graphopt.ir.loop import (
+    REDUCTION,
+    VECTOR,
+    Apply,
+    Block,
+    Buffer,
+    For,
+    Let,
+    Load,
+    Local,
+    LoopProgram,
+    Phase,
+    Store,
+)
+from graphopt.passes.cascade import ADD, LANES, Cascade
 
 from .loop_programs import check_files, check_text, program_by
 
@@ -85,6 +100,21 @@ def test_what_is_left(name: str) -> None:
     function, args = LEFT[name]
     before = without(function, *args)
     assert EAGER.run(before) == (before, ())
+
+
+@pytest.mark.parametrize(("read", "after"), [("v4", False), ("v4", True), ("v6", False), ("v6", True), ("v5", True)])
+def test_tiles_whose_sums_so_far_are_read_are_left(read: str, after: bool) -> None:
+    """All but the last: a term that is read besides stays what it is."""
+    out, values = (Buffer(name, np.dtype(np.float32), 12, role) for name, role in (("out0", "out"), ("in0", "in")))
+    tile = Buffer("tile0", np.dtype(np.float32), 4, "tile")
+    row, lane = variable("r2", 0, 2), variable("l3", 0, 3)
+    v4, v5, v6 = (Local(f"v{number}", np.dtype(np.float32)) for number in (4, 5, 6))
+    terms = [Let(v4, Load(tile, lane)), Let(v5, Load(values, row * 4 + lane)), Let(v6, Apply(ADD, EMPTY, (v4, v5)))]
+    stores = [Store(tile, lane, v6), Store(out, row * 4 + lane, {"v4": v4, "v5": v5, "v6": v6}[read])]
+    inner = For("l3", 4, VECTOR, Block([*terms, *(stores if after else stores[::-1])]))
+    phase = Phase("i1", 1, 1, Block(), Block([For("r2", 3, REDUCTION, Block([inner]))]))
+    program = LoopProgram((values, out, tile), (phase,))
+    assert bool(Cascade(lanes=2, terms=2, row=2).run(program)[1]) == (read == "v5")
 
 
 def test_tiles_have_limits() -> None:
