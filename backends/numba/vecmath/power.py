@@ -253,12 +253,17 @@ started_f32, started_f64 = started_in(F32), started_in(F64)
 def cbrt_in(real: Real) -> Any:
     """The cube root in a format."""
     floating, is_single = real.floating, real is F32
-    zero, one, infinity = floating(0), floating(1), floating(np.inf)
+    one, infinity = floating(1), floating(np.inf)
     low, high = floating(2.0 ** (2 * real.mantissa - real.bias)), floating(2.0 ** (real.bias - 3))
     # By a power of two that has a cube root, away from where the steps meet denormals or three times x would overflow.
     shift = 16 if is_single else 36
     up, down = floating(8.0**shift), floating(8.0**-shift)
     root_up, root_down = floating(2.0**shift), floating(2.0**-shift)
+    # A denormal is so many of the smallest, counted in a power of two that has a cube root: they may not be multiplied.
+    normal = real.bits(np.finfo(floating.dtype).tiny)
+    smallest = real.bias + real.mantissa - 1
+    part = -smallest % 3
+    root_of_smallest = floating(2.0 ** (-(smallest + part) // 3))
     started, halley = (started_f32, halley_f32) if is_single else (started_f64, halley_f64)
 
     def root(size: Any) -> Any:
@@ -276,10 +281,12 @@ def cbrt_in(real: Real) -> Any:
         Worst error measured: 0.74 ulp in float32, 0.74 ulp in float64.
         """
         size = fabs(x)
-        tiny, huge = size < low, size > high
-        found = root(size * select(tiny, up, select(huge, down, one)))
-        found = found * select(tiny, root_down, select(huge, root_up, one))
-        return select((size < infinity) & (size > zero), copysign(found, x), x)
+        bits = to_bits(size)
+        denormal, tiny, huge = bits < normal, size < low, size > high
+        scaled = size * select(tiny, up, select(huge, down, one))
+        found = root(select(denormal, floating(bits << part), scaled))
+        found = found * select(denormal, root_of_smallest, select(tiny, root_down, select(huge, root_up, one)))
+        return select((size < infinity) & (bits != 0), copysign(found, x), x)
 
     return cbrt
 

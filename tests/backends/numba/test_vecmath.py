@@ -314,6 +314,23 @@ def test_normal_numbers_are_the_same_where_denormals_are_flushed(name: str, dtyp
     assert (np.abs(found[~away]) <= smallest).all()
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="sets a register that x86-64 has")
+@pytest.mark.parametrize("name", ODD)
+@each_dtype
+def test_denormals_are_zeros_or_themselves_where_they_are_flushed(name: str, dtype: np.dtype[Any]) -> None:
+    """Of a denormal that counts as zero the result is that of zero or of the number itself; cbrt's is never small."""
+    points = np.finfo(dtype).smallest_subnormal * np.array([1, -1, 2, -3, 1000, -12345], dtype)
+    exact = call(name, points)
+    try:
+        set_control(MXCSR | FLUSH_DENORMALS)
+        found = call(name, points)
+    finally:
+        set_control(MXCSR)
+    expected = exact if name == "cbrt" else np.where(found.view(f"i{dtype.itemsize}") << 1 == 0, 0 * points, exact)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(np.signbit(found), np.signbit(points))
+
+
 def has_fma() -> bool:
     return platform.machine() != "x86_64" or bool(llvmlite.binding.get_host_cpu_features().get("fma"))
 
