@@ -11,8 +11,10 @@ import pytest
 from graphopt.backends.numba.code import load
 from graphopt.backends.numba.compiling import KERNEL_SIGNATURE, object_of, text_of
 from graphopt.backends.numba.names import function_of
+from graphopt.backends.numba.products import TERMS
 
 SIZES = [(1, 1, 1), (1, 17, 3), (5, 16, 1), (6, 64, 9), (7, 63, 5), (13, 100, 2), (18, 128, 33), (3, 8, 0)]
+SIZES += [(7, 33, TERMS), (8, 17, TERMS + 1), (5, 70, 2 * TERMS + 77)]
 
 
 def source(rows: int, columns: int, length: int, dtype: str, left: tuple[int, int], adds: bool = False) -> str:
@@ -47,6 +49,15 @@ def test_products(sizes: tuple[int, int, int], dtype: str) -> None:
     for by_columns in (False, True):
         np.testing.assert_array_equal(multiplied(left, right, by_columns), left @ right)
         np.testing.assert_array_equal(multiplied(left, right, by_columns, adds=True), 5 + left @ right)
+
+
+@pytest.mark.parametrize("adds", [False, True])
+def test_long_sums_keep_their_digits(adds: bool) -> None:
+    random = np.random.default_rng(1)
+    left, right = (random.random(shape).astype(np.float32) for shape in ((6, 40 * TERMS), (40 * TERMS, 16)))
+    exact = left.astype(np.float64) @ right.astype(np.float64) + 5 * adds
+    error = np.abs(multiplied(left, right, False, adds) / exact - 1).max()
+    assert error < 10 * np.finfo(np.float32).eps  # of the terms one by one 49
 
 
 def test_what_is_not_finite() -> None:
