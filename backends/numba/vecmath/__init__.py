@@ -10,8 +10,8 @@ logistic and sinh; in float64 on some thousand numbers against mpmath, and on a 
 (tests/backends/numba/test_vecmath.py) hold all of them to two units, against mpmath.
 
 NaN, infinities and signed zeros come out as JAX has them, denormals as IEEE 754 has them. Where the processor is told
-to flush denormals to zero, as XLA does on its threads, they count as zero (but for their cube roots, which are not
-denormal), and normal results are the same.
+to flush denormals to zero, as XLA does on its threads, normal results are the same. There denormals are still told from
+zero in pow, atan2 and cbrt, and are their own sine, and so on, where they are for XLA; elsewhere they count as zero.
 
 They are Python functions of numbers that are computed later (`intrinsics.Number`), for the type they are named for:
 `exp_f32(x)` takes and returns a float32. What Numba is given of them is made by `intrinsics.scalar`.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphopt.backends.numba.vecmath import coefficients
-from graphopt.backends.numba.vecmath.intrinsics import copysign, fabs, fma, paired, select
+from graphopt.backends.numba.vecmath.intrinsics import fabs, fma, paired, select
 from graphopt.backends.numba.vecmath.real import (
     F32,
     F64,
@@ -136,7 +136,7 @@ exp2_f32, exp2_f64 = exp2_in(F32), exp2_in(F64)
 
 def expm1_in(real: Real) -> Any:
     """expm1 in a format."""
-    floating, integer = real.floating, real.integer
+    floating, integer, zero = real.floating, real.integer, real.floating(0)
     low, high = floating(-20 if real is F32 else -40), floating(88.9 if real is F32 else 710)  # n from -57 to bias + 1
     reduced = reduced_f32 if real is F32 else reduced_f64
     power_of_two = power_of_two_f32 if real is F32 else power_of_two_f64
@@ -152,7 +152,7 @@ def expm1_in(real: Real) -> Any:
         s = power_of_two(integer(n - 1))
         far = floating(2) * fma(s, r * r * q, fma(s, r, s - floating(0.5)))
         near = fma(r * r, q, r)  # far would lose the last bit of a denormal x
-        return copysign(select(n == 0, near, far), x)
+        return select(x == zero, x, select(n == 0, near, far))  # -0 stays, and what counts as zero
 
     return expm1
 

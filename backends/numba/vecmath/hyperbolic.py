@@ -34,7 +34,7 @@ def tanh_in(real: Real) -> Any:
         below, lost = fast_two_sum(one, h)  # exact where h is above one, too, up to where one is its last bit
         lost = select(h < many, lost, zero)
         found = h / below
-        return copysign(fma(fma(-found, found, found), -lost, found), x)
+        return select(x == zero, x, copysign(fma(fma(-found, found, found), -lost, found), x))
 
     return tanh
 

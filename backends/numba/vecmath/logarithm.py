@@ -16,24 +16,32 @@ import numpy as np
 
 from graphopt.backends.numba.vecmath import coefficients
 from graphopt.backends.numba.vecmath.intrinsics import fma, from_bits, horner, int32, paired, select, to_bits
-from graphopt.backends.numba.vecmath.real import F32, F64, LN2, Real, fast_two_sum, power_of_two_f32, power_of_two_f64
+from graphopt.backends.numba.vecmath.real import (
+    F32,
+    F64,
+    LN2,
+    Real,
+    count_f32,
+    count_f64,
+    fast_two_sum,
+    power_of_two_f32,
+    power_of_two_f64,
+)
 from graphopt.backends.numba.vecmath.usual import usually
 
 
 def normalized_in(real: Real) -> Any:
     """x ↦ f, k as integer and as number, with x = 2**k (1 + f) and 1 + f from √½ to √2, for finite x > 0."""
     floating, integer, mantissa = real.floating, real.integer, real.mantissa
-    smallest, lift = floating(2.0 ** (1 - real.bias)), floating(2.0 ** (mantissa + 1))
-    lifted = mantissa + 1
-    one = floating(1)
+    one, count = floating(1), count_f32 if real is F32 else count_f64
     root_half = real.bits(np.sqrt(floating(0.5)))
 
     def normalized(x: Any) -> Any:
-        denormal = x < smallest
-        bits = to_bits(select(denormal, x * lift, x))
+        denormal, counted = count(x)
+        bits = to_bits(select(denormal, counted, x))
         k = integer(integer(bits - root_half) >> mantissa)
         f = from_bits(integer(bits - integer(k << mantissa))) - one
-        k = select(denormal, integer(k - lifted), k)
+        k = select(denormal, integer(k - real.last), k)
         return f, k, floating(int32(k))  # from 32 bits: few processors convert 64 at a time
 
     return normalized

@@ -35,6 +35,11 @@ class Real:
     mantissa: int
     bias: int
 
+    @property
+    def last(self) -> int:
+        """The smallest denormal is 2**-last."""
+        return self.bias + self.mantissa - 1
+
     def split(self, value: Fraction) -> tuple[Any, Any]:
         """A number as the sum of two of this format, the first the nearest."""
         high = self.nearest(value)
@@ -57,6 +62,23 @@ F64 = Real(float64, int64, 52, 1023)
 # 250 bits of each, so that three numbers of 53 bits can be cut from them.
 LN2 = Fraction("0.693147180559945309417232121458176568075500134360255254120680009493393621969694715605863326996")
 PI = Fraction("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803482534")
+
+
+def count_in(real: Real) -> Any:
+    """x ↦ whether it is below the normal numbers, and then of how many of the smallest denormals, for x of no sign.
+
+    By bits: where denormals count as zero they may not be compared, or multiplied by a power of two.
+    """
+    normal = real.bits(np.finfo(real.floating.dtype).tiny)
+
+    def count(x: Any) -> Any:
+        bits = to_bits(x)
+        return bits < normal, real.floating(bits)
+
+    return count
+
+
+count_f32, count_f64 = count_in(F32), count_in(F64)
 
 
 def two_sum(a: Any, b: Any) -> Any:

@@ -38,7 +38,7 @@ from graphopt.backends.numba.vecmath.usual import usually
 SIN_F32, SIN_F64 = coefficients.SIN_F32, coefficients.SIN_F64
 COS_F32, COS_F64 = coefficients.COS_F32, coefficients.COS_F64
 TAN_F32, TAN_F64, TAN_WIDE_F32 = coefficients.TAN_F32, coefficients.TAN_F64, coefficients.TAN_WIDE_F32
-ONE, HALF, SMALL_F32 = np.float32(1), np.float32(0.5), np.float32(2.0**-13)
+ZERO_F32, ONE, HALF, SMALL_F32 = np.float32(0), np.float32(1), np.float32(0.5), np.float32(2.0**-13)
 SMALL_F64 = 2.0**-27  # up to here x itself is the sine and the tangent; -0 and denormals are among them
 
 
@@ -95,10 +95,9 @@ tangent_f32, tangent_f64 = tangent_in(F32), tangent_in(F64)
 
 
 def usual_sin_f32(x: Any) -> Any:
-    """The sine of what is not far; of the size, so that the sine of -0 is -0."""
-    size = fabs(x)
-    r, n = near_f32(size)
-    return signed_f32(folded_f32(r, n), (n << 30) ^ to_bits(x)), ~(size < NEAR[F32])
+    """The sine of what is not far; of -0, and of what counts as zero, x itself."""
+    r, n = near_f32(x)
+    return select(x == ZERO_F32, x, signed_f32(folded_f32(r, n), n << 30)), ~(fabs(x) < NEAR[F32])
 
 
 def usual_cos_f32(x: Any) -> Any:
@@ -128,9 +127,8 @@ def cos_f32(x: Any) -> Any:
 
 
 def usual_tan_f32(x: Any) -> Any:
-    """The tangent of what is not far; of the size, so that the tangent of -0 is -0."""
-    size = fabs(x)
-    return signed_f32(tangent_f32(*near_sum_f32(size)), to_bits(x)), ~(size < NEAR[F32])
+    """The tangent of what is not far; of -0, and of what counts as zero, x itself."""
+    return select(x == ZERO_F32, x, tangent_f32(*near_sum_f32(x))), ~(fabs(x) < NEAR[F32])
 
 
 @usually(usual_tan_f32)
@@ -148,10 +146,9 @@ def tan_f32(x: Any) -> Any:
 
 
 def usual_sin_f64(x: Any) -> Any:
-    """The sine of what is not far; of the size, so that the sine of -0 is -0."""
-    size = fabs(x)
-    r, rest, n = near_sum_f64(size)
-    return signed_f64(folded_f64(r, rest, n), (n << 62) ^ to_bits(x)), ~(size < NEAR[F64])
+    """The sine of what is not far; of -0, and of what counts as zero, x itself."""
+    r, rest, n = near_sum_f64(x)
+    return select(x == 0.0, x, signed_f64(folded_f64(r, rest, n), n << 62)), ~(fabs(x) < NEAR[F64])
 
 
 def usual_cos_f64(x: Any) -> Any:
@@ -181,9 +178,8 @@ def cos_f64(x: Any) -> Any:
 
 
 def usual_tan_f64(x: Any) -> Any:
-    """The tangent of what is not far; of the size, so that the tangent of -0 is -0."""
-    size = fabs(x)
-    return signed_f64(tangent_f64(*near_sum_f64(size)), to_bits(x)), ~(size < NEAR[F64])
+    """The tangent of what is not far; of -0, and of what counts as zero, x itself."""
+    return select(x == 0.0, x, tangent_f64(*near_sum_f64(x))), ~(fabs(x) < NEAR[F64])
 
 
 @usually(usual_tan_f64)
