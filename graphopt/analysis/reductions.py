@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,8 +95,10 @@ def is_arg(node: Node) -> bool:
     return node.op in (ARGMAX, ARGMIN)
 
 
-def elements_reduced(body: Graph, begins: Callable[[Node], bool], passes_on: Callable[[Node], bool]) -> int:
-    """How many elements a body reduces of nodes that `begins` holds of, or that are computed of these.
+def elements_reduced(
+    body: Graph, begins: Callable[[Node], bool], passes_on: Callable[[Node], bool], ops: Collection[Op] = REDUCTIONS
+) -> int:
+    """How many elements a body reduces by `ops`, of nodes that `begins` holds of, or that are computed of these.
 
     passes_on: of which nodes this is so, where one of their operands is such a node.
     """
@@ -104,7 +106,7 @@ def elements_reduced(body: Graph, begins: Callable[[Node], bool], passes_on: Cal
     total = 0
     for node in body.nodes:
         if node.op in REDUCTIONS:
-            total += node.inputs[0].aval.size if node.inputs[0] in found else 0
+            total += node.inputs[0].aval.size if node.inputs[0] in found and node.op in ops else 0
         elif begins(node) or (passes_on(node) and not found.isdisjoint(node.inputs)):
             found.add(node)
     return total

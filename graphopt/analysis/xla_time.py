@@ -95,9 +95,11 @@ them. A sum of a million int8 takes 0.11 to 0.15 ms on two cores, one of int64 a
 products 0.4 to 0.9; a greatest or least number is looked for by branches, which take 0.3 where they are foreseen and
 3.5 where not. Of one byte it takes 0.1, in vectors.)"""
 
-CHOSEN = 0.4
+CHOSEN, CHOSEN_TRUTHS = 1.0, 0.4
 """And of an element that is found by comparing or choosing where it is reduced, as in means that leave out NaN: XLA
-makes no vectors then. Measured 0.4 to 1.0."""
+makes no vectors then. Measured 0.4 to 1.0 on one processor, 2.6 to 4.0 on another; of any and all 0.4 to 0.6."""
+
+TRUTHS = frozenset(op for op, of in REDUCTIONS.items() if of.combine in (AND, OR))
 
 CHOICES = frozenset(ops_of(("select_n", "eq", "ne", "lt", "le", "gt", "ge", "is_finite")).values())
 
@@ -304,15 +306,14 @@ def fused_time(body: Graph, machine: Machine, again: bool = False) -> float:
     # What a reduction's result is needed with again is stored before and read after it.
     inner = [n.inputs[0].aval.nbytes for n in body.nodes if n.op in REDUCTIONS and n not in body.outputs]
     stored = sum(inner) if any(n.op is BROADCAST for n in body.nodes) else 0
-    computing = sum(map(core_time, body.nodes)) + edges_time(body, again) + chosen_time(body) + looked_up_time(body)
+    computing = sum(map(core_time, body.nodes)) + edges_time(body, again) + looked_up_time(body)
     computing += 0.0 if again else crossed_time(body)
     if sum(1 for node in body.nodes if node.op in FUNCTIONS) > HELD:
         computing *= CROWDED
     moved = MOVED_IN_LOOP if again else _MOVED_OF_SERIES.get(SERIES, MOVED)
     core = moved * (size + stored + updated_bytes(body)) + computing
     loops = 1 + sum(1 for node in body.nodes if node.op in REDUCTIONS)
-    streamed = streamed_time(body)
-    core = max(core, streamed)
+    core = max(core, streamed_time(body)) + chosen_time(body)
     threads = machine.threads if core > TURN or (is_shared_reduction(body) and not again) else 1
     if all(node.op in MOVES or node.op in (PARAM, CONSTANT) for node in body.nodes):
         core, threads = max(map(_moving_rate, body.nodes)) * size, 1
@@ -392,7 +393,13 @@ def _crossed(aval: Aval) -> float:
 
 def chosen_time(body: Graph) -> float:
     """Nanoseconds of one core in which XLA reduces what it finds by comparing or choosing."""
-    return CHOSEN * elements_reduced(body, lambda node: node.op in CHOICES, _is_elementwise)
+
+    def is_choice(node: Node) -> bool:
+        return node.op in CHOICES
+
+    truths = elements_reduced(body, is_choice, _is_elementwise, TRUTHS)
+    others = elements_reduced(body, is_choice, _is_elementwise, REDUCTIONS.keys() - TRUTHS)
+    return CHOSEN * others + CHOSEN_TRUTHS * truths
 
 
 def streamed_time(body: Graph) -> float:
