@@ -192,17 +192,25 @@ def parts_of(node: Node) -> int:
 
 
 def reduce_columns_in_parts(derivation: Derivation, node: Node) -> None:
-    """A phase that reduces parts, and, where the body's results are larger, one that combines them."""
+    """A phase that reduces parts, and, where the body's results are larger, one that combines them.
+
+    Where the first axis is long, parts are of its elements, and each has loops over the others; else of all elements.
+    """
     axes, shape, kept = axes_of(node), node.inputs[0].aval.shape, node.avals[0].shape
     reduced = tuple(shape[axis] for axis in axes)
-    length = math.prod(reduced)
+    by_first = reduced[0] >= PARTS and len(reduced) > 1
+    outer, inner = (reduced[:1], reduced[1:]) if by_first else (reduced, ())
+    length = math.prod(outer)
     each = -(-length // parts_of(node))
     parts = -(-length // each)
 
     def of_part(at: Indices) -> Fold:
         start = at[0] * each
-        fold = fold_of(node, [each], lambda r: merged(at[1:], axes, delinear(start + r[0], reduced)))
-        return replace(fold, within=lambda r: ((start + r[0], 0, length),))
+
+        def place(r: Indices) -> Indices:
+            return merged(at[1:], axes, (*delinear(start + r[0], outer), *r[1:]))
+
+        return replace(fold_of(node, [each, *inner], place), within=lambda r: ((start + r[0], 0, length),))
 
     partial = store_by_columns(derivation, node, (parts, *kept), of_part)
 
