@@ -28,8 +28,9 @@ from graphopt.ops.make import BROADCAST
 ALONE = (SORT, TOP_K, *CUMULATIVE, CUMLOGSUMEXP, *SCATTERS, *LOOPS)
 """Operations that are the last of their kernel and its only result."""
 
-LIMIT = 48
-"""Operations in one kernel: more take long to compile, and their values no longer fit into registers."""
+LIMIT = 300
+"""Operations in one kernel: more take long to plan and to compile. Long chains of them are split into loops over
+blocks, between which values stay in the first cache (`passes/split.py`); those between kernels go to memory."""
 
 
 SAME_ORDER = {op_of(primitive) for primitive in (p.reshape_p, p.squeeze_p, p.copy_p)}
