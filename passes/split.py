@@ -160,7 +160,7 @@ class Splitter:
         self.phase = phase
         self.number = tiles
         self.width = width
-        self.tiles: dict[str, Buffer] = {}  # by the name of the value in it
+        self.tiles: dict[str, Buffer] = {}  # by the name of the value in it; of several, one after the other
         self.lane = f"{phase.name}l"
         self.blocks = -(-phase.extent // width)
         self.step = variable(self.lane, 0, width - 1)
@@ -168,15 +168,24 @@ class Splitter:
         self.within = ((self.at, 0, phase.extent),) if phase.extent % width else ()
 
     def split(self, parts: Sequence[Sequence[Statement]]) -> tuple[Phase, tuple[Buffer, ...]]:
-        """The phase with a loop for each part, and the tiles that it has."""
+        """The phase with a loop for each part, and the tiles that it has: the same for values not needed together."""
         lets = {s.local.name: s for part in parts for s in part if isinstance(s, Let)}
         own = [{s.local.name for s in part if isinstance(s, Let)} for part in parts]
         needed = [list(dict.fromkeys(name for s in part for name in reads_of(s) if name in lets)) for part in parts]
-        for names, here in zip(needed, own, strict=True):
-            for name in names:
-                if name not in here and name not in self.tiles and not isinstance(lets[name].value, Load):
-                    dtype = lets[name].local.dtype
-                    self.tiles[name] = Buffer(f"tile{self.number + len(self.tiles)}", dtype, self.width, "tile")
+        handed = {n: k for k, names in enumerate(needed) for n in names if n not in own[k] and not _is_load(lets[n])}
+        tiles: list[Buffer] = []
+        free: list[Buffer] = []
+        for number, here in enumerate(own):
+            free += [self.tiles[name] for name, last in handed.items() if last == number - 1]
+            for name in (name for name in lets if name in here and name in handed):
+                dtype = lets[name].local.dtype
+                tile = next((tile for tile in free if tile.dtype == dtype), None)
+                if tile is None:
+                    tile = Buffer(f"tile{self.number + len(tiles)}", dtype, self.width, "tile")
+                    tiles.append(tile)
+                else:
+                    free.remove(tile)
+                self.tiles[name] = tile
         block = Block()
         for part, names, here in zip(parts, needed, own, strict=True):
             body = Block([self.again(lets[name]) for name in names if name not in here])
@@ -188,7 +197,7 @@ class Splitter:
             block.statements.append(For(self.lane, self.width, VECTOR, body, self.within))
         grain = max(1, self.phase.grain // self.width)
         phase = replace(self.phase, extent=self.blocks, grain=grain, body=block)
-        return phase, tuple(self.tiles.values())
+        return phase, tuple(tiles)
 
     def again(self, let: Let) -> Let:
         """A value of another part: loaded again, or from its tile."""
@@ -212,6 +221,10 @@ class Splitter:
         factor = at.coefficient(self.phase.name)
         assert factor is not None
         return self.at * factor + at.number
+
+
+def _is_load(let: Let) -> bool:
+    return isinstance(let.value, Load)
 
 
 def _chain(statements: Sequence[Statement], times: Sequence[float]) -> float:

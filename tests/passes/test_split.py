@@ -105,6 +105,19 @@ def test_tiles_are_bounded(short: None) -> None:
     assert Split(scalar_cost).run(after) == (after, ())
 
 
+def test_a_tile_is_used_again_when_its_value_is_no_longer_needed(short: None) -> None:
+    def chain(x: Any) -> Any:
+        y = x
+        for _ in range(20):
+            y = lax.erfc(y) * x
+        return y
+
+    before = whole(chain, X)
+    after, _ = EAGER.run(before)
+    assert after.phases[0].body and sum(buffer.role == "tile" for buffer in after.buffers) == 2
+    same_bits(before, after, X)
+
+
 STEPS: tuple[Callable[[Any, Any], Any], ...] = (
     lambda x, y: x * y,
     lambda x, y: x - y,
@@ -118,7 +131,7 @@ STEPS: tuple[Callable[[Any, Any], Any], ...] = (
 @seed(SEED)
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=False)
 @given(
-    st.lists(st.tuples(st.sampled_from(range(len(STEPS))), st.integers(0, 3), st.integers(0, 3)), max_size=8),
+    st.lists(st.tuples(st.sampled_from(range(len(STEPS))), st.integers(0, 3), st.integers(0, 3)), max_size=16),
     st.sampled_from([16, 17, 31, 40]),
     st.sampled_from([1.0, 2.0, 4.0]),
 )
