@@ -25,7 +25,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from graphopt.analysis.engine import PREDICTED, Engine, Plan, Schedule
-from graphopt.analysis.grouping import LIMIT
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.parallel import Task, TaskGraph
 from graphopt.ir.graph import Graph, depth_first, make_graph
@@ -36,8 +35,8 @@ from graphopt.passes.fuse import RUNS_ITS_GRAPHS, schedule_of
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import with_bodies
 
-MOST = 16
-"""Kernels that become one, at most."""
+MOST, OPERATIONS = 16, 48
+"""Kernels that become one, and operations of one that they become, at most: it is to be small."""
 
 SHARED = 0.85
 """The parallel efficiency of a kernel that has enough of all cores."""
@@ -150,7 +149,7 @@ class _Partitioner:
             else:
                 self.context.note(f"left one by one: {_described([node])}: {why}")
         sizes = [len(_body(node).nodes) for node in small]
-        count = max(-(-len(small) // MOST), -(-sum(sizes) // LIMIT)) if small else 0
+        count = max(-(-len(small) // MOST), -(-sum(sizes) // OPERATIONS)) if small else 0
         tasks = [Task(str(k), (self.time(node),)) for k, node in enumerate(small)]
         readers: defaultdict[Node, list[int]] = defaultdict(list)
         for k, node in enumerate(small):

@@ -66,7 +66,7 @@ WIDTH = 256
 BLOCKS = 8
 """Blocks of a loop at least: fewer would be little to share."""
 
-MOST = 400
+MOST = 1500
 """Statements of a loop at most: how it is split takes the square of their number to find."""
 
 

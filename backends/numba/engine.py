@@ -316,7 +316,10 @@ class NumbaEngine:
             derivation.in_place = {body.params[operand]: result for operand, result in in_place}
             try:
                 write(derivation)
-            except TooLargeError:
+            except (
+                TooLargeError,
+                RecursionError,
+            ):  # moves of what is moved, again and again, are as deep as they are many
                 continue
             # Sums in another order differ by rounding: that must not decide against what more threads can share.
             if best is None or derivation.time < 0.999 * best[0].time:

@@ -67,6 +67,9 @@ SELECT, EQ, NE, CLAMP = (op_of(primitive) for primitive in (p.select_n_p, p.eq_p
 
 INT64 = np.dtype(np.int64)
 
+DEEP = 32
+"""Operations that each need the one before, from which on Python's stack is kept from growing with them."""
+
 
 class Derivation(NestWriter):
     """Writes the loop programs of one body: what its nodes' elements are computed from."""
@@ -80,12 +83,46 @@ class Derivation(NestWriter):
         self.turned: dict[Node, tuple[Buffer, tuple[int, ...]]] = {}
         self.within: dict[Node, Callable[[Index], Within]] = {}  # conditions on what reductions go over
         self.symmetries = symmetries(body)
+        self.depths: dict[Node, int] = {}  # operations that each need the one before, elementwise and of one shape
+        for node in body.nodes:
+            if _is_elementwise(node):
+                inner = (self.depths.get(n, 0) for n in node.inputs if n.aval.shape == node.aval.shape)
+                self.depths[node] = 1 + max(inner, default=0)
+        self._deep: set[Indices] = set()  # places of which what is deep is being written
 
     def value(self, node: Node, at: Indices) -> Value:
         """One element of a node, computed in the outermost block that it can be computed in."""
         if node in self.symmetries:
             at = in_order(at, self.symmetries[node])
+        if self.depths.get(node, 0) >= DEEP and at not in self._deep and not self._is_found(node, at):
+            self._deep.add(at)
+            here = tuple(read if size != 1 else Index() for read, size in zip(at, node.aval.shape, strict=True))
+            for operand in self._made_of(node, here):
+                self.value(operand, here)
+            self._deep.remove(at)
         return self.once((node, at), at, lambda: self._compute(node, at))
+
+    def _made_of(self, node: Node, at: Indices) -> list[Node]:
+        """What an element is computed from at the same place, in the order in which it is written."""
+        found: list[Node] = []
+        seen: set[Node] = set()
+        stack = [(operand, False) for operand in reversed(node.inputs)]
+        while stack:
+            current, is_done = stack.pop()
+            if is_done:
+                found.append(current)
+            elif current not in seen and self.depths.get(current) and current.aval.shape == node.aval.shape:
+                seen.add(current)
+                if not self._is_found(current, at):
+                    stack.append((current, True))
+                    stack += [(operand, False) for operand in reversed(current.inputs)]
+        return found
+
+    def _is_found(self, node: Node, at: Indices) -> bool:
+        """Whether an element is known, or found otherwise than from those of operands."""
+        kept = self.columns if self._path[-1].vector else None
+        elsewhere = node in self.symmetries or node in self.turned or node in self.combined or node in self.folds
+        return elsewhere or self.is_known((node, at)) or (kept is not None and kept.keeps(node, at))
 
     def _compute(self, node: Node, at: Indices) -> Value:
         kept = self.columns if self._path[-1].vector and node not in self.combined else None
@@ -276,6 +313,11 @@ class Derivation(NestWriter):
 
         self.loops_within(fold.extents, fold.within, write)
         return kept
+
+
+def _is_elementwise(node: Node) -> bool:
+    """Whether an element of a node is computed from those of its operands at the same place."""
+    return node.op.elementwise and node.op not in MOVES and node.op not in INDEXED and node.op is not IOTA
 
 
 def is_fold(node: Node) -> bool:

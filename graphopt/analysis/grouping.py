@@ -28,7 +28,7 @@ from graphopt.ops.make import BROADCAST
 ALONE = (SORT, TOP_K, *CUMULATIVE, CUMLOGSUMEXP, *SCATTERS, *LOOPS)
 """Operations that are the last of their kernel and its only result."""
 
-LIMIT = 300
+LIMIT = 1000
 """Operations in one kernel: more take long to plan and to compile. Long chains of them are split into loops over
 blocks, between which values stay in the first cache (`passes/split.py`); those between kernels go to memory."""
 
@@ -89,7 +89,7 @@ def groups_of(
         group.results.append(node)
         groups[node] = (group,)
     every = list(dict.fromkeys(group for of in groups.values() for group in of))
-    return _with_siblings(every, users, groups, cut)
+    return _with_siblings(every, users, groups, cut, outputs)
 
 
 def _joined(node: Node, users: dict[Node, list[Node]], groups: dict[Node, tuple[Group, ...]]) -> Group | None:
@@ -103,9 +103,14 @@ def _joined(node: Node, users: dict[Node, list[Node]], groups: dict[Node, tuple[
 
 
 def _leads_to(
-    group: Group, nodes: Collection[Node], users: dict[Node, list[Node]], groups: dict[Node, tuple[Group, ...]]
+    group: Group,
+    nodes: Collection[Node],
+    users: dict[Node, list[Node]],
+    groups: dict[Node, tuple[Group, ...]],
+    of: Group | None = None,
 ) -> bool:
-    """Whether something outside of `group` needs one of `nodes` and is needed in it; or too much to look at does.
+    """Whether something outside of `group`, and of the one that `nodes` are of, needs one of `nodes` and is needed in
+    `group`; or too much to look at does.
 
     A kernel begins when all of its operands are there: what one of its members waits for, all wait for.
     """
@@ -113,11 +118,12 @@ def _leads_to(
     def readers(of: Collection[Node]) -> set[Node | Group]:
         return {unit for n in of for user in users[n] for unit in groups.get(user, (user,))}
 
-    stack = list(readers(nodes) - {group})
+    own = set[Node | Group]() if of is None else {of}
+    stack = list(readers(nodes) - own - {group})
     seen: set[Node | Group] = set(stack)
     while stack and len(seen) <= FAR:
         unit = stack.pop()
-        more = readers(unit.results if isinstance(unit, Group) else (unit,)) - seen
+        more = readers(unit.results if isinstance(unit, Group) else (unit,)) - seen - own
         if group in more:
             return True
         seen |= more
@@ -130,8 +136,12 @@ def _with_siblings(
     users: dict[Node, list[Node]],
     groups: dict[Node, tuple[Group, ...]],
     cut: Collection[Node],
+    outputs: Collection[Node],
 ) -> list[Group]:
-    """The groups, those joined that read or compute the same, have results of one shape, and do not need each other."""
+    """The groups, those joined that read or compute the same, or of which one reads what the other computes.
+
+    They have results of one shape, and nothing outside of them needs the one and is needed by the other.
+    """
     first: dict[tuple[Node, tuple[int, ...]], Group] = {}
     place = {group: index for index, group in enumerate(every)}
     found: list[Group] = []
@@ -143,7 +153,7 @@ def _with_siblings(
         outside = dict.fromkeys(n for member in group.members for n in member.inputs if n not in group.members)
         common = [n for n in outside if n.avals[0].nbytes >= READ]
         common += [n for n in group.members if n.op not in MOVES and len(groups[n]) > 1]
-        keys = [(n, shape) for n in common]
+        keys = [(n, shape) for n in (*common, *group.results)]
         others = sorted({first[key] for key in keys if key in first}, key=place.__getitem__)
         other = next((o for o in others if _may_join(group, o, users, groups)), None)
         if other is None:
@@ -155,6 +165,9 @@ def _with_siblings(
             other.results += group.results
         for key in keys:
             first.setdefault(key, other or group)
+    for group in found:
+        around = {n: {g for user in users[n] for g in groups.get(user, (None,))} for n in group.results}
+        group.results = [n for n in group.results if n in outputs or around[n] != {group}]
     return found
 
 
@@ -162,7 +175,8 @@ def _may_join(group: Group, other: Group, users: dict[Node, list[Node]], groups:
     """Whether two groups can be one."""
     if len(other.members | group.members) > LIMIT:
         return False
-    return not _leads_to(other, group.results, users, groups) and not _leads_to(group, other.results, users, groups)
+    pairs = ((other, group), (group, other))
+    return not any(_leads_to(to, of.results, users, groups, of) for to, of in pairs)
 
 
 def is_worth_a_kernel(group: Group) -> bool:

@@ -381,6 +381,10 @@ class Writer:
         finally:
             self._path = path
 
+    def is_known(self, key: Any) -> bool:
+        """Whether a value is known by a key in the current block, or one around it."""
+        return any(key in scope.known for scope in self._path)
+
     def once(self, key: Any, at: Indices, compute: Callable[[], Found]) -> Found:
         """What `compute` gives, known by its key; written in the outermost block that has the variables of `at`."""
         path = self._path
