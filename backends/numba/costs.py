@@ -18,7 +18,7 @@ INTEGER_DIVISION = 1.2
 
 _FUNCTIONS: dict[str, tuple[float, float]] = {
     "div": (0.05, 0.15),
-    "rem": (5.0, 10.0),
+    "rem": (0.2, 0.6),
     "sqrt": (0.05, 0.15),
     "rsqrt": (0.06, 0.2),
     "cbrt": (0.2, 0.7),

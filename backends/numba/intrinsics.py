@@ -104,20 +104,6 @@ def _divide(quotient: bool) -> Any:
     return intrinsic(of)
 
 
-@intrinsic
-def float_remainder(typing: Any, x: Any, y: Any) -> Any:
-    """What is left of `x` when `y` has been taken from it as often as it goes, with the sign of `x`: C's fmod.
-
-    That computes on bits, and knows nothing of denormals that count as zero: by them there is no remainder.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        by_zero = builder.fcmp_ordered("==", args[1], ir.Constant(args[1].type, 0.0))
-        return builder.select(by_zero, ir.Constant(args[0].type, float("nan")), builder.frem(*args))
-
-    return x(x, x), generate
-
-
 divide = _divide(True)
 remainder = _divide(False)
 

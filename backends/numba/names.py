@@ -25,6 +25,7 @@ from graphopt.backends.numba.scalar import DTYPES, half_power_name, name_of
 from graphopt.backends.numba.vecmath import HALF_POWERS, MATH
 from graphopt.backends.numba.vecmath import intrinsics as floating
 from graphopt.backends.numba.vecmath.intrinsics import scalar
+from graphopt.backends.numba.vecmath.remainder import rem
 
 NAMES: dict[str, Any] = {
     "np": np,
@@ -48,7 +49,7 @@ NAMES: dict[str, Any] = {
     "wrapping_mul": intrinsics.wrapping_mul,
     "divide": intrinsics.divide,
     "remainder": intrinsics.remainder,
-    "float_remainder": intrinsics.float_remainder,
+    "float_remainder": scalar(rem),
     "shift_left": intrinsics.shift_left,
     "shift_right_logical": intrinsics.shift_right_logical,
     "shift_right_arithmetic": intrinsics.shift_right_arithmetic,

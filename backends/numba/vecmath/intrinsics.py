@@ -311,6 +311,11 @@ def fma(a: Any, b: Any, c: Any) -> Number:
     return _call("llvm.fma", a, b, c)
 
 
+def fmod(x: Number, y: Number) -> Number:
+    """The remainder, by a call of C's function for each number."""
+    return Number(x.builder, x.builder.frem(x.value, y.value), x.dtype)
+
+
 @cache
 def scales() -> bool:
     """Whether this processor multiplies vectors by powers of two in one instruction, and LLVM knows of it."""
