@@ -8,14 +8,17 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Var, jaxpr_as_fun
+from jax.extend.core import primitives as p
 
 from graphopt.backends.xla.staging import NO_DEBUG_INFO, constant_value, equation_of
 from graphopt.errors import GraphError
 from graphopt.ir.aval import Aval
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
-from graphopt.ir.op import CONSTANT, PARAM, PROJECT, STATE
+from graphopt.ir.op import CONSTANT, PARAM, PROJECT, STATE, op_of
 from graphopt.ops.control import COND, SCAN, WHILE, Cond, Scan, While
+
+DIV = op_of(p.div_p)
 
 Apply = Callable[[Node, list[Any]], list[Any]]
 """The results of one operation on arrays."""
@@ -49,7 +52,12 @@ def evaluate(graph: Graph, *args: Any, apply: Apply | None = None) -> list[Any]:
 
 def apply_whole(node: Node, operands: list[Any]) -> list[Any]:
     """The results of one operation; a loop, a branch or a call is compiled as a whole."""
-    invars = [Var(n.aval.type) for n in node.data_inputs]
+    avals = [n.aval for n in node.data_inputs]
+    if node.op is DIV:
+        # By one number for all of an array XLA does not divide: it multiplies by the reciprocal, rounded.
+        avals = [node.aval, node.aval]
+        operands = [jnp.broadcast_to(operand, node.aval.shape) for operand in operands]
+    invars = [Var(aval.type) for aval in avals]
     eqn = equation_of(node, invars)
     jaxpr = Jaxpr([], invars, eqn.outvars, [eqn], eqn.effects, NO_DEBUG_INFO)
     return list(jaxpr_as_fun(ClosedJaxpr(jaxpr, []))(*operands))

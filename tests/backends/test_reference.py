@@ -42,6 +42,19 @@ def test_each_operation_runs_by_itself() -> None:
     assert bits(found) == bits((arguments[0] * arguments[1]).astype(np.float32) + arguments[2])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+def test_a_quotient_by_one_number_is_a_quotient(dtype: str) -> None:
+    """XLA would multiply by the number's reciprocal, and differ from the quotient by an array of that number."""
+    x, seven = np.arange(1, 600).astype(dtype), np.asarray(7, dtype)
+    with jax.enable_x64(True):
+        graph, _ = trace_function(lax.div, x, seven)
+        (found,) = evaluate(graph, x, seven)
+        (expected,) = evaluate(trace_function(lax.div, x, x)[0], x, np.full_like(x, seven))
+    assert bits(found) == bits(expected)
+    if dtype != "complex64":
+        np.testing.assert_array_equal(found, x / seven)
+
+
 def test_what_is_shared_is_computed_once() -> None:
     calls = []
 
