@@ -14,7 +14,7 @@ from graphopt.backends.xla.staging import NO_DEBUG_INFO, constant_value, equatio
 from graphopt.errors import GraphError
 from graphopt.ir.aval import Aval
 from graphopt.ir.graph import Graph
-from graphopt.ir.node import Node
+from graphopt.ir.node import Node, make_node, param
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, STATE, op_of
 from graphopt.ops.control import COND, SCAN, WHILE, Cond, Scan, While
 
@@ -52,18 +52,24 @@ def evaluate(graph: Graph, *args: Any, apply: Apply | None = None) -> list[Any]:
 
 def apply_whole(node: Node, operands: list[Any]) -> list[Any]:
     """The results of one operation; a loop, a branch or a call is compiled as a whole."""
-    avals = [n.aval for n in node.data_inputs]
-    if node.op is DIV:
-        # By one number for all of an array XLA does not divide: it multiplies by the reciprocal, rounded.
-        avals = [node.aval, node.aval]
-        operands = [jnp.broadcast_to(operand, node.aval.shape) for operand in operands]
-    invars = [Var(aval.type) for aval in avals]
+    invars = [Var(n.aval.type) for n in node.data_inputs]
     eqn = equation_of(node, invars)
     jaxpr = Jaxpr([], invars, eqn.outvars, [eqn], eqn.effects, NO_DEBUG_INFO)
     return list(jaxpr_as_fun(ClosedJaxpr(jaxpr, []))(*operands))
 
 
-def apply_opened(node: Node, operands: list[Any], apply: Apply = apply_whole) -> list[Any]:
+def apply_divided(node: Node, operands: list[Any]) -> list[Any]:
+    """As `apply_whole`, but a quotient by one number for all of an array is a quotient.
+
+    JAX and XLA multiply by the number's reciprocal there, which is rounded.
+    """
+    if node.op is not DIV:
+        return apply_whole(node, operands)
+    whole = [jnp.broadcast_to(operand, node.aval.shape) for operand in operands]
+    return apply_whole(make_node(DIV, (param(0, node.aval), param(1, node.aval)), node.attrs, node.avals), whole)
+
+
+def apply_opened(node: Node, operands: list[Any], apply: Apply = apply_divided) -> list[Any]:
     """The results of one operation, with the operations in loops, branches and calls run one at a time by `apply`."""
 
     def inner(node: Node, operands: list[Any]) -> list[Any]:
