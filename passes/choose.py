@@ -14,11 +14,13 @@ After, where %0 is f32[1000,1000]:
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from jax.extend.core import primitives as p
 
+from graphopt.analysis.factors import blocked
 from graphopt.analysis.loops import LOOPS
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE, REDUCTIONS
@@ -29,7 +31,17 @@ from graphopt.analysis.top_k import TOP_K, axis_of
 from graphopt.analysis.windows import COMBINED, SELECTED
 from graphopt.analysis.xla_indexed import scattered_time
 from graphopt.analysis.xla_loops import is_known_loop, loop_time, rows_time
-from graphopt.analysis.xla_time import HANDED_OVER, alone_time, core_time, fused_time, is_handed_over, is_known
+from graphopt.analysis.xla_time import (
+    HANDED_OVER,
+    alone_time,
+    blocked_time,
+    core_time,
+    fused_time,
+    is_handed_over,
+    is_known,
+    product_time,
+    without_products,
+)
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node
 from graphopt.ir.op import Op, op_of
@@ -48,8 +60,9 @@ program."""
 SHARE = 0.2
 """Of the whole program's time: what such a region must be expected to gain."""
 
-RATIO = 1.35
-"""How many times the kernel's XLA's time must be expected to be. Both are predicted, so that this is a margin."""
+RATIO, OF_PRODUCTS = 1.35, 1.1
+"""How many times the kernel's XLA's time must be expected to be. Both are predicted, so that this is a margin; of a
+product of matrices both are mostly arithmetic, which is known."""
 
 COPIED = 0.015
 """Nanoseconds of a byte that is copied out of an array or into one."""
@@ -144,12 +157,16 @@ class Candidate:
     """A region that may leave XLA. runs: in one run of the program. xla, kernel: predicted nanoseconds of a run.
 
     is_handed_over: whether XLA computes a program that is no more than this on another thread than the caller's.
+    ratio: how many times the kernel's XLA's time must be expected to be. body: the region's graph, where others may
+    have the same: their kernel is one, and is compiled once.
     """
 
     runs: int
     xla: float
     kernel: float
     is_handed_over: bool = False
+    ratio: float = RATIO
+    body: Graph | None = None
 
     @property
     def gain(self) -> float:
@@ -168,31 +185,48 @@ def candidate(
     if loops:
         xla = sum(loop_time(n, machine) for n in loops) + sum(map(core_time, body.nodes)) / machine.threads
         kernel += COPIED * apart + sum(rows_time(n, machine) for n in loops)
-        return Candidate(runs, xla, kernel, any(is_handed_over(sub.graph) for n in loops for sub in n.subgraphs))
+        return Candidate(
+            runs, xla, kernel, any(is_handed_over(sub.graph) for n in loops for sub in n.subgraphs), body=body
+        )
     slow = [(PATHOLOGIES[node.op], elements(node)) for node in body.nodes if node.op in PATHOLOGIES]
-    xla = fused_time(body, machine, again=runs > 1) + swallowed
+    rest = without_products(body)
+    xla = blocked_time(body, machine) + swallowed
+    xla += fused_time(rest, machine, again=runs > 1) if rest is not None else 0.0
     xla += sum(slow_time(node, runs > 1) for node in body.nodes if node.op in PATHOLOGIES)
     kernel = max(kernel, sum(known.kernel * count for known, count in slow)) + COPIED * apart
-    return Candidate(runs, xla, kernel, is_handed_over(body))
+    ratio = OF_PRODUCTS if any(blocked(node) is not None for node in body.nodes) else RATIO
+    return Candidate(runs, xla, kernel, is_handed_over(body), ratio, body)
+
+
+def _are_handed_over(loops: Collection[Node]) -> bool:
+    return any(is_handed_over(sub.graph) for node in loops for sub in node.subgraphs)
 
 
 def decide(candidates: Sequence[Candidate], others: float) -> list[str | None]:
     """Why each candidate stays in XLA; None for those that leave it. others: nanoseconds of the rest of the program."""
     candidates = _handed_over(candidates, others)
     least = _least(candidates, others)
-    return [_reason(c, least) for c in candidates]
+    gains = _of_alike(candidates, lambda c: c.gain if c.xla >= c.ratio * c.kernel else 0.0)
+    return [_reason(c, least, gain) for c, gain in zip(candidates, gains, strict=True)]
 
 
 def hopeless(candidates: Sequence[Candidate], others: float) -> list[str | None]:
     """Why each candidate would stay in XLA even if its kernel took no time; None for those to plan kernels for."""
     candidates = _handed_over(candidates, others)
     least = _least(candidates, others)
+    times = _of_alike(candidates, lambda c: c.runs * c.xla)
     return [
-        f"{_time(c.runs * c.xla)} of a run in XLA, of which {_time(least)} would have to be gained"
-        if c.runs * c.xla < least
-        else None
-        for c in candidates
+        f"{_time(time)} of a run in XLA, of which {_time(least)} would have to be gained" if time < least else None
+        for time in times
     ]
+
+
+def _of_alike(candidates: Sequence[Candidate], time: Callable[[Candidate], float]) -> list[float]:
+    """For each candidate the times of all that its kernel is for, together."""
+    found: defaultdict[object, float] = defaultdict(float)
+    for number, c in enumerate(candidates):
+        found[number if c.body is None else c.body] += time(c)
+    return [found[number if c.body is None else c.body] for number, c in enumerate(candidates)]
 
 
 def _handed_over(candidates: Sequence[Candidate], others: float) -> Sequence[Candidate]:
@@ -208,11 +242,12 @@ def _least(candidates: Sequence[Candidate], others: float) -> float:
     return min(GAIN, max(WORTHWHILE, SHARE * total))
 
 
-def _reason(c: Candidate, least: float) -> str | None:
-    if c.xla < RATIO * c.kernel:
+def _reason(c: Candidate, least: float, gain: float) -> str | None:
+    """gain: nanoseconds of a run, by all that the kernel is for."""
+    if c.xla < c.ratio * c.kernel:
         return f"{_time(c.xla)} in XLA, {_time(c.kernel)} in a kernel"
-    if c.gain < least:
-        return f"a gain of {_time(c.gain)} in a run, less than {_time(least)}"
+    if gain < least:
+        return f"a gain of {_time(gain)} in a run, less than {_time(least)}"
     return None
 
 
@@ -227,7 +262,7 @@ def may_pay(loop: Node, runs: int, machine: Machine) -> bool:
 
 def pays(c: Candidate) -> bool:
     """Whether a candidate may leave XLA, by itself: not before it has is it known how much of its program it is."""
-    return _reason(c, WORTHWHILE) is None
+    return _reason(c, WORTHWHILE, c.gain) is None
 
 
 def runs_of(graph: Graph, whole: Collection[tuple[Graph, Node]] = ()) -> dict[Graph, int]:
@@ -285,6 +320,7 @@ def wants_another_engine(graph: Graph, machine: Machine) -> bool:
                 moved = (node.inputs[0] if node.op in REDUCTIONS else node).avals[0].nbytes
                 scattered = scattered_time(node) if node.op in SCATTERS else 0.0
                 possible += times * (core_time(node) + 0.1 * moved + scattered + swallowed_time((node,)))
+                possible += times * product_time(node, machine) if blocked(node) is not None else 0.0
             else:
                 others += times * alone_time(node, machine)
     return possible >= min(GAIN, max(WORTHWHILE, SHARE * (others + possible)))

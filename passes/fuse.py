@@ -22,6 +22,7 @@ from jax.extend.core import primitives
 
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.engine import PREDICTED, Engine, Plan, Schedule
+from graphopt.analysis.factors import blocked
 from graphopt.analysis.grouping import Group, groups_of, is_large_move, is_repeated, is_worth_a_kernel
 from graphopt.analysis.local import is_shard_map, local_graphs
 from graphopt.analysis.loops import LOOPS
@@ -302,7 +303,8 @@ class _Fuser:
         body, _, mapping = body_of(group, graph)
         plan = self.plan(body)
         if plan is None:
-            return {n for n in inner if n.op in REDUCTIONS} or _read_again(inner, group, graph)
+            products = {n for n in inner if blocked(n) is not None}
+            return products or {n for n in inner if n.op in REDUCTIONS} or _read_again(inner, group, graph)
         often = {n: plan.evaluations.get(mapping[n], n.avals[0].size) / n.avals[0].size for n in group.members}
         found: dict[Node, set[Node]] = {}
         for node in inner:

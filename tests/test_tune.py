@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
-from inspect import cleandoc
+from inspect import cleandoc, getsource
 from pathlib import Path
 
 import jax
@@ -21,12 +21,14 @@ from graphopt.choices import Choices, Regions, candidates
 from graphopt.errors import LockError, LockWarning
 from graphopt.lock import Decision, read_lock, write_lock
 
+from .prescribed import prescribed
+
 X = np.random.default_rng(0).uniform(0.1, 1, (64, 500)).astype(np.float32)
 WEIGHTS = np.random.default_rng(1).normal(0, 0.02, size=(500, 500)).astype(np.float32)
 
 
 def function(x: jax.Array) -> jax.Array:
-    y = jnp.arctan2(x, x + 1) @ WEIGHTS
+    y = prescribed(jnp.arctan2(x, x + 1), WEIGHTS)
     return jnp.sin(y) * jnp.exp(y) + y.sum(1, keepdims=True)
 
 
@@ -201,9 +203,12 @@ def test_another_process_finds_the_program_again(tmp_path: Path) -> None:
         import sys, warnings
         warnings.simplefilter("error")
         import numpy as np, jax, jax.numpy as jnp, graphopt
+        from typing import Any
+        from jax import lax
+        PRESCRIBED
         WEIGHTS = np.random.default_rng(1).normal(0, 0.02, size=(500, 500)).astype(np.float32)
         def f(x):
-            y = jnp.arctan2(x, x + 1) @ WEIGHTS
+            y = prescribed(jnp.arctan2(x, x + 1), WEIGHTS)
             return jnp.sin(y) * jnp.exp(y) + y.sum(1, keepdims=True)
         x = np.full((64, 500), 0.5, np.float32)
         jitted = graphopt.jit(f, lock=sys.argv[1])
@@ -211,6 +216,7 @@ def test_another_process_finds_the_program_again(tmp_path: Path) -> None:
         print(len(jitted.explain(x).kernels))
         """
     )
+    program = program.replace("PRESCRIBED", getsource(prescribed))
     write_lock(tmp_path / "lock", [decision_of(1)])
     command = [sys.executable, "-c", program, str(tmp_path / "lock")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

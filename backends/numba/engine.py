@@ -14,6 +14,7 @@ from graphopt.analysis.beside import parts_apart, write_beside
 from graphopt.analysis.between import between
 from graphopt.analysis.derive import IOTA, Derivation
 from graphopt.analysis.engine import PREDICTED, Pairs, Plan, Schedule
+from graphopt.analysis.factors import blocked
 from graphopt.analysis.in_place import is_right
 from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.indexed import declined as declined_indexed
@@ -184,7 +185,7 @@ class NumbaEngine:
         if node.op is IOTA:
             return None
         if node.op is DOT:
-            return declined_product(node)
+            return None if blocked(node) is not None else declined_product(node)
         if node.op in REDUCTIONS:
             return _declined_reduction(node)
         if node.op in (SELECTED, REDUCE, *WINDOWS):
@@ -197,6 +198,8 @@ class NumbaEngine:
 
     def declines_inside(self, node: Node, exact: bool) -> str | None:
         """Why an operation cannot be in the body of a loop that is a kernel; None where it can. exact: as above."""
+        if node.op is DOT:
+            return self.declines(node, exact) or declined_product(node)
         if node.op not in SOLVES:
             return self.declines(node, exact)
         return f'{node.op.name}, of which numerics="exact" asks for the bits of XLA' if exact else declined_solve(node)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
+from graphopt.analysis.factors import blocked
 from graphopt.analysis.loops import LOOPS
 from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE
 from graphopt.analysis.scattering import SCATTERS
@@ -75,9 +76,9 @@ def groups_of(
     for node in reversed(graph.nodes):
         if node.op is PARAM or node.op is CONSTANT or not takes(node):
             continue
-        around = [group for user in users[node] for group in groups.get(user, (None,))]
+        around = [group for user in users[node] for group in _groups_around(user, groups)]
         known = tuple(dict.fromkeys(group for group in around if group is not None))
-        inside = node not in outputs and None not in around and all(len(g.members) < LIMIT for g in known)
+        inside = node not in outputs and None not in around and all(_may_have(g, node) for g in known)
         if inside and (len(known) == 1 or node in pieces) and node not in cut and not is_alone(node):
             for group in known:
                 group.members.add(node)
@@ -92,10 +93,25 @@ def groups_of(
     return _with_siblings(every, users, groups, cut, outputs)
 
 
+def _groups_around(user: Node, groups: dict[Node, tuple[Group, ...]]) -> tuple[Group | None, ...]:
+    """The groups that what a node is used by is computed in; a product that goes by blocks needs its factors before."""
+    return (None,) if blocked(user) is not None else groups.get(user, (None,))
+
+
+def _may_have(group: Group, node: Node) -> bool:
+    """Whether a group may have one more member."""
+    if len(group.members) >= LIMIT:
+        return False
+    if blocked(node) is None:
+        return True
+    (first, *_) = group.results
+    return first.avals[0].shape == node.aval.shape and not any(blocked(n) is not None for n in group.members)
+
+
 def _joined(node: Node, users: dict[Node, list[Node]], groups: dict[Node, tuple[Group, ...]]) -> Group | None:
     """The group of a user that a node can join as one more result."""
     for group in dict.fromkeys(group for user in users[node] for group in groups.get(user, ())):
-        if len(group.members) >= LIMIT or any(is_alone(r) for r in group.results):
+        if not _may_have(group, node) or any(is_alone(r) for r in group.results):
             continue
         if group.results[0].avals[0].shape == node.avals[0].shape and not _leads_to(group, [node], users, groups):
             return group
@@ -173,7 +189,8 @@ def _with_siblings(
 
 def _may_join(group: Group, other: Group, users: dict[Node, list[Node]], groups: dict[Node, tuple[Group, ...]]) -> bool:
     """Whether two groups can be one."""
-    if len(other.members | group.members) > LIMIT:
+    members = other.members | group.members
+    if len(members) > LIMIT or sum(blocked(n) is not None for n in members) > 1:
         return False
     pairs = ((other, group), (group, other))
     return not any(_leads_to(to, of.results, users, groups, of) for to, of in pairs)

@@ -61,7 +61,21 @@ def sizes_of(node: Node) -> tuple[int, int, int]:
 
 
 def declined(node: Node) -> str | None:
-    """Why a product is not for a kernel; None where it is."""
+    """Why a product is not for loops around elements; None where it is."""
+    reason = declined_anyhow(node)
+    if reason is None and not is_for_loops(node):
+        return "a product of matrices that are neither thin nor small, which XLA multiplies in blocks"
+    return reason
+
+
+def is_for_loops(node: Node) -> bool:
+    """Whether matrices are so thin or small that loops without blocks multiply them."""
+    rows, columns, length = sizes_of(node)
+    return min(rows, columns) <= THIN or length <= SHORT or max(rows, columns, length) <= SMALL
+
+
+def declined_anyhow(node: Node) -> str | None:
+    """Why a product is not for a kernel, whatever its size; None where it may be."""
     dtypes = [n.aval.dtype for n in (*node.inputs, node)]
     if any(dtype.kind in "cb" for dtype in dtypes):
         return f"dot_general of {', '.join(map(str, dtypes[:2]))}"
@@ -69,10 +83,7 @@ def declined(node: Node) -> str | None:
         return "dot_general of signed and unsigned numbers"
     if not _is_plain(node.attrs["precision"]):
         return "dot_general by an algorithm that is prescribed"
-    rows, columns, length = sizes_of(node)
-    if min(rows, columns) <= THIN or length <= SHORT or max(rows, columns, length) <= SMALL:
-        return None
-    return "a product of matrices that are neither thin nor small, which XLA multiplies in blocks"
+    return None
 
 
 def is_crossed(node: Node) -> bool:

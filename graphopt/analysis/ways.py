@@ -25,6 +25,7 @@ from graphopt.analysis.grouping import ALONE
 from graphopt.analysis.in_place import is_update_in_place, write_update
 from graphopt.analysis.loops import LOOPS, write_loop
 from graphopt.analysis.parts import cut_together, reduce_in_parts
+from graphopt.analysis.product_blocks import product_of, write_product
 from graphopt.analysis.products import DOT
 from graphopt.analysis.reductions import REDUCTIONS
 from graphopt.analysis.row_blocks import write_between
@@ -55,6 +56,9 @@ def ways(body: Graph, any_order: bool = True, every: bool = False) -> Ways:
         found = between(body)
         if found is not None:
             yield "rows between products", partial(write_between, found=found)
+        product = product_of(body)
+        if product is not None:
+            yield "blocks of a product", partial(write_product, found=product)
         return
     yield from _rows(body, any_order)
     if any(node.op in ALONE for node in body.nodes):

@@ -13,7 +13,14 @@ import graphopt
 from graphopt.analysis.kernel_time import kernel_time, work_of
 from graphopt.analysis.machine import Machine, threads_for, wakes
 from graphopt.analysis.xla_indexed import SCATTERED
-from graphopt.analysis.xla_time import alone_time, core_time, fused_time, is_handed_over
+from graphopt.analysis.xla_time import (
+    alone_time,
+    blocked_time,
+    core_time,
+    fused_time,
+    is_handed_over,
+    without_products,
+)
 from graphopt.backends.numba.costs import FUNCTIONS, scalar_cost
 from graphopt.backends.numba.engine import NumbaEngine
 from graphopt.backends.numba.vecmath import SCALAR_MATH
@@ -22,7 +29,7 @@ from graphopt.ir.index import Index, variable
 from graphopt.ir.loop import VECTOR, Block, Buffer, For, Let, Load, Local, LoopProgram, Phase, Store
 from graphopt.ir.node import Node
 from graphopt.passes.bypass import BypassCaches
-from graphopt.passes.choose import GAIN, RATIO, Candidate, decide
+from graphopt.passes.choose import GAIN, RATIO, Candidate, decide, hopeless
 from graphopt.trace.jaxpr import trace_function
 
 MACHINE = Machine(threads=2)
@@ -187,6 +194,47 @@ def test_decisions() -> None:
     assert decide([nothing], 0.0) == ["60.0 µs in XLA, 59.0 µs in a kernel"]
     often = Candidate(runs=1000, xla=60_000, kernel=20_000)
     assert decide([often], 100 * GAIN) == [None]
+
+
+def test_regions_that_are_alike_have_one_kernel() -> None:
+    """It is compiled once, and what it gains is what all of them do."""
+    body = body_of(lambda x: x * 2, (1000,))
+    one = Candidate(runs=1, xla=0.8 * GAIN, kernel=0.2 * GAIN, body=body)
+    other = replace(one, body=body_of(lambda x: x * 3, (1000,)))
+    others = 100 * GAIN
+    assert decide([one, one], others) == [None, None]
+    assert None not in decide([one, other], others) and None not in decide([one], others)
+    assert None not in decide([replace(one, body=None)] * 2, others)
+    slower = replace(one, kernel=one.xla)
+    assert None not in decide([one, slower], others)
+    assert hopeless([one, one], others) == [None, None] and None not in hopeless([one, other], others)
+
+
+def product(rows: int, length: int, columns: int, turned: bool = False) -> Graph:
+    shapes = (length, rows) if turned else (rows, length), (length, columns)
+    return body_of((lambda x, y: x.T @ y) if turned else (lambda x, y: x @ y), *shapes)
+
+
+def test_what_products_take_besides_their_arithmetic() -> None:
+    """XLA puts factors into blocks: of small ones that is most of it, of large ones nothing."""
+
+    def ratio(*sizes: int) -> float:
+        body = product(*sizes)
+        plan = NumbaEngine().plan(body, True)
+        assert plan is not None
+        return blocked_time(body, MACHINE) / plan.time
+
+    assert ratio(64, 64, 64) > 2 > ratio(256, 256, 256) > 1.1 > ratio(1024, 1024, 1024)
+    assert blocked_time(product(99, 999, 99, True), MACHINE) > 1.2 * blocked_time(product(99, 999, 99), MACHINE)
+    assert blocked_time(body_of(lambda x, y: x @ y, (3, 99), (99, 99)), MACHINE) == 0  # loops are for it
+
+
+def test_what_follows_a_product_is_a_loop_of_its_own() -> None:
+    body = body_of(lambda x, y: jnp.exp(x @ y), (99, 99), (99, 99))
+    rest = without_products(body)
+    assert rest is not None and [n.op.name for n in rest.nodes if n.op.primitive is not None] == ["exp"]
+    assert without_products(product(99, 99, 99)) is None
+    assert without_products(rest) is rest
 
 
 def test_handing_over_counts_where_a_region_is_the_whole_program() -> None:

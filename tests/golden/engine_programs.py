@@ -7,7 +7,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from .programs import CHUNK, SQUARE, Case, dot, large_result
+from ..prescribed import prescribed
+from .programs import CHUNK, SQUARE, Case, large_result
 
 # ---- stream ------------------------------------------------------------------------------------------------------------
 
@@ -86,15 +87,15 @@ RENEW: dict[str, Case] = {
 
 
 def carried(x: Any) -> Any:
-    return lax.fori_loop(0, 5, lambda _, c: dot(c, c) * np.float32(0.5) + c, x)
+    return lax.fori_loop(0, 5, lambda _, c: prescribed(c, c) * np.float32(0.5) + c, x)
 
 
 MATRIX = np.ones((100, 100), np.float32)
 
 REUSE: dict[str, Case] = {
-    "a product": (lambda x: lax.tanh(dot(x, x)), (MATRIX,)),
+    "a product": (lambda x: lax.tanh(prescribed(x, x)), (MATRIX,)),
     "carried by a loop": (carried, (MATRIX,)),
-    "read again stays": (lambda x: (lambda y: (lax.tanh(y), lax.digamma(y)))(dot(x, x)), (MATRIX,)),
+    "read again stays": (lambda x: (lambda y: (lax.tanh(y), lax.digamma(y)))(prescribed(x, x)), (MATRIX,)),
     "an argument stays": (lax.tanh, (SQUARE,)),
 }
 """Kernels are made of them before the pass."""

@@ -67,6 +67,13 @@ def loop(x: Any) -> Any:
     return lax.scan(lambda c, v: (lax.digamma(c * v + 1) - v, c * c), x[0], x)
 
 
+DATA, *LAYERS = (np.zeros(shape, np.float32) for shape in ((9, 20), (20, 17), (17, 18), (18,)))
+
+
+def two_layers(x: Any, w: Any, u: Any, b: Any) -> Any:
+    return lax.dot(lax.tanh(lax.dot(x, w)), u) + b
+
+
 CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "rows": (lambda x: (y := x - x.max(1, keepdims=True)) / y.sum(1, keepdims=True), (X,)),
     "what is declined lies between": (lambda x: (y := x * 3 + 1) * lax.digamma(y), (X,)),
@@ -75,6 +82,7 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "captured constants": (lambda x: x * WEIGHTS - np.float32(2), (X,)),
     "a loop": (loop, (X,)),
     "elementwise": (lambda x: lax.exp(x) * 2 - 1, (X,)),
+    "products and what follows": (two_layers, (DATA, *LAYERS)),
     "only moving": (lambda x: (lax.rev(x, (0,)).T, lax.digamma(x)), (X,)),
 }
 
@@ -117,6 +125,19 @@ def test_loops_and_branches_have_kernels_in_them() -> None:
     _, after, _ = fused(function, X + 9, np.int32(1))
     found = {node.op: [len(kernels(s.graph)) for s in node.subgraphs] for node in after.nodes if node.subgraphs}
     assert min(found[WHILE]) > 0 and min(found[SCAN]) > 0 and sorted(found[COND]) == [0, 1]
+
+
+def test_a_product_has_its_factors_before_it_and_no_other_beside_it() -> None:
+    def bodies(function: Callable[..., Any], *args: Any) -> list[list[str]]:
+        _, after, _ = fused(function, *args)
+        return [members(kernel) for kernel in kernels(after)]
+
+    x, w = DATA, LAYERS[0]
+    assert bodies(lambda x, w: jnp.exp(x) @ w, x, w) == [["exp"], ["dot_general"]]
+    assert sorted(bodies(lambda x, w: x @ w + (x * 2) @ w, x, w)) == [["dot_general"], ["dot_general", "add"], ["mul"]]
+    assert bodies(lambda x, w: (x @ w, jnp.tanh(x @ w)), x, w) == [["dot_general", "tanh"]]
+    assert bodies(lambda x, w: (x @ w).max(1), x, w) == [["dot_general"], ["reduce_max"]]
+    assert bodies(lambda x, w: (x @ w, x @ (w * 3)), x, w) == [["dot_general"], ["mul"], ["dot_general"]]
 
 
 def test_how_a_scatter_combines_is_for_xla_to_read() -> None:
