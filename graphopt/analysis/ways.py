@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 
 from graphopt.analysis.accumulation import accumulate
@@ -33,7 +33,7 @@ from graphopt.analysis.scattering import SCATTERS, scatter
 from graphopt.analysis.sorting import SORT, sort
 from graphopt.analysis.tiled import crossed_axes, sides, write_in_blocks
 from graphopt.analysis.top_k import TOP_K, top_k
-from graphopt.analysis.turned import turn, turned_operands, write_turned
+from graphopt.analysis.turned import points_of, turn, turned_operands, write_turned
 from graphopt.analysis.windows import SELECTED
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
@@ -85,8 +85,10 @@ def _rows(body: Graph, any_order: bool) -> Ways:
     """Element by element, with loops over fewer and fewer axes that threads share."""
     whole = next((n for n in body.nodes if n.op in ALONE), None)
 
-    def write(derivation: Derivation, parallel: int, inside: int = 0) -> None:
+    def write(derivation: Derivation, parallel: int, inside: int = 0, turned: Sequence[Node] = ()) -> None:
         prepare(body, derivation)
+        for operand in turned:
+            turn(derivation, operand)
         if is_update_in_place(derivation):
             write_update(derivation)
         elif whole is None:
@@ -96,7 +98,8 @@ def _rows(body: Graph, any_order: bool) -> Ways:
 
     rank = len(body.outputs[0].aval.shape)
     for parallel in (rank,) if whole is not None else dict.fromkeys((rank, max(rank - 1, 0), max(rank - 2, 0))):
-        yield f"rows, {parallel} axes apart", partial(write, parallel=parallel)
+        turned = points_of(body) if whole is None and parallel == rank - 1 else ()
+        yield f"rows, {parallel} axes apart", partial(write, parallel=parallel, turned=turned)
     if whole is None and (inside := _short_axes(body)):
         yield f"rows, {inside} axes inside", partial(write, parallel=rank, inside=inside)
 

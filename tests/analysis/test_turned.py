@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import graphopt
-from graphopt.analysis.turned import turned_operands
+from graphopt.analysis import turned
+from graphopt.analysis.turned import points_of, turned_operands
 from graphopt.backends.interpret import interpret
 from graphopt.backends.numba.engine import NumbaEngine
 from graphopt.config import Options
@@ -71,6 +72,32 @@ def test_all_pairs_are_turned() -> None:
     assert [buffer.role for buffer in program.buffers].count("scratch") == 1
     exact, _ = NumbaEngine().program(graph, any_order=False)
     assert all(buffer.role != "scratch" for buffer in exact.buffers)
+
+
+def forces(x: Any, m: Any) -> Any:
+    d = x[:, None] - x[None]
+    return (d * (m[None] / (0.1 + (d * d).sum(-1)))[..., None]).sum(1)
+
+
+def of_batches(x: Any, m: Any) -> Any:
+    d = x[:, :, None] - x[:, None]
+    return (d * (m[..., None] / (0.1 + (d * d).sum(-1)))[..., None]).sum(2)
+
+
+@pytest.mark.parametrize("function", [forces, of_batches, jax.grad(lambda x, m: (forces(x, m) ** 2).sum())])
+def test_points_are_turned(function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    x, m = X[:18, :3].copy(), np.abs(X[:18, 4])
+    if function is of_batches:
+        x, m = np.stack([x, x + 1]), np.stack([m, m * 2])
+    assert points_of(graph_of(function, x, m)) == ()  # they are read seldom
+    monkeypatch.setattr(turned, "OFTEN", 4)
+    graph = graph_of(function, x, m)
+    assert points_of(graph) and all(q.aval.shape[-1] == 3 for q in points_of(graph))
+    program, _ = NumbaEngine().program(graph)
+    assert function is of_batches or any(buffer.role == "scratch" for buffer in program.buffers)
+    for grain in (None, 1):
+        (found,) = interpret(program, x, m, grain=grain)
+        np.testing.assert_allclose(found, np.ravel(jax.jit(function)(x, m)), rtol=1e-4, atol=1e-4)
 
 
 LEFT: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
