@@ -39,7 +39,7 @@ LEAST = 9
 """Terms of each result: fewer are written out. A million sums of squares of differences take, turned and in blocks of
 rows, and along the rows, in milliseconds: of 32 terms 0.45 and 0.7, of 64 0.7 and 0.95, of 1024 13 and 23."""
 
-COORDINATES, OFTEN = 4, 256
+COORDINATES, OFTEN = 4, 1024
 """Coordinates of a point at most, and how often each is needed at least. The forces of 8000 points on each other take
 12.6 ms where they are turned and 13.3 where not, their gradient 48 and 56."""
 

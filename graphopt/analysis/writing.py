@@ -55,6 +55,9 @@ GRAIN = 5_000.0
 """Nanoseconds of work that are worth asking another thread for, where it is awake. Elementwise work takes about half
 of what is counted here."""
 
+MANY, SPARE = 32, 0.02
+"""Chunks that are enough for however many cores there are, and what a way's time counts more that has next to none."""
+
 ALIGNED = 64
 """Iterations of which a multiple is shared where there are more: vectors stay aligned, and no line of memory is written
 by two threads."""
@@ -298,7 +301,7 @@ class Writer:
         work = self._iteration * extent + self._before * chunks
         self.works.append(work)
         self.work += work
-        self.time += work / min(SHARED, chunks)
+        self.time += work / min(SHARED, chunks) * (1 + SPARE * max(0, MANY - chunks) / MANY)
 
     def loop(self, extent: int, kind: str, write: Callable[[Index], None], opaque: bool = False) -> None:
         """One loop, written after all that its body needs from outside; no loop where it would run once or never.
