@@ -20,7 +20,7 @@ from graphopt.analysis.indexed import INDEXED
 from graphopt.analysis.indexed import declined as declined_indexed
 from graphopt.analysis.kernel_time import Work, core_times, kernel_time, phase_threads, work_of
 from graphopt.analysis.loops import LOOPS, declined_loop, iterations
-from graphopt.analysis.machine import Machine, this_machine, wakes
+from graphopt.analysis.machine import Machine, this_machine, waking
 from graphopt.analysis.nests import SMALL
 from graphopt.analysis.products import DOT, expanded
 from graphopt.analysis.products import declined as declined_product
@@ -374,7 +374,7 @@ def _launch(program: LoopProgram, cores: Sequence[float]) -> Launch:
         sizes[buffer.role].append(buffer.nbytes)
     core = dict(zip(map(id, program.phases), cores, strict=True))
     phases = tuple(
-        (phase.extent, phase.grain, phase.beside, wakes(sum(core[id(each)] for each in stage)))
+        (phase.extent, phase.grain, phase.beside, waking(sum(core[id(each)] for each in stage)))
         for stage in program.stages
         for phase in stage
     )

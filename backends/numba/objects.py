@@ -54,13 +54,13 @@ class Launch:
     """How a kernel is called.
 
     inputs: number of operands. results, scratch: bytes of each result and scratch buffer. phases: extent and grain of
-    each, whether it runs beside the one before it, and whether threads that sleep are woken for those.
+    each, whether it runs beside the one before it, and whether threads that sleep are woken for those (`waking`).
     """
 
     inputs: int
     results: tuple[int, ...]
     scratch: tuple[int, ...]
-    phases: tuple[tuple[int, int, bool, bool], ...]
+    phases: tuple[tuple[int, int, bool, int], ...]
 
 
 class _Table:
@@ -184,7 +184,7 @@ def _compile(key: int, compile: Callable[[], tuple[str, bytes]], record: np.ndar
         record[ADDRESS] = FAILED  # after the message, which is read then
 
 
-def _in_even_chunks(phase: tuple[int, int, bool, bool]) -> tuple[int, int, bool, bool]:
+def _in_even_chunks(phase: tuple[int, int, bool, int]) -> tuple[int, int, bool, int]:
     """A phase, with one chunk of equal size for each thread where none is woken for it.
 
     One that is awake begins within a third of a microsecond, so that there is little to even out; and each thread goes

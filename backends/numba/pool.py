@@ -13,6 +13,10 @@ threads are woken for long phases, and short ones are shared where a thread is a
 other closely, one is woken: it stays awake if they come closely enough and nothing else keeps its core busy. If it did,
 the next that follow each other wake it again; if not, that is tried now and then. To wake it for each of them would
 take longer than it helps: twice what the kernel takes, where it comes too late each time.
+
+A thread whose core others want too, as threads of a BLAS do that wait for the next product, may be stopped with a chunk
+that it has taken. Where the caller had to wait for one longer than it had worked itself, it does kernels of less than a
+millisecond alone, for many times as long.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ from graphopt.backends.numba.memory import (
 )
 from graphopt.backends.numba.records import (
     ADDRESS,
+    ALONE,
     BESIDE,
     CELL,
     EXTENT,
@@ -62,6 +67,10 @@ ATTEMPT = 300_000
 
 SHARES = 4
 """What a thread takes at once is this part of its equal share of what is left."""
+
+HELD, OFTEN = 30_000, 40
+"""Nanoseconds that a caller waits for others to end from which on it does the next kernels alone, where it has worked
+less than that, and for how many times as long."""
 
 LOOKS = 300
 """How often the caller looks whether the others are done before it lets the system run something else meanwhile: less
@@ -208,12 +217,19 @@ def _share(frame: Any, kernel: Any, buffers: Any, first: int, chunks: int, words
     store(state, ARGUMENTS + 16, context)
     store(state, ARGUMENTS + 24, task_address())
     store(state, ARGUMENTS + 32, state)
+    start = now()
     _work(state)
-    looks = 0
+    looks = done = 0
     while load_atomic(state, DONE) < chunks:
         looks += 1
         if looks > LOOKS:
+            if done == 0:
+                done = now()
             sched_yield()
+    if done != 0:
+        waited = now() - done
+        if waited >= max(HELD, done - start):
+            store(cell(), ALONE, numba.uintp(done + OFTEN * waited))
     _release(state)
 
 
@@ -236,7 +252,7 @@ def _is_shared(time: int) -> Any:
 def run_phases(frame: Any, record: Any, words: Any, phases: int, buffers: Any) -> None:
     """Runs the phases of a kernel, those that run beside each other together. words: of the first, in the record."""
     kernel = load(record, 8 * ADDRESS)
-    timed = awake = False
+    timed = awake = alone = False
     first = 0
     while first < phases:
         count, chunks = 1, _chunks(words, 0)
@@ -246,8 +262,10 @@ def run_phases(frame: Any, record: Any, words: Any, phases: int, buffers: Any) -
         # A short rest is not worth a thread.
         may_share = chunks > 1 and (count > 1 or 2 * _number(words, 0, EXTENT) >= 3 * _number(words, 0, GRAIN))
         if may_share and not timed:
-            timed, awake = True, _is_shared(now())
-        if may_share and (awake or _number(words, 0, WAKES) != 0):
+            time = now()
+            timed, alone = True, time < load_atomic(cell(), ALONE)
+            awake = not alone and _is_shared(time)
+        if may_share and (awake or _number(words, 0, WAKES) > (1 if alone else 0)):
             awake = True
             _share(frame, kernel, buffers, first, chunks, words)
         else:

@@ -16,8 +16,8 @@ EXTENT, GRAIN, BESIDE, WAKES, OF_PHASE = range(5)
 
 # The table's cell, in bytes: where its slots lie; whether this process is the fork of another; and in nanoseconds when
 # the last kernel that the pool could help with was done, when a thread of the pool last had a look for work, and when
-# one was last woken for a short kernel.
-SLOTS, IS_FORK, LAST, LOOKED, WOKEN, CELL_SIZE = (8 * i for i in range(6))
+# one was last woken for a short kernel, and until when short kernels are not shared.
+SLOTS, IS_FORK, LAST, LOOKED, WOKEN, ALONE, CELL_SIZE = (8 * i for i in range(7))
 
 CELL, TASK = "graphopt_cell", "graphopt_task"
 """Symbols: the table's cell, and what a thread of the pool calls."""

@@ -59,10 +59,19 @@ FRESH = 32 << 20
 TURN = 20_000.0
 """Nanoseconds of work that are worth waking a thread for."""
 
+LONG = 1e6
+"""Nanoseconds of work that gains by other threads even where they do not get all of a core."""
+
 
 def wakes(work: float) -> bool:
     """Whether threads that sleep are woken for work of so many nanoseconds on a core."""
     return work >= 2 * TURN
+
+
+def waking(work: float) -> int:
+    """0 where threads that sleep are not woken for work of so many nanoseconds on a core, 1 where they are, and 2 where
+    they are whatever else keeps cores busy."""
+    return wakes(work) + (work >= LONG)
 
 
 def threads_for(work: float, machine: Machine) -> float:

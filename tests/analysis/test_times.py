@@ -11,7 +11,7 @@ import pytest
 
 import graphopt
 from graphopt.analysis.kernel_time import kernel_time, work_of
-from graphopt.analysis.machine import Machine, threads_for, wakes
+from graphopt.analysis.machine import Machine, threads_for, wakes, waking
 from graphopt.analysis.xla_indexed import SCATTERED
 from graphopt.analysis.xla_time import (
     alone_time,
@@ -252,4 +252,5 @@ def test_handing_over_counts_where_a_region_is_the_whole_program() -> None:
 
 def test_threads_are_woken_for_much() -> None:
     assert not wakes(1_000.0) and wakes(1e6)
+    assert [waking(work) for work in (1e3, 1e5, 1e7)] == [0, 1, 2]
     assert threads_for(30_000.0, MACHINE) == 1

@@ -20,7 +20,7 @@ from jax import lax
 
 import graphopt
 from graphopt.analysis import machine, parts, writing
-from graphopt.backends.numba import frame, objects
+from graphopt.backends.numba import engine, frame, objects, records
 from graphopt.backends.numba.emit import source_of
 from graphopt.backends.numba.engine import NumbaEngine, plan_by_key
 from graphopt.backends.numba.names import function_of
@@ -181,6 +181,38 @@ def test_phases_for_which_no_thread_is_woken(monkeypatch: pytest.MonkeyPatch) ->
         np.testing.assert_allclose(jitted(x), np.sqrt(x) + 1, rtol=1e-6)
 
 
+@pytest.mark.skipif(machine.usable_cores() == 1, reason="there is one thread")
+def test_what_others_held_up_is_done_alone() -> None:
+    """Kernels of some hundred microseconds, for a while; longer ones are shared whatever happens."""
+    cell = objects._table.cell
+    looked, alone = (offset // 8 for offset in (records.LOOKED, records.ALONE))
+
+    def is_helped(jitted: Any, x: Any) -> bool:
+        """Whether a thread of the pool has had a look for work while some kernels ran."""
+        before = int(cell[looked])
+        for _ in range(50):
+            np.testing.assert_allclose(jitted(x), np.sqrt(x) + 1, rtol=1e-6)
+        return int(cell[looked]) != before
+
+    x = np.arange(400_003, dtype=np.float32)
+    jitted = {}
+    for work in (1, 2):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine, "waking", lambda core, work=work: work)
+            jitted[work] = numba_jit(lambda x, work=work: jnp.sqrt(x) + 1.0 * (work > 0))
+            ((*_, waking),) = planned_phases(kernel_nodes(jitted[work], x)[0].attrs["key"])
+            jitted[work](x)
+        assert waking == work
+    cell[alone] = 0
+    assert is_helped(jitted[1], x) and is_helped(jitted[2], x)
+    cell[alone] = 1 << 62
+    time.sleep(0.01)  # for those that have been asked already
+    try:
+        assert not is_helped(jitted[1], x) and is_helped(jitted[2], x)
+    finally:
+        cell[alone] = 0
+
+
 @pytest.mark.parametrize(
     ("cores", "extent", "grain", "expected"),
     [
@@ -197,11 +229,11 @@ def test_threads_that_are_awake_have_equal_chunks(
     cores: int, extent: int, grain: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects, "usable_cores", lambda: cores)
-    assert objects._in_even_chunks((extent, grain, False, False)) == (extent, expected, False, False)
-    assert objects._in_even_chunks((extent, grain, True, True)) == (extent, grain, True, True)
+    assert objects._in_even_chunks((extent, grain, False, 0)) == (extent, expected, False, 0)
+    assert objects._in_even_chunks((extent, grain, True, 1)) == (extent, grain, True, 1)
 
 
-def planned_phases(key: int) -> tuple[tuple[int, int, bool, bool], ...]:
+def planned_phases(key: int) -> tuple[tuple[int, int, bool, int], ...]:
     from graphopt.backends.numba.engine import _planned
 
     return _planned[key].launch.phases
