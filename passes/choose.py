@@ -190,7 +190,7 @@ def candidate(
         )
     slow = [(PATHOLOGIES[node.op], elements(node)) for node in body.nodes if node.op in PATHOLOGIES]
     rest = without_products(body)
-    xla = blocked_time(body, machine) + swallowed
+    xla = blocked_time(body, machine, again=runs > 1) + swallowed
     xla += fused_time(rest, machine, again=runs > 1) if rest is not None else 0.0
     xla += sum(slow_time(node, runs > 1) for node in body.nodes if node.op in PATHOLOGIES)
     kernel = max(kernel, sum(known.kernel * count for known, count in slow)) + COPIED * apart

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jax.extend.core import primitives
 
@@ -159,7 +159,8 @@ class _Fuser:
             assert plan is not None, "groups without a plan are none"
             swallowed = swallowed_time(group.members)
             apart = sum(n.avals[0].nbytes for n in {*operands, *group.results} if (inner, n) in cut)
-            candidates.append(candidate(body, plan.time, runs[inner], machine, swallowed, apart))
+            time = self.time(plan, body, runs[inner], machine)
+            candidates.append(candidate(body, time, runs[inner], machine, swallowed, apart))
         chosen: dict[Graph, list[Group]] = {inner: [] for inner in runs}
         self.chosen = chosen
         for (inner, group), reason in zip(found, decide(candidates, others), strict=True):
@@ -169,6 +170,13 @@ class _Fuser:
                 self.decline(group, inner, reason)
         for inner, groups in chosen.items():
             chosen[inner] = self.without_places(inner, groups)
+
+    def time(self, plan: Plan, body: Graph, runs: int, machine: Machine) -> float:
+        """Nanoseconds of a run of a kernel. Of a product in a loop with one thread: it is short there, and one that
+        something else stops would hold up every step, where XLA computes it alone."""
+        if runs > 1 and any(blocked(node) is not None for node in body.nodes):
+            return self.engine.time(plan.key, replace(machine, threads=1))
+        return plan.time
 
     def without_places(self, graph: Graph, groups: list[Group]) -> list[Group]:
         """Those of groups that are to be kernels that do more than to find where operations of XLA's read or write."""

@@ -16,7 +16,7 @@ take longer than it helps: twice what the kernel takes, where it comes too late 
 
 A thread whose core others want too, as threads of a BLAS do that wait for the next product, may be stopped with a chunk
 that it has taken. Where the caller had to wait for one longer than it had worked itself, it does kernels of less than a
-millisecond alone, for many times as long.
+millisecond alone, for ten times as long.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ ATTEMPT = 300_000
 SHARES = 4
 """What a thread takes at once is this part of its equal share of what is left."""
 
-HELD, OFTEN = 30_000, 40
+HELD, OFTEN = 30_000, 10
 """Nanoseconds that a caller waits for others to end from which on it does the next kernels alone, where it has worked
 less than that, and for how many times as long."""
 

@@ -444,12 +444,9 @@ def alone_time(node: Node, machine: Machine) -> float:
 
 def product_time(node: Node, machine: Machine) -> float:
     """Nanoseconds that a product takes in XLA, by its arithmetic or by what it reads and writes."""
-    ins, out = [n.aval for n in node.inputs], node.aval
-    flops = 0 if node.op.flops is None else node.op.flops(node.attrs, ins, [out])
-    arithmetic: float = flops * max(4, out.dtype.itemsize) / PRODUCTS
-    moved = sum(aval.nbytes for aval in (*ins, out))
-    core = max(arithmetic, moved * MOVED)
-    alone = core + min(PACKED, PACKING * flops)
+    moved = sum(n.aval.nbytes for n in (*node.inputs, node))
+    core = max(_arithmetic(node), moved * MOVED)
+    alone = core + min(PACKED, PACKING * _flops(node))
     computing = min(alone, core / machine.threads + TOGETHER) + TURNED * _turned(node)
     return LOOP + max(computing, machine.moving(moved, machine.threads))
 
@@ -460,9 +457,24 @@ def _turned(node: Node) -> int:
     return node.inputs[0].aval.size if found is not None and found.factors[0].summed.step != 1 else 0
 
 
-def blocked_time(body: Graph, machine: Machine) -> float:
-    """Nanoseconds that XLA takes for the products of matrices in a body, each by itself."""
-    return sum(product_time(node, machine) for node in body.nodes if blocked(node) is not None)
+def blocked_time(body: Graph, machine: Machine, again: bool = False) -> float:
+    """Nanoseconds that XLA takes for the products of matrices in a body, each by itself.
+
+    again: whether it is run again and again within a program: one core computes them there, and they take no longer
+    than their arithmetic.
+    """
+    products = [node for node in body.nodes if blocked(node) is not None]
+    return sum(_arithmetic(node) if again else product_time(node, machine) for node in products)
+
+
+def _arithmetic(product: Node) -> float:
+    """Nanoseconds of one core in which XLA multiplies and adds what a product asks for."""
+    return float(_flops(product) * max(4, product.aval.dtype.itemsize) / PRODUCTS)
+
+
+def _flops(product: Node) -> int:
+    flops = product.op.flops
+    return 0 if flops is None else flops(product.attrs, [n.aval for n in product.inputs], [product.aval])
 
 
 def without_products(body: Graph) -> Graph | None:
