@@ -141,6 +141,20 @@ def test_columns_are_copied_where_they_are_apart() -> None:
     assert copied(einsum("ki,jk->ij"), drawn(30, 20), drawn(99, 30)) == []
 
 
+@pytest.mark.parametrize("rows", [18, 24, 29, 53])
+def test_rows_that_lie_far_apart_are_copied(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tiles(*args: Any) -> list[int]:
+        return [buffer.size for buffer in check(einsum("bki,bkj->bij"), *args).buffers if buffer.role == "tile"]
+
+    args = drawn(2, 20, rows), drawn(2, 20, 17)
+    assert tiles(*args) == []
+    monkeypatch.setattr(module, "FAR", rows * 4)
+    (size,) = tiles(*args)
+    assert size % 20 == 0
+    monkeypatch.setattr(module, "KEPT", size * 4 - 1)
+    assert tiles(*args) == []
+
+
 def test_the_text_of_a_program() -> None:
     graph, _ = trace_function(lambda x, w, b: x @ w + b, drawn(100, 512), drawn(512, 10), drawn(10))
     program = ENGINE.derivation(graph).program
