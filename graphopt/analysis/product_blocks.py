@@ -168,9 +168,8 @@ class _Writer:
 
             def store() -> None:
                 at = _at(matrix, factor.batch) + (block * self.high + row) * factor.free.step + k * factor.summed.step
-                d.add(
-                    Store(tile, k * self.high + row, d.let(Load(d.inputs[node], at), self.dtype, node, "x"), self.node)
-                )
+                value = d.let(Load(d.inputs[node], at), self.dtype, node, "x")
+                d.add(Store(tile, k * self.high + row, value, self.node))
 
             d.loop_over(name, self.high, SERIAL, store, _within(block * self.high + row, self.high, self.rows))
 
