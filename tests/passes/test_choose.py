@@ -286,3 +286,22 @@ def test_functions_leave_xla_where_it_wakes_threads_for_them(function: Any) -> N
     found, expected = jitted(x), jax.jit(function)(x)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-38)
     np.testing.assert_array_equal(np.signbit(found[x == 0]), np.signbit(expected[x == 0]))
+
+
+def test_products_leave_xla_where_little_of_their_time_is_arithmetic() -> None:
+    def kernels(function: Callable[..., Any], *shapes: tuple[int, int]) -> int:
+        args = [np.random.default_rng(0).normal(size=shape).astype(np.float32) for shape in shapes]
+        jitted = graphopt.jit(function)
+        np.testing.assert_allclose(jitted(*args), jax.jit(function)(*args), rtol=1e-3, atol=1e-3)
+        return len(jitted.explain(*args).kernels)
+
+    def layer(x: Any, w: Any) -> Any:
+        return jnp.tanh(x @ w) * 2
+
+    def steps(x: Any, w: Any) -> Any:
+        return lax.fori_loop(0, 20, lambda _, y: y @ w * 0.1, x)
+
+    assert kernels(jnp.matmul, (64, 64), (64, 64)) == kernels(jnp.matmul, (128, 512), (512, 10)) == 1
+    assert kernels(layer, (128, 128), (128, 128)) == 1
+    assert kernels(jnp.matmul, (900, 900), (900, 900)) == kernels(jnp.matmul, (20, 20), (20, 20)) == 0
+    assert kernels(steps, (64, 256), (256, 256)) == 0  # where it takes no longer
