@@ -14,7 +14,7 @@ from graphopt.backends.xla.staging import NO_DEBUG_INFO, constant_value, equatio
 from graphopt.errors import GraphError
 from graphopt.ir.aval import Aval
 from graphopt.ir.graph import Graph
-from graphopt.ir.node import Node, make_node, param
+from graphopt.ir.node import Node, param
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT, STATE, op_of
 from graphopt.ops.control import COND, SCAN, WHILE, Cond, Scan, While
 
@@ -66,7 +66,7 @@ def apply_divided(node: Node, operands: list[Any]) -> list[Any]:
     if node.op is not DIV:
         return apply_whole(node, operands)
     whole = [jnp.broadcast_to(operand, node.aval.shape) for operand in operands]
-    return apply_whole(make_node(DIV, (param(0, node.aval), param(1, node.aval)), node.attrs, node.avals), whole)
+    return apply_whole(node.with_inputs((param(0, node.aval), param(1, node.aval))), whole)
 
 
 def apply_opened(node: Node, operands: list[Any], apply: Apply = apply_divided) -> list[Any]:

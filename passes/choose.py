@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 from jax.extend.core import primitives as p
 
-from graphopt.analysis.factors import blocked
+from graphopt.analysis.factors import blocked, blocked_among
 from graphopt.analysis.loops import LOOPS
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE, REDUCTIONS
@@ -169,6 +169,11 @@ class Candidate:
     body: Graph | None = None
 
     @property
+    def is_faster(self) -> bool:
+        """Whether the kernel is expected to be faster by the margin that is asked for."""
+        return self.xla >= self.ratio * self.kernel
+
+    @property
     def gain(self) -> float:
         """Nanoseconds of a run of the program."""
         return self.runs * (self.xla - self.kernel)
@@ -185,28 +190,23 @@ def candidate(
     if loops:
         xla = sum(loop_time(n, machine) for n in loops) + sum(map(core_time, body.nodes)) / machine.threads
         kernel += COPIED * apart + sum(rows_time(n, machine) for n in loops)
-        return Candidate(
-            runs, xla, kernel, any(is_handed_over(sub.graph) for n in loops for sub in n.subgraphs), body=body
-        )
+        inside = any(is_handed_over(sub.graph) for n in loops for sub in n.subgraphs)
+        return Candidate(runs, xla, kernel, inside, body=body)
     slow = [(PATHOLOGIES[node.op], elements(node)) for node in body.nodes if node.op in PATHOLOGIES]
     rest = without_products(body)
     xla = blocked_time(body, machine, again=runs > 1) + swallowed
     xla += fused_time(rest, machine, again=runs > 1) if rest is not None else 0.0
     xla += sum(slow_time(node, runs > 1) for node in body.nodes if node.op in PATHOLOGIES)
     kernel = max(kernel, sum(known.kernel * count for known, count in slow)) + COPIED * apart
-    ratio = OF_PRODUCTS if any(blocked(node) is not None for node in body.nodes) else RATIO
+    ratio = OF_PRODUCTS if blocked_among(body.nodes) else RATIO
     return Candidate(runs, xla, kernel, is_handed_over(body), ratio, body)
-
-
-def _are_handed_over(loops: Collection[Node]) -> bool:
-    return any(is_handed_over(sub.graph) for node in loops for sub in node.subgraphs)
 
 
 def decide(candidates: Sequence[Candidate], others: float) -> list[str | None]:
     """Why each candidate stays in XLA; None for those that leave it. others: nanoseconds of the rest of the program."""
     candidates = _handed_over(candidates, others)
     least = _least(candidates, others)
-    gains = _of_alike(candidates, lambda c: c.gain if c.xla >= c.ratio * c.kernel else 0.0)
+    gains = _of_alike(candidates, lambda c: c.gain if c.is_faster else 0.0)
     return [_reason(c, least, gain) for c, gain in zip(candidates, gains, strict=True)]
 
 
@@ -244,7 +244,7 @@ def _least(candidates: Sequence[Candidate], others: float) -> float:
 
 def _reason(c: Candidate, least: float, gain: float) -> str | None:
     """gain: nanoseconds of a run, by all that the kernel is for."""
-    if c.xla < c.ratio * c.kernel:
+    if not c.is_faster:
         return f"{_time(c.xla)} in XLA, {_time(c.kernel)} in a kernel"
     if gain < least:
         return f"a gain of {_time(gain)} in a run, less than {_time(least)}"

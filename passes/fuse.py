@@ -22,7 +22,7 @@ from jax.extend.core import primitives
 
 from graphopt.analysis.access import MOVES
 from graphopt.analysis.engine import PREDICTED, Engine, Plan, Schedule
-from graphopt.analysis.factors import blocked
+from graphopt.analysis.factors import blocked_among
 from graphopt.analysis.grouping import Group, groups_of, is_large_move, is_repeated, is_worth_a_kernel
 from graphopt.analysis.local import is_shard_map, local_graphs
 from graphopt.analysis.loops import LOOPS
@@ -174,7 +174,7 @@ class _Fuser:
     def time(self, plan: Plan, body: Graph, runs: int, machine: Machine) -> float:
         """Nanoseconds of a run of a kernel. Of a product in a loop with one thread: it is short there, and one that
         something else stops would hold up every step, where XLA computes it alone."""
-        if runs > 1 and any(blocked(node) is not None for node in body.nodes):
+        if runs > 1 and blocked_among(body.nodes):
             return self.engine.time(plan.key, replace(machine, threads=1))
         return plan.time
 
@@ -311,8 +311,8 @@ class _Fuser:
         body, _, mapping = body_of(group, graph)
         plan = self.plan(body)
         if plan is None:
-            products = {n for n in inner if blocked(n) is not None}
-            return products or {n for n in inner if n.op in REDUCTIONS} or _read_again(inner, group, graph)
+            products, reductions = blocked_among(inner), {n for n in inner if n.op in REDUCTIONS}
+            return set(products) or reductions or _read_again(inner, group, graph)
         often = {n: plan.evaluations.get(mapping[n], n.avals[0].size) / n.avals[0].size for n in group.members}
         found: dict[Node, set[Node]] = {}
         for node in inner:

@@ -339,8 +339,7 @@ class _Body(Numbers):
         place.add_incoming(start, before)
         place.add_incoming(self.builder.add(place, step, flags=["nsw"]), again)
         back = self.builder.branch(head)
-        length = sum(len(block.instructions) for block in function.blocks[blocks:])
-        if in_pairs and LONG <= length < CROWDED:
+        if in_pairs and LONG <= sum(len(block.instructions) for block in function.blocks[blocks:]) < CROWDED:
             self.interleave(back, 2 if not isinstance(stop, ir.Constant) or stop.constant < MANY else 4)
         self.builder.position_at_end(after)
 

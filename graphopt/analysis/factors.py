@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -53,6 +53,11 @@ def blocked(node: Node) -> Blocked | None:
     if node not in _known:
         _known[node] = _blocked(node) if node.op is DOT else None
     return _known[node]
+
+
+def blocked_among(nodes: Iterable[Node]) -> list[Node]:
+    """The products among some nodes that are computed block by block."""
+    return [node for node in nodes if blocked(node) is not None]
 
 
 def _blocked(node: Node) -> Blocked | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
-from graphopt.analysis.factors import blocked
+from graphopt.analysis.factors import blocked, blocked_among
 from graphopt.analysis.loops import LOOPS
 from graphopt.analysis.reductions import CUMLOGSUMEXP, CUMULATIVE
 from graphopt.analysis.scattering import SCATTERS
@@ -105,7 +105,7 @@ def _may_have(group: Group, node: Node) -> bool:
     if blocked(node) is None:
         return True
     (first, *_) = group.results
-    return first.avals[0].shape == node.aval.shape and not any(blocked(n) is not None for n in group.members)
+    return first.avals[0].shape == node.aval.shape and not blocked_among(group.members)
 
 
 def _joined(node: Node, users: dict[Node, list[Node]], groups: dict[Node, tuple[Group, ...]]) -> Group | None:
@@ -190,7 +190,7 @@ def _with_siblings(
 def _may_join(group: Group, other: Group, users: dict[Node, list[Node]], groups: dict[Node, tuple[Group, ...]]) -> bool:
     """Whether two groups can be one."""
     members = other.members | group.members
-    if len(members) > LIMIT or sum(blocked(n) is not None for n in members) > 1:
+    if len(members) > LIMIT or len(blocked_among(members)) > 1:
         return False
     pairs = ((other, group), (group, other))
     return not any(_leads_to(to, of.results, users, groups, of) for to, of in pairs)

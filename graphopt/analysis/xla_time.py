@@ -13,7 +13,7 @@ import jax
 from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import MOVES
-from graphopt.analysis.factors import blocked
+from graphopt.analysis.factors import blocked, blocked_among
 from graphopt.analysis.indexed import GATHER
 from graphopt.analysis.machine import FRESH, Machine
 from graphopt.analysis.pieces import pieces_of
@@ -463,8 +463,7 @@ def blocked_time(body: Graph, machine: Machine, again: bool = False) -> float:
     again: whether it is run again and again within a program: one core computes them there, and they take no longer
     than their arithmetic.
     """
-    products = [node for node in body.nodes if blocked(node) is not None]
-    return sum(_arithmetic(node) if again else product_time(node, machine) for node in products)
+    return sum(_arithmetic(node) if again else product_time(node, machine) for node in blocked_among(body.nodes))
 
 
 def _arithmetic(product: Node) -> float:
@@ -479,7 +478,7 @@ def _flops(product: Node) -> int:
 
 def without_products(body: Graph) -> Graph | None:
     """What XLA computes of a body in its loops, with the products of matrices as operands; None where it is nothing."""
-    if not any(blocked(node) is not None for node in body.nodes):
+    if not blocked_among(body.nodes):
         return body
     outputs = [node for node in body.outputs if blocked(node) is None]
     if not outputs:

@@ -174,7 +174,11 @@ def inlined(function: Callable[..., Any], *args: Any) -> Graph:
 
 def written(function: Callable[..., Any], *args: Any) -> tuple[LoopProgram, list[Any], list[Any]]:
     """The loop program of a function, its results as they are interpreted, and those of the evaluator."""
-    graph = inlined(function, *args)
+    return written_of(inlined(function, *args), *args)
+
+
+def written_of(graph: Graph, *args: Any) -> tuple[LoopProgram, list[Any], list[Any]]:
+    """The loop program of a graph, its results as they are interpreted, and those of the evaluator."""
     program = ENGINE.derivation(graph).program
     return program, shaped(interpret(program, *args), graph.out_avals), evaluate(graph, *args)
 

@@ -14,32 +14,20 @@ from hypothesis import strategies as st
 
 from graphopt.analysis import product_blocks as module
 from graphopt.analysis.product_blocks import product_of
-from graphopt.backends.interpret import interpret, shaped
 from graphopt.backends.numba.engine import NumbaEngine
-from graphopt.backends.reference import evaluate
 from graphopt.ir.graph import Graph
 from graphopt.ir.loop import LoopProgram
 from graphopt.trace.jaxpr import trace_function
 
-from .test_between import inlined
+from .test_between import drawn, inlined, written_of
 
 ENGINE = NumbaEngine()
 GOLDEN = Path(__file__).parents[1] / "golden" / "kernels" / "product.txt"
 SEED = int(os.environ["GRAPHOPT_TEST_SEED"])
 
 
-def drawn(*shape: int, dtype: str = "float32") -> Any:
-    return np.random.default_rng(sum(shape)).normal(size=shape).astype(dtype)
-
-
 def einsum(text: str) -> Callable[..., Any]:
     return lambda *args: jnp.einsum(text, *args)
-
-
-def written(graph: Graph, *args: Any) -> tuple[LoopProgram, list[Any], list[Any]]:
-    """The loop program of a graph, its results as they are interpreted, and those of the evaluator."""
-    program = ENGINE.derivation(graph).program
-    return program, shaped(interpret(program, *args), graph.out_avals), evaluate(graph, *args)
 
 
 def check(function: Callable[..., Any], *args: Any) -> LoopProgram:
@@ -49,7 +37,7 @@ def check(function: Callable[..., Any], *args: Any) -> LoopProgram:
 
 def check_graph(graph: Graph, *args: Any) -> LoopProgram:
     assert product_of(graph) is not None
-    program, found, expected = written(graph, *args)
+    program, found, expected = written_of(graph, *args)
     assert "@" in str(program)
     for f, e in zip(found, expected, strict=True):
         assert f.dtype == e.dtype
@@ -123,7 +111,7 @@ def test_what_is_not_finite() -> None:
     x, y = drawn(19, 23), drawn(23, 70)
     x[3, 4], x[7, 1], x[9, 0], y[5, 6] = np.nan, np.inf, -0.0, -np.inf
     graph, _ = trace_function(lambda x, y: x @ y, x, y)
-    _, (found,), (expected,) = written(graph, x, y)
+    _, (found,), (expected,) = written_of(graph, x, y)
     np.testing.assert_array_equal(np.isfinite(found), np.isfinite(expected))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
