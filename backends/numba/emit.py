@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from jax.extend.core import primitives as p
 
 from graphopt.analysis.access import Within
-from graphopt.analysis.order import blocks_of, reads_of
+from graphopt.analysis.order import blocks_of
 from graphopt.analysis.reductions import ADD, MUL
+from graphopt.analysis.summed import factors_of, summed
 from graphopt.backends.numba.scalar import CONVERT, applied, expression, is_float, value_source
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.index import Index, Quotient, Variable
@@ -29,7 +28,6 @@ from graphopt.ir.loop import (
     If,
     Let,
     Load,
-    Local,
     LoopProgram,
     Phase,
     Position,
@@ -40,15 +38,11 @@ from graphopt.ir.loop import (
     Statement,
     Store,
     Test,
-    Value,
     When,
     While,
     table_size,
 )
 from graphopt.ir.node import Node
-from graphopt.ir.op import op_of
-
-SQUARE = op_of(p.square_p)
 
 INDENT = "    "
 
@@ -76,7 +70,7 @@ def source_of(program: LoopProgram, any_order: bool, place: Callable[[Node], str
             lines.append(f"{INDENT}{buffer.name} = buffer(buffers, {number})")
     # One name for one memory: LLVM needs no check of whether the two overlap.
     lines += [f"{INDENT}{operand.name} = {result.name}" for operand, result in program.in_place]
-    writer = _Writer(any_order, place, over, _summed(program) if any_order else set())
+    writer = _Writer(any_order, place, over, summed(program)[0] if any_order else set())
     for number, phase in enumerate(program.phases):
         test = f"{INDENT}{'if' if number == 0 else 'elif'} phase == {number}:"
         lines += [test, *(2 * INDENT + line for line in writer.phase(phase))]
@@ -147,7 +141,7 @@ class _Writer:
             return f"write_{buffer.dtype.name}({buffer.name}, {index(statement.at)}, {value_source(statement.value)})"
         if isinstance(statement, Accumulate):
             return f"{statement.local.name} = {self.accumulated(statement)}"
-        if statement.local.name in self.summed and (factors := _factors(statement.value)):
+        if statement.local.name in self.summed and (factors := factors_of(statement.value)):
             return f"{statement.local.name} = mul_to_add({', '.join(map(value_source, factors))})"
         return f"{statement.local.name} = {self.expression(statement.value, statement.local.dtype)}"
 
@@ -228,40 +222,6 @@ class _Writer:
     def load(self, buffer: Buffer, at: Index) -> str:
         kind = "input" if buffer.role == "in" and buffer.name not in self.over else "read"
         return f"{kind}_{buffer.dtype.name}({buffer.name}, {index(at)})"
-
-
-def _summed(program: LoopProgram) -> set[str]:
-    """The floating values that are used once, which is in the sum of a loop.
-
-    A few terms that are written out one after the other are another matter: what is computed of them in two places, and
-    compared, has the same bits.
-    """
-    found: set[str] = set()
-    used: Counter[str] = Counter()
-
-    def visit(block: Block, begun: set[str]) -> None:
-        """begun: the values that begin in the loop that the block is in."""
-        for statement in block.statements:
-            used.update(reads_of(statement, inside=False))
-            if isinstance(statement, Let):
-                begun.add(statement.local.name)
-            elif isinstance(statement, Accumulate) and statement.local.name not in begun:
-                is_sum = statement.op is ADD and is_float(statement.local.dtype)
-                found.update([statement.value.name] if is_sum and isinstance(statement.value, Local) else [])
-            for inner in blocks_of(statement):
-                visit(inner, set() if isinstance(statement, For | While) else begun)
-
-    for phase in program.phases:
-        visit(phase.before, begun := set[str]())
-        visit(phase.body, begun)
-    return {name for name in found if used[name] == 1}
-
-
-def _factors(value: Expression) -> tuple[Value, ...]:
-    """The two factors of a product; none of anything else."""
-    if not isinstance(value, Apply):
-        return ()
-    return value.values * 2 if value.op is SQUARE else value.values if value.op is MUL else ()
 
 
 def _has_bypass(block: Block) -> bool:

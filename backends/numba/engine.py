@@ -55,6 +55,7 @@ from graphopt.passes.jam import Jam
 from graphopt.passes.peel import Peel
 from graphopt.passes.register_block import RegisterBlock
 from graphopt.passes.split import Split
+from graphopt.passes.terms import Terms
 from graphopt.passes.tile import Tile, Tiled
 
 # fmt: off
@@ -139,6 +140,7 @@ class NumbaEngine:
     bypass: BypassCaches = field(default=BypassCaches(), repr=False)
     registers: RegisterBlock = field(default=RegisterBlock(scalar_cost), repr=False)
     fetch: FetchAhead = field(default=FetchAhead(), repr=False)
+    terms: Terms = field(default=Terms(), repr=False)
     cascade: Cascade = field(default=Cascade(), repr=False)
     without: frozenset[str] = frozenset()
 
@@ -296,7 +298,7 @@ class NumbaEngine:
             write_beside(best, written)
         tiled = Tiled(best.program) if self.tile.name in self.without else self.tile.run(best.program)
         program, said = tiled.program, {self.tile.name: tiled.kept}
-        in_any_order = (self.cascade,) if any_order else ()
+        in_any_order = (self.terms, self.cascade) if any_order else ()
         for step in (self.split, self.peel, self.jam, self.bypass, self.registers, self.fetch, *in_any_order):
             if step.name not in self.without:
                 program, said[step.name] = step.run(program)
