@@ -174,9 +174,8 @@ class _Fuser:
     def time(self, plan: Plan, body: Graph, runs: int, machine: Machine) -> float:
         """Nanoseconds of a run of a kernel. Of a product in a loop with one thread: it is short there, and one that
         something else stops would hold up every step, where XLA computes it alone."""
-        if runs > 1 and blocked_among(body.nodes):
-            return self.engine.time(plan.key, replace(machine, threads=1))
-        return plan.time
+        alone = runs > 1 and bool(blocked_among(body.nodes))
+        return self.engine.time(plan.key, replace(machine, threads=1) if alone else machine)
 
     def without_places(self, graph: Graph, groups: list[Group]) -> list[Group]:
         """Those of groups that are to be kernels that do more than to find where operations of XLA's read or write."""
@@ -201,7 +200,9 @@ class _Fuser:
                 members = may & group.members
                 body, _, _ = body_of(group, inner)
                 plan = self.plan(body) if members else None
-                if plan is not None and pays(candidate(body, plan.time, runs, machine)):
+                if plan is None:
+                    continue
+                if pays(candidate(body, self.engine.time(plan.key, machine), runs, machine)):
                     found |= {(inner, n) for n in members}
             self.left |= {(inner, n) for n in may if (inner, n) not in found}
         return found

@@ -91,5 +91,5 @@ class Renew(Pass):
         plan = self.engine.plan(body, not exact)
         if plan is None:
             return "a kernel would be too large"
-        (found,) = decide([candidate(body, plan.time, 1, self.machine)], 0.0)
+        (found,) = decide([candidate(body, self.engine.time(plan.key, self.machine), 1, self.machine)], 0.0)
         return found if found is not None else kernel(body, (node,), plan.key, self.engine.name)

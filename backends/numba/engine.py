@@ -112,7 +112,7 @@ class Planned:
     @property
     def work(self) -> Work:
         """What one run does."""
-        return work_of(self.program, scalar_cost)
+        return work_of(self.program, scalar_cost, Machine())
 
     @property
     def seconds(self) -> float:
@@ -245,12 +245,12 @@ class NumbaEngine:
         program = best.program
         if not all(is_right(program, operand, result) for operand, result in program.in_place):
             return None
-        cores = core_times(program, scalar_cost)
+        # As the same on all machines: a kernel's key is in programs that several processes must compile alike.
+        cores = core_times(program, scalar_cost, Machine())
         source, launch = source_of(program, any_order), _launch(program, cores)
         key = kernel_key(source, launch)
         _planned.setdefault(key, Planned(program, any_order, source, launch))
-        time = kernel_time(program, scalar_cost, this_machine(), cores)
-        return Plan(key, best.work, time, best.evaluations, best.kept)
+        return Plan(key, best.work, best.evaluations, best.kept)
 
     def time(self, key: int, machine: Machine) -> float:
         """Nanoseconds that a run of what was planned is expected to take on a machine."""

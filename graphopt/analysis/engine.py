@@ -16,13 +16,12 @@ class Plan:
     """What an engine would run for a body.
 
     key: by which the engine knows it. work: nanoseconds that one run is expected to take on a core, as plans of one
-    graph are compared. time: nanoseconds that it takes with all threads, as engines are compared. evaluations: how
-    often an element of a node of the body is computed. kept: what loops find in tiles, as text.
+    graph are compared; `Engine.time` says what it takes on a machine, as engines are compared. evaluations: how often
+    an element of a node of the body is computed. kept: what loops find in tiles, as text.
     """
 
     key: int
     work: float
-    time: float = 0.0
     evaluations: Mapping[Node, float] = field(default_factory=dict, compare=False)
     kept: tuple[str, ...] = ()
 

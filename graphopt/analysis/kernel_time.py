@@ -122,10 +122,6 @@ GUESSED = 10
 FETCHED = 0.15
 """Nanoseconds of a line of memory that is asked for before it is needed."""
 
-MULTIPLIED = 0.3
-"""Nanoseconds in which a vector is multiplied by a number and added to another, in a product of tiles: on an AMD Zen 4,
-which is as fast in XLA's products of large matrices. (On a Zen 5, where XLA gains a fifth, it is 0.12.)"""
-
 BY_A_NUMBER = 8
 """As how many operations one counts that divides integers by a known number: a compiler makes products and shifts."""
 
@@ -142,25 +138,22 @@ class Work:
     bytes: int
 
 
-def work_of(program: LoopProgram, cost: Cost) -> Work:
+def work_of(program: LoopProgram, cost: Cost, machine: Machine) -> Work:
     """The work of all phases together."""
-    phases = [_phase(phase, cost) for phase in program.phases]
+    phases = [_phase(phase, cost, machine) for phase in program.phases]
     size = sum(buffer.nbytes for buffer in program.buffers)
     return Work(sum(p.flops for p in phases), sum(p.core for p in phases), size)
 
 
-def core_times(program: LoopProgram, cost: Cost) -> list[float]:
+def core_times(program: LoopProgram, cost: Cost, machine: Machine) -> list[float]:
     """Nanoseconds that each phase takes on one core."""
-    return [_phase(phase, cost).core for phase in program.phases]
+    return [_phase(phase, cost, machine).core for phase in program.phases]
 
 
-def kernel_time(program: LoopProgram, cost: Cost, machine: Machine, cores: Sequence[float] | None = None) -> float:
-    """Nanoseconds that one run is expected to take with all threads, its call included.
-
-    cores: what `core_times` says of the program, where it has been asked.
-    """
+def kernel_time(program: LoopProgram, cost: Cost, machine: Machine) -> float:
+    """Nanoseconds that one run is expected to take with all threads, its call included."""
     total = machine.call
-    core = dict(zip(map(id, program.phases), core_times(program, cost) if cores is None else cores, strict=True))
+    core = dict(zip(map(id, program.phases), core_times(program, cost, machine), strict=True))
     for stage in program.stages:
         times = [core[id(phase)] for phase in stage]
         threads = [_threads(phase, time, machine) for phase, time in zip(stage, times, strict=True)]
@@ -185,15 +178,16 @@ def _bypassed(program: LoopProgram) -> set[Buffer]:
     return found
 
 
-def product_time(statement: Product) -> float:
+def product_time(statement: Product, machine: Machine) -> float:
     """Nanoseconds in which two tiles are multiplied."""
-    vectors = -(-statement.columns * statement.to.buffer.dtype.itemsize // VECTOR)
-    return MULTIPLIED * statement.rows * statement.length * vectors
+    size = statement.to.buffer.dtype.itemsize
+    lanes = VECTOR // size * -(-statement.columns * size // VECTOR)
+    return machine.multiplying(2 * statement.rows * statement.length * lanes, size)
 
 
 def phase_threads(program: LoopProgram, cost: Cost, machine: Machine) -> tuple[float, ...]:
     """How many threads share each phase."""
-    pairs = zip(program.phases, core_times(program, cost), strict=True)
+    pairs = zip(program.phases, core_times(program, cost, machine), strict=True)
     return tuple(_threads(phase, core, machine) for phase, core in pairs)
 
 
@@ -201,8 +195,8 @@ def _threads(phase: Phase, core: float, machine: Machine) -> float:
     return min(threads_for(core, machine), max(1.0, phase.extent / max(phase.grain, 1)))
 
 
-def _phase(phase: Phase, cost: Cost) -> Work:
-    walk = _Walk(cost, phase.extent == 1)
+def _phase(phase: Phase, cost: Cost, machine: Machine) -> Work:
+    walk = _Walk(cost, machine, phase.extent == 1)
     walk.block(phase.before, -(-phase.extent // max(phase.grain, 1)), "", 1)
     walk.around.append(phase.name)
     walk.placed = placed(phase.body)
@@ -211,9 +205,10 @@ def _phase(phase: Phase, cost: Cost) -> Work:
 
 
 class _Walk:
-    def __init__(self, cost: Cost, is_alone: bool = False) -> None:
+    def __init__(self, cost: Cost, machine: Machine, is_alone: bool = False) -> None:
         """is_alone: whether a phase has one iteration, whose loops may wait for each other's results."""
         self.cost = cost
+        self.machine = machine
         self.is_alone = is_alone
         self.flops = 0.0
         self.core = 0.0
@@ -269,7 +264,7 @@ class _Walk:
             self.core += times * sorting_time(statement)
         elif isinstance(statement, Product):
             self.flops += times * 2 * statement.rows * statement.columns * statement.length
-            self.core += times * product_time(statement)
+            self.core += times * product_time(statement, self.machine)
         elif isinstance(statement, Fetch):
             self.core += times * FETCHED * statement.count * statement.buffer.dtype.itemsize / VECTOR
         elif isinstance(statement, Bypass):

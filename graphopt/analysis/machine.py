@@ -1,7 +1,8 @@
 """The machine as predicted times see it: threads, caches, and what memory and calls take.
 
-The defaults were measured on two cores of a server (AMD Zen 5); they are right within a factor of two on most. What
-`graphopt calibrate` has measured on this machine is used instead, where it is kept.
+The defaults were measured on two cores of servers (AMD Zen 5; products on a Zen 4, which has half of its arithmetic);
+they are right within a factor of two on most. What `graphopt calibrate` has measured on this machine is used instead,
+where it is kept.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Machine:
     threads: of XLA's pool. near, shared: bytes that a core's own caches hold, and those of all cores together.
     near_rate: of one core from its own caches. shared_rate, memory_rate: of all cores together, from the shared cache
     and from memory. page_rate, huge_rate: writing to pages that no one has touched, of the usual size and of 2 MiB.
-    call: one kernel's. wake: threads that begin and end together.
+    call: one kernel's. wake: threads that begin and end together. flops32, flops64: floating-point operations that one
+    core does in a nanosecond in a kernel's products of matrices, of that many bits; xla_flops32, xla_flops64: in XLA's.
     """
 
     threads: int = field(default_factory=usable_cores)
@@ -42,6 +44,18 @@ class Machine:
     huge_rate: float = 12.0
     call: float = 500.0
     wake: float = 10_000.0
+    flops32: float = 107.0
+    flops64: float = 53.0
+    xla_flops32: float = 103.0
+    xla_flops64: float = 51.0
+
+    def multiplying(self, flops: float, size: int) -> float:
+        """Nanoseconds of so many operations of a kernel's product on one core. size: bytes of a number."""
+        return flops / (self.flops32 if size <= 4 else self.flops64)
+
+    def multiplying_in_xla(self, flops: float, size: int) -> float:
+        """The same in XLA, where a number may also be of more bytes."""
+        return flops / (self.xla_flops32 if size <= 4 else self.xla_flops64 * 8 / size)
 
     def moving(self, size: int, threads: float) -> float:
         """Nanoseconds that reading or writing so many bytes once takes, by so many threads.

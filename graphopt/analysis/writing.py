@@ -18,6 +18,7 @@ import numpy as np
 
 from graphopt.analysis.access import Indices, Within, always
 from graphopt.analysis.kernel_time import GUESSED, product_time
+from graphopt.analysis.machine import Machine
 from graphopt.analysis.order import sort_by_need
 from graphopt.analysis.reductions import CUMULATIVE, MAX, MIN, REDUCTIONS
 from graphopt.analysis.sorting_time import sorting_time
@@ -199,7 +200,7 @@ class Writer:
         if isinstance(statement, Sort | SortStep | Smallest):
             self._spend(sorting_time(statement))
         elif isinstance(statement, Product):
-            self._spend(product_time(statement))
+            self._spend(product_time(statement, Machine()))
         self._path[-1].block.statements.append(statement)
 
     def let(self, value: Expression, dtype: Any, node: Node | None = None, kind: str = "v") -> Local:

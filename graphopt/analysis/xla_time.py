@@ -215,10 +215,6 @@ WRITTEN = 1 << 20
 RATE, FLOPS = 10.0, 40.0
 """Bytes and floating-point operations a nanosecond of one core, of operations that no kernel could do."""
 
-PRODUCTS = 410.0
-"""Floating-point operations a nanosecond of one core, of a byte each, in XLA's products of large matrices: a quarter of
-these in float32. (Of an AMD Zen 4; a Zen 5 does 500.)"""
-
 PACKING, PACKED, TOGETHER = 0.02, 20_000.0, 30_000.0
 """Nanoseconds that a product takes besides its arithmetic: for each operation, but no more than the second; and with
 all threads. XLA puts both factors into blocks first. On two cores 64x64 matrices take 15 µs, of which 5 are arithmetic,
@@ -445,7 +441,7 @@ def alone_time(node: Node, machine: Machine) -> float:
 def product_time(node: Node, machine: Machine) -> float:
     """Nanoseconds that a product takes in XLA, by its arithmetic or by what it reads and writes."""
     moved = sum(n.aval.nbytes for n in (*node.inputs, node))
-    core = max(_arithmetic(node), moved * MOVED)
+    core = max(_arithmetic(node, machine), moved * MOVED)
     alone = core + min(PACKED, PACKING * _flops(node))
     computing = min(alone, core / machine.threads + TOGETHER) + TURNED * _turned(node)
     return LOOP + max(computing, machine.moving(moved, machine.threads))
@@ -463,12 +459,14 @@ def blocked_time(body: Graph, machine: Machine, again: bool = False) -> float:
     again: whether it is run again and again within a program: one core computes them there, and they take no longer
     than their arithmetic.
     """
-    return sum(_arithmetic(node) if again else product_time(node, machine) for node in blocked_among(body.nodes))
+    return sum(
+        _arithmetic(node, machine) if again else product_time(node, machine) for node in blocked_among(body.nodes)
+    )
 
 
-def _arithmetic(product: Node) -> float:
+def _arithmetic(product: Node, machine: Machine) -> float:
     """Nanoseconds of one core in which XLA multiplies and adds what a product asks for."""
-    return float(_flops(product) * max(4, product.aval.dtype.itemsize) / PRODUCTS)
+    return machine.multiplying_in_xla(_flops(product), product.aval.dtype.itemsize)
 
 
 def _flops(product: Node) -> int:

@@ -142,7 +142,9 @@ def test_quotients_without_the_innermost_variable_are_found_once() -> None:
         return LoopProgram((x, y), (Phase("i", 64, 1, Block(), Block([loop])),))
 
     i, j = variable("i", 0, 63), variable("j", 0, 999)
-    none, outside, inside = (work_of(program(at), scalar_cost).core for at in (i + j, i // 7 + j, (i + j) // 7))
+    none, outside, inside = (
+        work_of(program(at), scalar_cost, Machine()).core for at in (i + j, i // 7 + j, (i + j) // 7)
+    )
     assert none < outside < 1.1 * none < inside
 
 
@@ -168,7 +170,7 @@ def test_short_loops_fill_no_vectors() -> None:
 
 def test_operations_and_bytes_are_counted() -> None:
     program, _ = NumbaEngine().program(body_of(lambda x: x * 2 + 1, (1000,)))
-    work = work_of(program, scalar_cost)
+    work = work_of(program, scalar_cost, Machine())
     assert (work.flops, work.bytes) == (2000, 8000) and work.core > 0
 
 
@@ -222,7 +224,7 @@ def test_what_products_take_besides_their_arithmetic() -> None:
         body = product(*sizes)
         plan = NumbaEngine().plan(body, True)
         assert plan is not None
-        return blocked_time(body, MACHINE) / plan.time
+        return blocked_time(body, MACHINE) / NumbaEngine().time(plan.key, MACHINE)
 
     assert ratio(64, 64, 64) > 2 > ratio(256, 256, 256) > 1.1 > ratio(1024, 1024, 1024)
     assert blocked_time(product(99, 999, 99, True), MACHINE) > 1.2 * blocked_time(product(99, 999, 99), MACHINE)
