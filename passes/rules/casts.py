@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import primitives as p
 
-from graphopt.ir.node import Node, constant
+from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT
 from graphopt.ops.make import CONVERT, make
+from graphopt.passes.rules.constants import literal
 from graphopt.passes.rules.moving import IOTA, MOVES, applied
 from graphopt.rewrite.pattern import splat
 from graphopt.rewrite.rule import AnyRule, rewrites
@@ -113,7 +114,7 @@ def cast_of_constant(node: Node) -> Node | None:
             return None
     if kind_of(dtype) in "fc" and 0 < abs(complex(value)) < float(jnp.finfo(dtype).tiny):
         return None
-    return constant(array.reshape(()))
+    return literal(array[()], node)
 
 
 @rewrites(p.convert_element_type_p, safety={"iuf": "exact"}, law="reduction")

@@ -56,14 +56,17 @@ def bits(x: Any, dtype: str) -> Any:
     return lax.bitcast_convert_type_p.bind(x, new_dtype=np.dtype(dtype))
 
 
-def cast_text(kind: str, operand: str, dtype: str) -> Example:
-    """A cast that JAX would not trace: of a parameter to its own type, or of a constant, added to the parameter."""
+def cast_text(kind: str, operand: str, dtype: str, weak: bool = False) -> Example:
+    """A cast that JAX would not trace: of a parameter to its own type, or of a constant, added to the parameter.
+
+    weak: whether the cast has a weak type.
+    """
     shape = kind[kind.index("[") :]
-    cast = f"convert_element_type[new_dtype=dtype({dtype}), sharding=None, weak_type=False]"
+    cast = f"convert_element_type[new_dtype=dtype({dtype}), sharding=None, weak_type={weak}]"
     if operand == "%0":
         body = f"%1: {kind} = {cast}(%0)\n  return %1"
     else:
-        body = f"%1: {operand}\n  %2: {dtype}[] = {cast}(%1)\n  %3: {kind} = add(%0, %2)\n  return %3"
+        body = f"%1: {operand}\n  %2: {dtype}[]{'~' * weak} = {cast}(%1)\n  %3: {kind} = add(%0, %2)\n  return %3"
     sizes = tuple(int(size) for size in shape[1:-1].split(",") if size)
     return Example(abs, ((sizes, str(DTYPES[dtype])),), text=f"graph @main(%0: {kind}) {{\n  {body}\n}}")
 
@@ -317,6 +320,7 @@ CASTS = {
         cast_text("c64[3]", "f32[] = constant(0.5)", "c64"),
         cast_text("i8[3]", "f32[] = constant(-7.0)", "i8"),
         cast_text("f16[3]", "f32[] = constant(-0.0)", "f16"),
+        cast_text("f32[3]", "f32[] = constant(2.0)", "f32", weak=True),
     ),
     "cast of iota": (
         on(lambda x: x + convert(lax.iota("int32", 7), F), ((7,), F)),
