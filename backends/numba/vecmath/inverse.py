@@ -169,7 +169,7 @@ def atan2_in(real: Real) -> Any:
         found, is_normal = angle(y, x, lifted(up), lifted(across))
         # So many of the smallest denormals: y / x, with y in these.
         few = from_bits(integer(rint(count(up)[1] / across)))
-        return select(is_normal, found, copysign(few, y))
+        return select(is_normal | (found != found), found, copysign(few, y))
 
     return atan2
 
