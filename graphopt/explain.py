@@ -190,9 +190,10 @@ class Report:
         return tuple(Kernel(node, self._body_lines(node, graph)) for node, graph in nodes.items())
 
     def _body_lines(self, node: Node, graph: Graph) -> Mapping[Node, str]:
-        """The user's line for each node of a kernel's body."""
-        found = self.sources.infos.get(node.attrs["body"].graph, {})
-        return {n: lines[0] for n, infos in found.items() if (lines := user_lines(infos))}
+        """The user's line for each node of a kernel's body, and of the loops in it."""
+        inside = nested_graphs(node.attrs["body"].graph)
+        found = [(n, infos) for graph in inside for n, infos in self.sources.infos.get(graph, {}).items()]
+        return {n: lines[0] for n, infos in found if (lines := user_lines(infos))}
 
     @cached_property
     def plan(self) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ from graphopt.backends.numba.scalar import DTYPES, FUNCTIONS, SCALARS, expressio
 from graphopt.errors import EngineError
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.aval import is_floating
-from graphopt.ir.graph import Graph
+from graphopt.ir.graph import Graph, make_graph
 from graphopt.ir.loop import LoopProgram
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, op_of, ops_of
@@ -102,12 +102,14 @@ DIVISIONS = {op_of(primitive) for primitive in (p.div_p, p.rem_p, p.sqrt_p)}
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A kernel that may be compiled. any_order: whether its sums and products may be reordered."""
+    """A kernel that may be compiled. any_order: whether its sums and products may be reordered. origins: of nodes in
+    its statements that are not of its body those that they are computed for."""
 
     program: LoopProgram
     any_order: bool
     source: str
     launch: Launch
+    origins: Mapping[Node, Node] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def work(self) -> Work:
@@ -249,7 +251,7 @@ class NumbaEngine:
         cores = core_times(program, scalar_cost, Machine())
         source, launch = source_of(program, any_order), _launch(program, cores)
         key = kernel_key(source, launch)
-        _planned.setdefault(key, Planned(program, any_order, source, launch))
+        _planned.setdefault(key, Planned(program, any_order, source, launch, best.origins))
         return Plan(key, best.work, best.evaluations, best.kept)
 
     def time(self, key: int, machine: Machine) -> float:
@@ -285,9 +287,14 @@ class NumbaEngine:
             return self._derivation(body, any_order, 1, in_place, schedule)
 
     def _derivation(self, body: Graph, any_order: bool, small: int, in_place: Pairs, schedule: Schedule) -> Derivation:
-        summed, mapping = _written_out(body)
         # Before products are written out: two of one operand are apart, though both broadcast it.
-        parts = [(_written_out(part)[0], numbers) for part, numbers in parts_apart(body)]
+        apart = [(_written_out(part), numbers) for part, numbers in parts_apart(body)]
+        parts = [(part, numbers) for (part, _), numbers in apart]
+        mapping = {old: new for (_, of), _ in apart for old, new in of.items()}
+        results = {
+            number: result for part, numbers in parts for number, result in zip(numbers, part.outputs, strict=True)
+        }
+        summed = make_graph(body.params, [results[number] for number in range(len(results))])
         if len(parts) == 1:
             best, _ = self._best(summed, any_order, small, in_place, schedule)
         elif in_place:
@@ -307,6 +314,7 @@ class NumbaEngine:
             best.evaluations[node] -= times
             best.work -= self.cost(node) * times
         best.evaluations |= {old: best.evaluations[new] for old, new in mapping.items() if old is not new}
+        best.origins |= {new: old for old, new in mapping.items() if old is not new}
         return best
 
     def _best(
@@ -353,7 +361,7 @@ def plan_by_key(key: int) -> Planned:
 def source_with_lines(key: int, place: Callable[[Node], str]) -> str:
     """The source of a planned kernel, with what `place` says of a node beside the statement that comes from it."""
     planned = _planned[key]
-    return source_of(planned.program, planned.any_order, place)
+    return source_of(planned.program, planned.any_order, lambda node: place(planned.origins.get(node, node)))
 
 
 def compile_kernel(key: int) -> None:

@@ -169,6 +169,7 @@ class KeptArrays:
         """A node of other operands, and what is known of it."""
         new = node.with_inputs(tuple(inputs))
         self.learn(new)
+        self.d.origins.setdefault(new, node)
         return new
 
     def learn(self, node: Node) -> None:
@@ -188,6 +189,7 @@ class KeptArrays:
     def written_out(self, node: Node, inputs: Sequence[Node]) -> Node:
         """A product as a sum of products."""
         found = sum_of_products(node, tuple(inputs))
+        self.d.origins |= {found: node, found.inputs[0]: node}
         stack = [found]
         while stack:
             pending = [n for n in stack[-1].inputs if n not in self.reads]

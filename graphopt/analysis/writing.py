@@ -169,6 +169,7 @@ class Writer:
         self._phase, self._extent = "", 0  # the variable of the phase that is being written
         self.work = self.time = 0.0
         self.evaluations: defaultdict[Node, float] = defaultdict(float)  # how often an element of a node is computed
+        self.origins: dict[Node, Node] = {}  # of nodes that are not the body's: what they are computed for
         self._path: list[Scope] = []
         self._names = 0
         self.parts = 1  # that are written each as if it were alone

@@ -271,6 +271,39 @@ def test_several_threads_call_at_once() -> None:
     assert wrong == []
 
 
+def test_a_small_product_beside_a_large_one() -> None:
+    """Alone the small one is written as a sum of products, though the large one beside it is not."""
+
+    def function(x: Any, weights: Any, right: Any, left: Any) -> Any:
+        y = x @ weights
+        return y @ right, y.T @ left
+
+    args = [floats(m * n).reshape(m, n) for m, n in ((8, 48), (48, 64), (64, 10), (8, 10))]
+    jitted = graphopt.jit(function, backend="numba")
+    assert any("side by side" in str(note) for note in jitted.explain(*args).notes)
+    for found, expected in zip(jitted(*args), jax.jit(function)(*args), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=10)
+@given(st.lists(st.sampled_from([1, 2, 7, 8, 16, 24, 48, 65]), min_size=4, max_size=4), st.booleans())
+def test_gradients_of_layers(sizes: list[int], is_deep: bool) -> None:
+    """Of every width: products of all kinds beside each other."""
+    rows, inside, width, outside = sizes
+
+    def loss(weights: Any, x: Any) -> Any:
+        first, second = weights
+        y = jnp.tanh(x @ first) @ second
+        return ((y @ y.T if is_deep else y) ** 2).mean()
+
+    weights = floats(inside * width).reshape(inside, width), floats(width * outside).reshape(width, outside)
+    args = weights, floats(rows * inside).reshape(rows, inside)
+    gradient = jax.grad(loss)
+    found = graphopt.jit(gradient, backend="numba")(*args)
+    for a, b in zip(found, jax.jit(gradient)(*args), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * max(1.0, float(np.abs(b).max())))
+
+
 def test_source_lines_stay() -> None:
     jitted = graphopt.jit(lambda x, y: (lax.sort(x), lax.cumsum(y)), backend="numba")
     (kernel,) = jitted.explain(floats(300), floats(200)).kernels

@@ -1,5 +1,7 @@
 """What the report says of a kernel: operations, bytes, times, and the vectors of its inner loops."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,3 +57,34 @@ def test_each_statement_that_computes_has_the_line_of_the_user() -> None:
         for line in lines:
             if "write_float32(out" in line or "add_any_order(" in line:
                 assert "test_inspect.py:" in line, kernel.source
+
+
+def test_what_loops_compute_has_the_line_of_the_user() -> None:
+    """Of arrays that steps keep, products, small ones too, numbers, and loops in loops."""
+
+    def scan(x: jax.Array) -> jax.Array:
+        def step(h: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+            h = jnp.tanh(h @ x[:16, :16]) + v
+            return h, h.sum()
+
+        _, sums = jax.lax.scan(step, jnp.zeros(16), x[:, :16])
+        return sums
+
+    def nested(x: jax.Array) -> Any:
+        def inner(i: int, h: jax.Array) -> jax.Array:
+            return jnp.sin(h) * i
+
+        return jax.lax.fori_loop(0, 10, lambda i, h: jax.lax.fori_loop(0, 3, inner, h), x[0])
+
+    def number(x: jax.Array) -> Any:
+        return jax.lax.while_loop(lambda h: h < 100.0, lambda h: h * 2 + 1, x[-1, -1])
+
+    for function, computing in (
+        (scan, ("tanh_float32(", "product_float32(", "add_any_order(")),
+        (nested, ("sin_float32(", " * ")),
+        (number, (" * ", " + np.float32", " < np.float32")),
+    ):
+        lines = kernel_of(function, X).source.splitlines()
+        of = [line for line in lines if any(text in line for text in computing) and ("= (" in line or "32(" in line)]
+        of = [line for line in of if not any(text in line for text in ("read_", "input_", "write_", "for ", "opaque"))]
+        assert of and all("test_inspect.py:" in line for line in of), "\n".join(lines)
