@@ -32,12 +32,14 @@ from graphopt.ir.graph import Graph, make_graph, nested_graphs
 from graphopt.ir.node import Node, first_state, make_node, project, ref_state
 from graphopt.ir.op import CONSTANT, OCCURRENCE, PARAM, PROJECT, STATE, op_of
 from graphopt.ir.sources import KEPT, merge
+from graphopt.ops.control import COND, Cond
 from graphopt.rewrite.passes import Context, Pass, counted
 from graphopt.rewrite.rebuild import Occurrences, with_bodies
 
 JIT = op_of(primitives.jit_p)
 REMAT = op_of(primitives.remat_p)
 CUSTOM_DERIVATIVES = (op_of(primitives.custom_jvp_call_p), op_of(primitives.custom_vjp_call_p))
+PLATFORM_INDEX = "platform_index"
 CALLS = ("closed_call", "core_call", "call", "eval_jaxpr")
 OPTIMIZED_CALL = "optimized_call"
 
@@ -45,6 +47,7 @@ OPTIMIZED_CALL = "optimized_call"
 @dataclass(frozen=True)
 class Inline(Pass):
     """Inlines calls of jitted functions, nested optimized calls of equal options, custom derivatives and checkpoints.
+    Of a choice whose index is a constant, or that is between platforms, the one branch that can be taken is inlined.
 
     shared_nodes: a jitted function of more nodes than this, called from several places, stays one shared sub-graph.
     only: the name of the one operation to inline; None for all of them.
@@ -66,6 +69,8 @@ class Inline(Pass):
         new = inliner.graph(graph)
         if inliner.count:
             context.note(f"{counted(inliner.count, 'call')} inlined")
+        if inliner.chosen:
+            context.note(f"{counted(inliner.chosen, 'choice')} inlined, of whose branches only one can be taken")
         return new
 
     def declines(self, node: Node, context: Context, callers: Counter[Graph], large: bool) -> str | None:
@@ -99,7 +104,7 @@ class _Inliner:
         self.context = context
         self.callers = callers
         self.outermost = outermost
-        self.count = 0
+        self.count = self.chosen = 0
         self.refs = uses_refs(outermost)
         self.done: dict[Graph, Graph] = {}
 
@@ -122,6 +127,25 @@ class _Inliner:
                 sources.debug[new] = sources.debug[graph]
         self.done[graph] = new
         return new
+
+    def branch(self, node: Node) -> Graph | None:
+        """The branch of a choice that is always taken, the calls in it inlined; None if that is not known."""
+        if node.op is not COND or node.effects or self.refs or self.inline.only not in (None, COND.name):
+            return None
+        branches, index = Cond.of(node).branches, self.known_index(node.inputs[0])
+        if index is None:
+            return None
+        self.chosen += 1
+        return self.graph(branches[min(max(index, 0), len(branches) - 1)])
+
+    def known_index(self, index: Node) -> int | None:
+        """The number of the branch that is taken: that of a constant, or of the platform that the program is for."""
+        if index.op is CONSTANT:
+            return int(index.value)
+        if index.op.name != PLATFORM_INDEX or len(self.context.platforms) != 1:
+            return None
+        numbers = {platform: k for k, names in enumerate(index.attrs["platforms"]) for platform in names or (None,)}
+        return numbers.get(self.context.platforms[0], numbers.get(None))
 
     def callee(self, node: Node, outermost: bool) -> Graph | None:
         """What to put in the place of a node, the calls in it inlined; None if the node stays.
@@ -170,6 +194,9 @@ class _Copy:
             if node.op is PROJECT:
                 # A call's results were entered when the call was inlined.
                 mapping[node] = project(inputs[0], node.attrs["index"])
+                continue
+            if not body and (branch := self.inliner.branch(node)) is not None:
+                self.splice(node, inputs[1:], branch, infos.get(node, ()))
                 continue
             callee = self.inliner.callee(node, self.outermost) if node.op.primitive is not None and not body else None
             if callee is not None:

@@ -10,6 +10,7 @@ import pytest
 from jax import lax
 from jax.experimental import io_callback
 
+import graphopt
 from graphopt.backends.reference import evaluate
 from graphopt.backends.xla.staging import jaxpr_of
 from graphopt.config import Options
@@ -216,6 +217,39 @@ def test_a_barrier_that_was_there_keeps_its_number() -> None:
     _, after, _ = inlined(function, X)
     numbers = [n.attrs["occurrence"] for n in after.nodes if n.op.name == "optimization_barrier"]
     assert len(set(numbers)) == 2 and 0 in numbers
+
+
+# ---- choices of which only one branch can be taken
+
+
+def test_the_branch_of_a_constant_index() -> None:
+    def function(x: Any) -> Any:
+        return lax.cond(True, lax.sin, lax.cos, x) + lax.cond(x[0] > 1, jax.jit(lax.sin), lax.cos, x)
+
+    _, after, context = inlined(function, X)
+    assert names(after).count("cond") == 1 and names(after).count("sin") == 2
+    assert "1 choice inlined, of whose branches only one can be taken" in context.notes
+
+
+@pytest.mark.parametrize(("platform", "chosen"), [("cpu", "sin"), ("tpu", "cos"), ("cuda", "tan"), ("", "cond")])
+def test_the_branch_of_the_platform(platform: str, chosen: str) -> None:
+    def function(x: Any) -> Any:
+        return lax.platform_dependent(x, cpu=lax.sin, tpu=jax.jit(lax.cos), default=lax.tan)
+
+    graph, sources = trace_function(function, X)
+    context = Context(Options(), sources, platforms=(platform,) if platform else ())
+    after = Inline().run(graph, context)
+    check(after)
+    assert (chosen in {node.op.name for node in after.nodes}) and ("cond" in names(after)) == (chosen == "cond")
+
+
+def test_a_diagonal_is_no_choice_of_platforms() -> None:
+    """`jnp.diag` chooses between platforms; of what is computed for each element only the diagonal is."""
+    x = np.arange(400, dtype=np.float32).reshape(20, 20)
+    jitted = graphopt.jit(lambda x: jnp.diag(jnp.sqrt(x) + 1))
+    report = jitted.explain(x)
+    assert report.cost.flops < 200, report.cost
+    np.testing.assert_allclose(jitted(x), np.sqrt(np.diag(x)) + 1, rtol=1e-6)
 
 
 # ---- what stays, and why -----------------------------------------------------------------------------------------------
