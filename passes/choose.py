@@ -180,10 +180,17 @@ class Candidate:
 
 
 def candidate(
-    body: Graph, kernel: float, runs: int, machine: Machine, swallowed: float = 0.0, apart: int = 0
+    body: Graph,
+    kernel: float,
+    runs: int,
+    machine: Machine,
+    swallowed: float = 0.0,
+    apart: int = 0,
+    taken: float = 1.0,
 ) -> Candidate:
     """A region by its body and the time of its kernel. swallowed: nanoseconds that XLA would take longer for what comes
-    before it. apart: bytes that are to be copied for a kernel, and that XLA reads and writes where they are."""
+    before it. apart: bytes that are to be copied for a kernel, and that XLA reads and writes where they are. taken: the
+    part of its results that XLA computes, where no others are read."""
     loops = [node for node in body.nodes if node.op in LOOPS]
     if kernel and runs > 1:
         kernel -= (1 - CALL_AGAIN) * machine.call
@@ -195,7 +202,7 @@ def candidate(
     slow = [(PATHOLOGIES[node.op], elements(node)) for node in body.nodes if node.op in PATHOLOGIES]
     rest = without_products(body)
     xla = blocked_time(body, machine, again=runs > 1) + swallowed
-    xla += fused_time(rest, machine, again=runs > 1) if rest is not None else 0.0
+    xla += taken * fused_time(rest, machine, again=runs > 1) if rest is not None else 0.0
     xla += sum(slow_time(node, runs > 1) for node in body.nodes if node.op in PATHOLOGIES)
     kernel = max(kernel, sum(known.kernel * count for known, count in slow)) + COPIED * apart
     ratio = OF_PRODUCTS if blocked_among(body.nodes) else RATIO

@@ -30,7 +30,7 @@ from graphopt.analysis.machine import Machine
 from graphopt.analysis.pieces import pieces_of
 from graphopt.analysis.reductions import REDUCTIONS
 from graphopt.analysis.swallowed import swallowed_time
-from graphopt.analysis.xla_indexed import are_places
+from graphopt.analysis.xla_indexed import are_places, share_taken
 from graphopt.errors import EngineError
 from graphopt.ir.graph import Graph, depth_first, make_graph, nested_graphs
 from graphopt.ir.node import Node, param, project, results
@@ -160,7 +160,8 @@ class _Fuser:
             swallowed = swallowed_time(group.members)
             apart = sum(n.avals[0].nbytes for n in {*operands, *group.results} if (inner, n) in cut)
             time = self.time(plan, body, runs[inner], machine)
-            candidates.append(candidate(body, time, runs[inner], machine, swallowed, apart))
+            taken = share_taken(inner, group.members, group.results)
+            candidates.append(candidate(body, time, runs[inner], machine, swallowed, apart, taken))
         chosen: dict[Graph, list[Group]] = {inner: [] for inner in runs}
         self.chosen = chosen
         for (inner, group), reason in zip(found, decide(candidates, others), strict=True):
@@ -219,10 +220,11 @@ class _Fuser:
             for group in self.possible(inner)
             if is_worth_a_kernel(group)
         ]
-        candidates = [
-            candidate(body_of(group, inner)[0], 0.0, runs[inner], machine, swallowed_time(group.members))
-            for inner, group in found
-        ]
+        candidates = []
+        for inner, group in found:
+            swallowed, taken = swallowed_time(group.members), share_taken(inner, group.members, group.results)
+            body, _, _ = body_of(group, inner)
+            candidates.append(candidate(body, 0.0, runs[inner], machine, swallowed, taken=taken))
         others = time_of_others({(inner, n) for inner, group in found for n in group.members}, runs, machine)
         reasons = hopeless(candidates, others)
         kept = {(inner, n) for (inner, g), reason in zip(found, reasons, strict=True) if not reason for n in g.members}

@@ -21,6 +21,8 @@ from graphopt.ir.op import Op, op_of
 from graphopt.rewrite.pattern import splat
 
 UPDATE, SLICE = op_of(p.dynamic_update_slice_p), op_of(p.slice_p)
+TAKING = (GATHER, SLICE, op_of(p.dynamic_slice_p))
+"""Operations that read a part of their first operand."""
 
 GATHERED, ROW = 0.6, 8
 """Nanoseconds of an element of rows that are gathered, of so many elements at least."""
@@ -143,6 +145,22 @@ def are_places(graph: Graph, results: Collection[Node], left: Callable[[Node], b
         return left(user) and (user.op is GATHER or user.op in SCATTERS) and user.inputs.index(result) == 1
 
     return all(n not in graph.outputs and users[n] and all(is_place(n, u) for u in users[n]) for n in results)
+
+
+def share_taken(graph: Graph, members: Collection[Node], results: Collection[Node]) -> float:
+    """The part of some results that XLA computes, which are made of `members` and of no others in a graph: what is
+    computed element by element, and from which elements are only taken, it computes where it takes them."""
+    if not any(n.op in TAKING for n in graph.nodes) or not all(n.op.elementwise or n.op in MOVES for n in members):
+        return 1.0
+    users, outputs = graph.users(), set(graph.outputs)
+
+    def share(result: Node) -> float:
+        of = users[result]
+        if result in outputs or any(n.op not in TAKING or result in n.inputs[1:] for n in of):
+            return 1.0
+        return min(1.0, sum(n.aval.size for n in of) / result.aval.size)
+
+    return max(map(share, results))
 
 
 def _is_at(update: Node, part: Node) -> bool:

@@ -8,11 +8,14 @@ from jax.lax import GatherScatterMode
 
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.node import Node, is_comparable
-from graphopt.ir.op import CONSTANT, op_of
-from graphopt.ops.make import make, scalar
+from graphopt.ir.op import CONSTANT, Op, op_of
+from graphopt.ops.make import full, make, scalar
 from graphopt.passes.rules.moving import (
+    EXACT_OPS,
+    FUNCTIONS,
     MOVES,
     PAD,
+    ROUNDED,
     Uses,
     applied,
     broadcast,
@@ -25,7 +28,12 @@ from graphopt.passes.rules.moving import (
 from graphopt.rewrite.pattern import splat
 from graphopt.rewrite.rule import AnyRule, rewrites
 
-DYNAMIC_SLICE, DYNAMIC_UPDATE_SLICE, ADD = map(op_of, (p.dynamic_slice_p, p.dynamic_update_slice_p, p.add_p))
+DYNAMIC_SLICE, DYNAMIC_UPDATE_SLICE = map(op_of, (p.dynamic_slice_p, p.dynamic_update_slice_p))
+ADD, SELECT = map(op_of, (p.add_p, p.select_n_p))
+
+GATHERED = 8
+"""How many elements are computed in the time in which one is gathered."""
+
 _BIT_EXACT_ON_NUMBERS = {"biu": "exact", "fc": "reassociate"}
 
 
@@ -177,6 +185,60 @@ def gather_of_broadcast(node: Node) -> Node | None:
     return broadcast(value, node.aval.shape, ()) if inside and value is not None else None
 
 
+def _gather_earlier(node: Node, uses: Uses, of: tuple[Op, ...]) -> Node | None:
+    inner, indices = node.inputs
+    if inner.op not in of or node.aval.size >= inner.aval.size or uses(inner) > 1:
+        return None
+    shape = inner.aval.shape
+    if (
+        inner.effects
+        or inner.context is not None
+        or any(len(n.aval.shape) not in (0, len(shape)) for n in inner.inputs)
+    ):
+        return None
+    arrays = [n for n in inner.inputs if n.aval.shape and uniform(n) is None]
+    if (
+        not all(n.aval.is_plain for n in inner.inputs)
+        or (len(arrays) - 1) * GATHERED * node.aval.size > inner.aval.size
+    ):
+        return None
+    attrs = node.attrs.replace(fill_value=None)
+    fills = node.attrs["mode"] == GatherScatterMode.FILL_OR_DROP
+    parts = []
+    for n in inner.inputs:
+        scalar = uniform(n)
+        if scalar is not None:
+            parts.append(broadcast(scalar, node.aval.shape, ()))
+        elif n.aval.shape:
+            clipped = attrs.replace(mode=GatherScatterMode.CLIP) if fills else attrs
+            parts.append(applied(node.op, clipped, broadcast(n, shape, range(len(shape))), indices))
+        else:
+            parts.append(n)
+    found = applied(inner.op, inner.attrs, *parts)
+    return _where_inside(node, found) if fills else found
+
+
+def _where_inside(node: Node, found: Node) -> Node:
+    """What is found where the indices of a gather are within its operand, and elsewhere what it is filled with."""
+    x, indices = node.inputs
+    everywhere = broadcast(scalar(True, np.bool_), x.aval.shape, ())
+    inside = applied(node.op, node.attrs.replace(fill_value=False), everywhere, indices)
+    filled = full(np.asarray(node.attrs["fill_value"]).astype(node.aval.dtype).item(), node.aval)
+    return make(SELECT, inside, filled, found)
+
+
+@rewrites(p.gather_p, safety=MOVES, law="movement")
+def gather_of_elementwise_operation(node: Node, uses: Uses) -> Node | None:
+    """gather(f(x, y), i) → f(gather(x, i), gather(y, i)), and where(inside, ..., filled) where it fills"""
+    return _gather_earlier(node, uses, EXACT_OPS)
+
+
+@rewrites(p.gather_p, safety=ROUNDED, law="movement")
+def gather_of_function(node: Node, uses: Uses) -> Node | None:
+    """gather(f(x, y), i) → f(gather(x, i), gather(y, i)), for functions that are approximated; as above"""
+    return _gather_earlier(node, uses, FUNCTIONS)
+
+
 @rewrites(p.scatter_p, p.scatter_add_p, p.scatter_mul_p, p.scatter_min_p, p.scatter_max_p, safety=MOVES, law="identity")
 def scatter_of_nothing(node: Node) -> Node | None:
     """scatter(x, i, empty) → x"""
@@ -246,6 +308,8 @@ RULES: tuple[AnyRule, ...] = (
     gather_of_one_window,
     gather_of_evenly_spaced_rows,
     gather_of_broadcast,
+    gather_of_elementwise_operation,
+    gather_of_function,
     scatter_of_nothing,
     scatter_of_the_neutral_element,
     scatter_of_a_padded_update,

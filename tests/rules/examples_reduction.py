@@ -397,6 +397,17 @@ def take(x: Any, indices: Any, axis: int, mode: Any = lax.GatherScatterMode.FILL
     return lax.gather(x, np.array(indices, np.int32)[:, None], numbers, sizes, mode=mode)
 
 
+def chosen_rows(x: Any, indices: Any, mode: str) -> Any:
+    """Some rows of a matrix, as one gather."""
+    return take(x, indices, 0, lax.GatherScatterMode.from_any(mode))
+
+
+def element_at(x: Any, index: Any) -> Any:
+    """Elements of a matrix at pairs of indices, also such as are out of bounds."""
+    numbers = lax.GatherDimensionNumbers(offset_dims=(), collapsed_slice_dims=(0, 1), start_index_map=(0, 1))
+    return lax.gather(x, index, numbers, (1, 1), mode="fill")
+
+
 def window_at(x: Any, index: tuple[int, ...], sizes: tuple[int, ...], collapsed: tuple[int, ...]) -> Any:
     offsets = tuple(range(len(sizes) - len(collapsed)))
     numbers = lax.GatherDimensionNumbers(
@@ -470,6 +481,17 @@ INDEXING = {
     "gather of evenly spaced rows": (
         on(lambda x: take(x, [1, 3, 5], 0), ((6, 3), F)),
         on(lambda x: take(x, [4, 3, 2, 1], 1), ((2, 5), "int8")),
+    ),
+    "gather of elementwise operation": (
+        on(lambda x, y: chosen_rows(jnp.abs(x) + y[:, None], [5, 0, 5], "clip"), ((60, 3), F), ((60,), F)),
+        on(lambda x: chosen_rows(x * np.int8(3), [5, -1, 60, 7], "fill"), ((60, 2), "int8")),
+        on(lambda x: chosen_rows(-x, [61, 2, -70], "fill"), ((60, 2), "bfloat16")),
+        on(lambda x, i: element_at(x > 0.5, i), ((50, 40), F), ((7, 2), INDEX)),
+    ),
+    "gather of function": (
+        on(lambda x: chosen_rows(lax.sin(x), [5, 0, 99], "fill"), ((60, 3), F)),
+        on(lambda x, i: element_at(lax.exp(x), i), ((50, 40), F), ((7, 2), INDEX)),
+        on(lambda x, y: chosen_rows(x / y, [3, 3], "promise_in_bounds"), ((60, 3), F), ((60, 3), F)),
     ),
     "gather of broadcast": (
         on(
@@ -615,6 +637,11 @@ DECLINING: dict[str, tuple[Example, ...]] = {
     ),
     "multiple of product": (on(lambda x, y: 2.5 * dot(x, y, ((1,), (0,))), ((3, 5), F), ((5, 2), F)),),
     "product of multiple": (on(lambda x, y: dot(2.5 * x, y, ((1,), (0,))), ((3, 2), F), ((2, 5), F)),),
+    "gather of elementwise operation": (
+        on(lambda x: chosen_rows(jnp.abs(x), [5, 0, 3, 1], "clip"), ((3, 2), F)),
+        on(lambda x: (lambda y: (chosen_rows(y, [1, 0, 4], "clip"), y))(jnp.abs(x)), ((60, 2), F)),
+        on(lambda x, y: chosen_rows(x + y, [1, 0, 4, 4, 2, 1, 5, 0], "clip"), ((60, 2), F), ((60, 2), F)),
+    ),
     "gather of evenly spaced rows": (
         on(lambda x: take(x, [1, 3, 4], 0), ((6, 3), F)),
         on(lambda x: take(x, [4, 6], 0), ((6, 3), F)),
