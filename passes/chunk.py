@@ -39,7 +39,7 @@ from graphopt.rewrite.rebuild import rebuild, with_bodies
 from graphopt.rewrite.rule import rewrites
 from graphopt.rewrite.safety import ADMITTED
 
-ADD, MUL = op_of(p.add_p), op_of(p.mul_p)
+ADD, MUL, REMAT = op_of(p.add_p), op_of(p.mul_p), op_of(p.remat_p)
 
 AT_MOST = 4
 """In so many regions the same large contraction may be computed."""
@@ -118,9 +118,9 @@ class _Chunker:
         """`graph` with the pass run on its loops and branches, those that are new, too."""
 
         def visit(node: Node, inputs: tuple[Node, ...]) -> Node | None:
-            if node.op not in (SCAN, WHILE, COND):
+            if node.op not in (SCAN, WHILE, COND, REMAT):
                 return None
-            loops = in_loop or node.op is not COND
+            loops = in_loop or node.op not in (COND, REMAT)
             return node.with_attrs(with_bodies(node, lambda body: self.graph(body, loops))).with_inputs(inputs)
 
         return rebuild(graph, self.context.sources, visit)

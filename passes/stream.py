@@ -25,7 +25,7 @@ from graphopt.analysis.products import DOT, expanded
 from graphopt.analysis.xla_time import core_time, product_time
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node, project
-from graphopt.ir.op import CONSTANT
+from graphopt.ir.op import CONSTANT, op_of
 from graphopt.ops.control import COND, SCAN, WHILE
 from graphopt.ops.kernel import kernel
 from graphopt.ops.local import as_given
@@ -35,6 +35,8 @@ from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import rebuild, with_bodies
 from graphopt.rewrite.rule import rewrites
 from graphopt.rewrite.safety import ADMITTED
+
+REMAT = op_of(p.remat_p)
 
 IN_PIECES = 1.7
 """What columns take that are computed in pieces of a masked region, of what they take in one: half of causal attention
@@ -102,7 +104,7 @@ class _Streamer:
                     new = self.streamed(new, seed) or new
 
             def visit(node: Node, inputs: tuple[Node, ...]) -> Node | None:
-                if node.op not in (SCAN, WHILE, COND):
+                if node.op not in (SCAN, WHILE, COND, REMAT):
                     return None
                 return node.with_attrs(with_bodies(node, self.graph)).with_inputs(inputs)
 

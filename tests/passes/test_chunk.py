@@ -193,6 +193,17 @@ def test_in_a_loop_and_in_a_branch() -> None:
     same(jax.jit(function)(*arguments), graphopt.jit(function, passes=PASSES)(*arguments), 2e-5)
 
 
+def test_in_what_a_checkpoint_computes_again() -> None:
+    def gradient(*args: Any) -> Any:
+        return jax.grad(lambda *args: (jax.checkpoint(causal)(*args) ** 2).sum(), (0, 1, 2))(*args)
+
+    args = operands(2, 61, 18)
+    graph, _ = chunked(gradient, *args)
+    (again,) = [n.subgraphs[0].graph for inner in nested_graphs(graph) for n in inner.nodes if "remat" in n.op.name]
+    assert largest(again) < 2 * 61 * 61
+    same(jax.jit(gradient)(*args), graphopt.jit(gradient, passes=PASSES)(*args), 1e-4)
+
+
 def test_all_transformations_outside() -> None:
     arguments = operands(2, 61, 8)
     compiled = graphopt.jit(attention, passes=PASSES)

@@ -46,6 +46,24 @@ def test_gradients(form: Callable[..., Any]) -> None:
     same(jax.jit(gradient)(*args), graphopt.jit(gradient, backend="numba", passes=PASSES)(*args), 1e-4)
 
 
+@pytest.mark.parametrize("in_loop", [False, True])
+def test_what_a_checkpoint_computes_again(in_loop: bool) -> None:
+    def layers(*args: Any) -> Any:
+        if not in_loop:
+            return jax.checkpoint(attention)(*args)
+        q, k, v = args
+        return jax.lax.scan(lambda q, _: (jax.checkpoint(attention)(q, k, v), None), q, length=3)[0]
+
+    def gradient(*args: Any) -> Any:
+        return jax.grad(lambda *args: (layers(*args) ** 2).sum(), (0, 1, 2))(*args)
+
+    args = operands(2, 61, 18)
+    graph = graphopt.jit(gradient, backend="numba", passes=PASSES).explain(*args).graph
+    again = [n.subgraphs[0].graph for inner in nested_graphs(graph) for n in inner.nodes if "remat" in n.op.name]
+    assert len(again) == 1 and [n.op for n in again[0].nodes].count(KERNEL) == 1
+    same(jax.jit(gradient)(*args), graphopt.jit(gradient, backend="numba", passes=PASSES)(*args), 1e-4)
+
+
 def test_a_gradient_of_one_matrix() -> None:
     """Its sums over rows are of all operations, and are added up of parts."""
 
