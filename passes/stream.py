@@ -23,6 +23,7 @@ from graphopt.analysis.grouping import Group
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.products import DOT, expanded
 from graphopt.analysis.xla_time import core_time, product_time
+from graphopt.ir.aval import dtype_name
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node, project
 from graphopt.ir.op import CONSTANT, op_of
@@ -144,6 +145,9 @@ class _Streamer:
             infos = self.context.sources.infos.get(graph, {})
             self.context.firings.append(Firing(row_by_row, seed, node, "reassociate", infos.get(seed, ())))
             self.context.note(f"{self.engine.name}: a kernel of {len(group.members)} operations, row by row")
+            for read in (n for n in inputs if n.aval.size >= seed.aval.size):
+                kind = f"{dtype_name(read.aval.dtype)}{list(read.aval.shape)} of {read.aval.nbytes / 1e6:.0f} MB"
+                self.context.note(f"not row by row: {read.op.name} {kind}, which that kernel reads")
             return rebuild(graph, self.context.sources, partial(_given, found))
         return None
 

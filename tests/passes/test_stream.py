@@ -64,6 +64,19 @@ def test_what_a_checkpoint_computes_again(in_loop: bool) -> None:
     same(jax.jit(gradient)(*args), graphopt.jit(gradient, backend="numba", passes=PASSES)(*args), 1e-4)
 
 
+def test_what_a_kernel_reads_whole_is_named() -> None:
+    def dropped(q: Any, k: Any, v: Any, key: Any) -> Any:
+        weights = jax.nn.softmax(q @ k.swapaxes(1, 2))
+        return jnp.where(jax.random.bernoulli(key, 0.9, weights.shape), weights / 0.9, 0) @ v
+
+    args = (*operands(2, 61, 18), jax.random.key(0))
+    assert kernels(dropped, *args) == 1
+    jitted = graphopt.jit(dropped, backend="numba", passes=PASSES)
+    notes = [str(note) for note in jitted.explain(*args).notes]
+    assert any("not row by row: " in note and "[2, 61, 61] of 0 MB, which that kernel reads" in note for note in notes)
+    same(jax.jit(dropped)(*args), jitted(*args), 2e-5)
+
+
 def test_a_gradient_of_one_matrix() -> None:
     """Its sums over rows are of all operations, and are added up of parts."""
 
