@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from graphopt.analysis.liveness import Step, live, steps_of
+from graphopt.analysis.liveness import Step, Steps, live, steps_of
 from graphopt.analysis.recomputation import Plan, plan_for
 from graphopt.errors import MemoryLimitError
 from graphopt.ir.aval import dtype_name
@@ -30,11 +30,15 @@ from graphopt.rewrite.passes import Context, Pass
 Measure = Callable[[Graph], int]
 """Bytes that a program needs in all: arguments, results and intermediate values, as XLA says when it compiles it."""
 
-TRIALS = 10
-"""How many plans are compiled at most."""
+RUNGS = 12
+"""For how many estimates between all that is live and what one step needs a plan is made. They are the same ones for
+every limit, so that what a tighter limit is met with is found for a looser one too."""
 
-FIRST, NEXT = 1.25, 0.96
-"""The first plan's estimate over the share that is allowed, and each further one's over the one before."""
+FIRST = 1.25
+"""The first plan's estimate is at most so many times the share that is allowed."""
+
+CLOSER = 3
+"""How many plans are compiled at most to be nearer to the limit than the rung that meets it."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,9 @@ class Rematerialize(Pass):
     limit: bytes of arguments, results and intermediate values together. measure: what a program takes in truth.
 
     Which values is chosen by an estimate of what is live (`graphopt.analysis.liveness`); what comes of it is measured,
-    and the estimate's limit is moved until the true one is met with little time added. Recomputed values are the same
-    computation on the same values.
+    for less and less, until the limit is met with little time added. Of a program that is refused every rung was
+    measured: the least that is named is the same one for every limit, and is met when it is asked for. Recomputed
+    values are the same computation on the same values.
     """
 
     limit: int
@@ -79,26 +84,40 @@ class _Search:
         self.needed = needed
         self.context = context
         self.steps = steps_of(graph)
-        self.estimated = self.steps.peak
+        self.targets = rungs(self.steps)
+        self.trials: dict[tuple[int, float], _Trial] = {}
+        """What was measured, by its plan's peak and seconds."""
 
     def found(self) -> Graph:
-        """The graph of the first plan that meets the limit; raises MemoryLimitError where none does.
+        """The graph of a plan that meets the limit; raises MemoryLimitError where none does.
 
-        What XLA makes of a plan is near the estimate, not at it, so plans for less and less are tried.
+        What XLA makes of a plan is near the estimate, not at it, and a plan for less may be found where one for more is
+        not: first the rungs for less and less, from about what the limit allows, then those for more.
         """
-        trials: list[_Trial] = []
-        target = int(self.estimated * FIRST * self.share())
-        while len(trials) < TRIALS and target > 0:
-            plan = plan_for(self.steps, target)
-            if not any(plan.peak == trial.plan.peak for trial in trials):
-                trials.append(self.trial(plan))
-                if trials[-1].needed <= self.options.limit:
-                    self.note(trials[-1], len(trials))
-                    return trials[-1].graph
-            if plan.peak > target:
-                break  # less is not to be had
-            target = int(min(target, plan.peak) * NEXT)
-        raise self.refusal(trials)
+        allowed = self.steps.peak * FIRST * self.share()
+        start = next((k for k, target in enumerate(self.targets) if target <= allowed), len(self.targets) - 1)
+        for k in (*range(start, len(self.targets)), *reversed(range(start))):
+            trial = self.trial(plan_for(self.steps, self.targets[k]))
+            if self.is_met(trial):
+                best = self.closer(trial, self.targets[k], self.targets[max(0, k - 1)])
+                self.note(best)
+                return best.graph
+        raise self.refusal()
+
+    def closer(self, best: _Trial, low: int, high: int) -> _Trial:
+        """A plan that meets the limit, too, with less time added: for estimates between that of one that does and that
+        of the rung above, by halves."""
+        for _ in range(CLOSER):
+            middle = (low + high) // 2
+            plan = plan_for(self.steps, middle)
+            if plan.seconds < best.plan.seconds and self.is_met(trial := self.trial(plan)):
+                best, low = trial, middle
+            else:
+                high = middle
+        return best
+
+    def is_met(self, trial: _Trial) -> bool:
+        return trial.needed <= self.options.limit
 
     def share(self) -> float:
         """Of the intermediate values the share that the limit leaves."""
@@ -106,27 +125,46 @@ class _Search:
         return min(1.0, max(0.0, self.options.limit - fixed) / max(1, self.needed - fixed))
 
     def trial(self, plan: Plan) -> _Trial:
-        """A plan as a graph, measured."""
-        graph = with_recomputation(self.graph, self.steps, plan, self.context.sources)
-        return _Trial(plan, graph, self.options.measure(graph))
+        """A plan as a graph, measured once."""
+        key = plan.peak, plan.seconds
+        if key not in self.trials:
+            graph = with_recomputation(self.graph, self.steps, plan, self.context.sources)
+            self.trials[key] = _Trial(plan, graph, self.options.measure(graph))
+        return self.trials[key]
 
-    def note(self, best: _Trial, trials: int) -> None:
+    def note(self, best: _Trial) -> None:
         """Says what is computed again and what that costs."""
         total = sum(step.seconds for step in self.steps.order)
         self.context.note(
             f"{self.needed:,} bytes became {best.needed:,} of {self.options.limit:,} allowed: {len(best.plan.chosen)} "
             f"values are computed again, which takes about {best.plan.seconds / max(total, 1e-12):.0%} more time; "
-            f"{trials} plans were compiled"
+            f"{len(self.trials)} plans were compiled"
         )
         for text in _described([(again.buffer.value, again.buffer.value.aval.nbytes) for again in best.plan.chosen]):
             self.context.note(f"again: {text}")
 
-    def refusal(self, trials: Sequence[_Trial]) -> MemoryLimitError:
+    def refusal(self) -> MemoryLimitError:
         """The error that says what is possible, and which values stand in the way."""
-        least = min(trials, key=lambda trial: trial.needed, default=None)
+        least = min(self.trials.values(), key=lambda trial: trial.needed, default=None)
         needed = self.needed if least is None else min(self.needed, least.needed)
         order = self.steps.by_memory if least is None else least.plan.order
         return MemoryLimitError(self.options.limit, needed, _largest(order, self.graph))
+
+
+def rungs(steps: Steps) -> list[int]:
+    """Bytes live at once for which plans are made: from what the steps need as they are down to what a step needs for
+    its operands and results alone, each the same share of the one before."""
+    peak = steps.peak
+    least = max((_own(step) for step in steps.order), default=0)
+    if not 0 < least < peak:
+        return [peak]
+    share = (least / peak) ** (1 / (RUNGS - 1))
+    return [round(peak * share**k) for k in range(RUNGS)]
+
+
+def _own(step: Step) -> int:
+    """Bytes that a step needs for itself, were nothing else there."""
+    return step.inner + sum(buffer.nbytes for buffer in {*step.reads, *step.writes})
 
 
 def _described(values: Sequence[tuple[Node, int]], most: int = 6) -> list[str]:

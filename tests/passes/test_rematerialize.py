@@ -21,13 +21,13 @@ from graphopt.backends.xla.memory import needed_bytes
 from graphopt.backends.xla.staging import jaxpr_of
 from graphopt.config import Options, read_bytes
 from graphopt.errors import MemoryLimitError, OptionError
-from graphopt.ir.graph import make_graph, nested_graphs
+from graphopt.ir.graph import Graph, make_graph, nested_graphs
 from graphopt.ir.node import param
 from graphopt.ir.parse import parse
 from graphopt.ir.sources import Sources
 from graphopt.ops.barrier import BARRIER, barrier
 from graphopt.passes.recomputed import with_recomputation
-from graphopt.passes.rematerialize import Rematerialize
+from graphopt.passes.rematerialize import RUNGS, Rematerialize
 from graphopt.rewrite.passes import Context
 from graphopt.trace.jaxpr import trace_function
 
@@ -82,6 +82,64 @@ def test_what_cannot_be_met_is_refused_with_the_least() -> None:
     ) as caught:
         graphopt.jit(lambda x: jnp.sort(x @ x) @ x, memory_limit=1000).lower(draw(64, 64))
     assert caught.value.least > caught.value.limit == 1000
+
+
+def layers(weights: Any, x: Any) -> Any:
+    for weight in weights:
+        x = jnp.tanh(x @ weight)
+    return (x**2).mean()
+
+
+LAYERS = ([draw(64, 64)] * 12, draw(1024, 64))
+
+
+def test_what_meets_a_limit_meets_looser_ones_and_every_refusal_names_the_least() -> None:
+    """Of the greedy plans those for more may end higher than those for less: not only the plans for the limit count."""
+    gradient = jax.grad(layers)
+    unlimited = needs(jax.jit(gradient), *LAYERS)
+    expected = jax.jit(gradient)(*LAYERS)
+    met: list[int] = []
+    least: set[int] = set()
+    for percent in (30, 50, 60, 70, 90):
+        limit = unlimited * percent // 100
+        limited = graphopt.jit(gradient, memory_limit=limit)
+        try:
+            assert needs(limited, *LAYERS) <= limit
+        except MemoryLimitError as error:
+            least.add(error.least)
+            assert not met and error.least > limit
+        else:
+            met.append(limit)
+            same(expected, limited(*LAYERS))
+    assert len(met) > 2 and len(least) == 1
+    at_least = graphopt.jit(gradient, memory_limit=least.pop())
+    assert needs(at_least, *LAYERS) <= met[0]
+    same(expected, at_least(*LAYERS))
+
+
+def test_less_than_the_least_is_refused_and_the_least_is_met() -> None:
+    with pytest.raises(MemoryLimitError) as caught:
+        graphopt.jit(jax.grad(deep), memory_limit=1).lower(*DEEP)
+    least = caught.value.least
+    limited = graphopt.jit(jax.grad(deep), memory_limit=least)
+    assert needs(limited, *DEEP) == least
+    same(jax.grad(deep)(*DEEP), limited(*DEEP))
+    with pytest.raises(MemoryLimitError, match=f"least that was found is {least:,} bytes"):
+        graphopt.jit(jax.grad(deep), memory_limit=least - 1).lower(*DEEP)
+
+
+def test_a_program_is_compiled_a_bounded_number_of_times() -> None:
+    graph, sources = trace_function(jax.grad(layers), *LAYERS)
+    measured: list[Graph] = []
+
+    def measure(graph: Graph) -> int:
+        measured.append(graph)
+        return 1000 + len(measured)
+
+    with pytest.raises(MemoryLimitError) as caught:
+        Rematerialize(1000, measure).run(graph, Context(Options(), sources, platforms=("cpu",)))
+    assert caught.value.least == 1001
+    assert 4 < len(measured) <= 1 + RUNGS
 
 
 def test_in_vmap_and_grad_each_program_is_limited() -> None:
