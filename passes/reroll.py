@@ -24,6 +24,7 @@ from typing import Any
 
 from jax.extend.core import primitives as p
 
+from graphopt.analysis.alternation import taking_turns
 from graphopt.analysis.growth import Source, source_of, whole
 from graphopt.analysis.refs import uses_refs
 from graphopt.analysis.repetition import Earlier, Fixed, Numbering, Stretch, Varying, stretches
@@ -113,22 +114,29 @@ class _Reroller:
         repeated = stretches(opened, numbering, self.options.least_steps, self.options.least_saved)
         if not repeated:
             return graph
-        found = whole(opened, repeated, numbering, self.options.least_steps)
+        ways = [taking_turns(opened, repeated, self.options.least_steps), repeated]
+        choices = [self.choice(opened, way, numbering) for way in ways if way]
+        self.context.sources.inherit(graph, opened, mapping)
+        # Where none is worth it, the first says why: not that it copies what it would not have to.
+        for choice in sorted(choices, key=lambda choice: (bool(choice.found), choice.gain), reverse=True):
+            try:
+                found = choice.found
+                new = _Rewriting(opened, found, self.context, self.machine).graph_with_loops() if found else graph
+            except Entangled:
+                continue
+            for note in choice.notes:
+                self.context.note(note)
+            return new
+        self.context.note("repeated stretches stay, for each needs what the other one computes")
+        return graph
+
+    def choice(self, graph: Graph, repeated: Sequence[Sequence[Stretch]], numbering: Numbering) -> _Choice:
+        """Of the stretches in which steps go on from each other those that are faster to compile as loops and no slower
+        to run."""
+        found = whole(graph, repeated, numbering, self.options.least_steps)
         for stretch in found:
             recompute_cheap(stretch, [other for other in found if other is not stretch])
-        found = self.worth_it(opened, found)
-        if not found:
-            return graph
-        self.context.sources.inherit(graph, opened, mapping)
-        try:
-            return _Rewriting(opened, found, self.context, self.machine).graph_with_loops()
-        except Entangled:
-            self.context.note("repeated stretches stay, for each needs what the other one computes")
-            return graph
-
-    def worth_it(self, graph: Graph, found: Sequence[Stretch]) -> list[Stretch]:
-        """The stretches that are faster to compile as loops and no slower to run."""
-        kept: list[Stretch] = []
+        choice = _Choice([], [], 0.0)
         for group in linked(found):
             rewriting = _Rewriting(graph, group, self.context, self.machine)
             rewriting.read_uses()
@@ -137,11 +145,21 @@ class _Reroller:
             found_price = price(len(graph.nodes), group, written, rewriting.singles, self.machine, kernels)
             what = " and ".join(f"{stretch.count} steps of {len(stretch.rows)} operations" for stretch in group)
             if found_price.declined and not self.options.any_cost:
-                self.context.note(f"{what} stay: {found_price.declined}")
+                choice.notes.append(f"{what} stay: {found_price.declined}")
             else:
-                self.context.note(f"{what}: {'a loop' if len(group) == 1 else 'loops'}")
-                kept += group
-        return kept
+                choice.notes.append(f"{what}: {'a loop' if len(group) == 1 else 'loops'}")
+                choice.found.extend(group)
+                choice.gain += found_price.gain(min(stretch.count for stretch in group))
+        return choice
+
+
+@dataclass(slots=True)
+class _Choice:
+    """Stretches that become loops, what there is to say of those and of the others, and what is gained, in seconds."""
+
+    found: list[Stretch]
+    notes: list[str]
+    gain: float
 
 
 def linked(found: Sequence[Stretch]) -> list[list[Stretch]]:

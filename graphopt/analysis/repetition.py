@@ -210,16 +210,24 @@ def steps_between(places: Sequence[tuple[int, ...]]) -> tuple[int, ...] | None:
 def stretches(graph: Graph, numbering: Numbering, least_count: int, least_saved: int) -> list[list[Stretch]]:
     """The repeated stretches of a graph, in its order, each in the ways in which it can be cut into steps best; no node
     is in two of them."""
-    work = [node for node in graph.nodes if node.op is not PARAM and node.op is not CONSTANT]
+    work = in_order(graph)
     if len(work) < least_saved:
         return []
     position = {node: i for i, node in enumerate(work)}
     runs = periodic_runs([numbering(node) for node in work], least_count, least_saved)
-    found = []
-    for run in sorted(runs, key=lambda run: run.start):
-        ways = [_read(work, position, phase, least_count) for phase in _best_phases(work, position, run)]
-        found.append([way for way in ways if way is not None])
+    found = [ways_to_cut(work, position, run, least_count) for run in sorted(runs, key=lambda run: run.start)]
     return [ways for ways in found if ways]
+
+
+def in_order(graph: Graph) -> list[Node]:
+    """The operations of a graph, in which repetition is looked for."""
+    return [node for node in graph.nodes if node.op is not PARAM and node.op is not CONSTANT]
+
+
+def ways_to_cut(work: Sequence[Node], position: dict[Node, int], run: Run, least_count: int) -> list[Stretch]:
+    """The stretches that a run of the operations is, cut into steps where it is best; empty where it is none."""
+    ways = [_read(work, position, phase, least_count) for phase in _best_phases(work, position, run)]
+    return [way for way in ways if way is not None]
 
 
 def _distances(work: Sequence[Node], position: dict[Node, int], run: Run) -> list[list[int]]:

@@ -27,6 +27,9 @@ BODY, STACK = 0.006, 0.006
 LEAST_GAIN, LEAST_SECONDS = 1.5, 0.1
 """How many times sooner, and by how many seconds, a program is to be compiled at least for its loops."""
 
+CALLS = 1000
+"""So many times, at least, a program is called for which the shorter compilation of slower loops is no gain."""
+
 BESIDE = 7.0
 """How many times as many operations a fusion of steps does that do not need each other, of those of `Machine.elements`:
 81 steps of a bilateral filter, each with an exponential and six operations more, take 9.8 ms for 430k elements on two
@@ -70,6 +73,10 @@ class Price:
     steps: float
     added: float
     copied: int
+
+    def gain(self, count: int) -> float:
+        """Seconds of compilation, and of CALLS calls, that loops of so many steps save."""
+        return self.compiled - self.compiled_rolled - CALLS * count * self.added
 
     @property
     def declined(self) -> str | None:

@@ -73,7 +73,8 @@ class Loop:
             if step == self.odd:
                 values[0] = jnp.cos(values[0])
             for statement in self.body:
-                array = {"small": small[step], "large": large[step]}.get(statement.kind, matrix)
+                arrays = {"small": small[step], "large": large[step], "by turns": large[step % (2 + self.count % 2)]}
+                array = arrays.get(statement.kind, matrix)
                 values.insert(0, apply(statement, values, step, rows, line, fixed, array))
             carried = [*carried[1:], values[0]]
             for place, number in enumerate(self.kept):
@@ -107,6 +108,7 @@ def apply(statement: Statement, values: Values, step: int, rows: Any, line: Any,
         "from the end": lambda: x - lax.dynamic_slice(line, (line.size - SIZE - step,), (SIZE,)),
         "small": lambda: x * matrix,
         "large": lambda: x + (matrix @ jnp.pad(x, (0, 37)))[:SIZE],
+        "by turns": lambda: jnp.tanh(matrix[:SIZE, :SIZE] @ x),
         "normalize": lambda: x / (1 + jnp.abs(y).sum()),
         "split": lambda: jnp.concatenate(jnp.split(jnp.pad(x, (0, 1)) + jnp.pad(y, (1, 0)), 2)[::-1])[:SIZE],
         "sort": lambda: jnp.sort(x),
@@ -121,10 +123,10 @@ def apply(statement: Statement, values: Values, step: int, rows: Any, line: Any,
 # fmt: off
 KINDS = (
     "add", "mul", "sin", "dot", "scale", "shift", "row", "element", "window", "from the end", "small", "large",
-    "normalize", "split", "sort", "select", "barrier", "integer", "invariant",
+    "by turns", "normalize", "split", "sort", "select", "barrier", "integer", "invariant",
 )
 # fmt: on
-AROUND = tuple(kind for kind in KINDS if kind not in ("small", "large"))
+AROUND = tuple(kind for kind in KINDS if kind not in ("small", "large", "by turns"))
 
 
 def loops() -> st.SearchStrategy[Loop]:
@@ -134,7 +136,7 @@ def loops() -> st.SearchStrategy[Loop]:
     around = st.lists(st.builds(Statement, st.sampled_from(AROUND), operands), max_size=2).map(tuple)
     return st.builds(
         Loop,
-        count=st.integers(4, 9),
+        count=st.integers(4, 13),
         carried=st.integers(1, 3),
         body=st.lists(statement, min_size=1, max_size=7).map(tuple),
         kept=st.lists(st.integers(0, 9), max_size=2).map(tuple),

@@ -444,6 +444,12 @@ def large_arrays_that_differ(x: Any, ws: list[Any]) -> Any:
     return x
 
 
+def arrays_in_turns(x: Any, w: Any, v: Any) -> Any:
+    for step in range(2 * STEPS - 1):
+        x = lax.tanh(dot(x, v if step % 2 else w))
+    return x
+
+
 def slices_that_move(x: Any, xs: Any) -> Any:
     for step in range(STEPS):
         row = lax.squeeze(lax.slice(xs, (step + 1, 0), (step + 2, 3)), (0,))
@@ -495,6 +501,7 @@ REROLL: dict[str, Case] = {
     "constants that differ": (constants_that_differ, (X,)),
     "small arrays that differ": (small_arrays_that_differ, (X, [X] * STEPS)),
     "large arrays that differ": (large_arrays_that_differ, (LARGE, [LARGE] * 4)),
+    "arrays in turns": (arrays_in_turns, (LARGE, LARGE, LARGE)),
     "slices that move": (slices_that_move, (X, XS)),
     "two steps back": (two_steps_back, (X, X)),
     "results of each step": (results_of_each_step, (X,)),

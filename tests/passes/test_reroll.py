@@ -292,6 +292,63 @@ def test_plain_layers_with_weights_of_their_own_stay_and_the_report_says_why() -
     assert any("stay" in note and "copies 16384 bytes" in note for note in notes), notes
 
 
+def in_turns(x: Any, arrays: Any, count: int, *biases: Any) -> Any:
+    for i in range(count):
+        x = jnp.tanh(arrays[i % len(arrays)] @ x)
+        if biases:
+            x = x + biases[0][i]
+    return x
+
+
+@pytest.mark.parametrize(("arrays", "count"), [(2, 12), (2, 13), (3, 12), (3, 14), (4, 16)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_steps_that_take_turns_with_large_arrays(arrays: int, count: int, biased: bool) -> None:
+    """A turn is a step: no array is chosen, nor are they stacked; what is left of a turn stays."""
+    biases = [list(draw(count, 80))] * biased
+    args = draw(80), list(draw(arrays, 80, 80) / 8)
+    graph, _ = rolled(lambda x, ws, *bs: in_turns(x, ws, count, *bs), *args, *biases)
+    (loop,) = (node for node in graph.nodes if node.op is SCAN)
+    assert Scan.of(loop).length == count // arrays
+    assert Scan.of(loop).consts == arrays
+    assert not any(node.op is COND for node in Scan.of(loop).body.nodes)
+
+
+@pytest.mark.parametrize("arrays", [2, 3])
+def test_gradient_of_steps_that_take_turns(arrays: int) -> None:
+    args = draw(40), list(draw(arrays, 40, 40) / 8)
+    graph, _ = rolled(jax.grad(lambda x, ws: (in_turns(x, ws, 8 * arrays) ** 2).sum(), (0, 1)), *args)
+    loops = [node for node in graph.nodes if node.op is SCAN]
+    assert len(loops) == 2
+    assert min(lengths(graph)) >= 7
+    assert not any(node.op is COND for loop in loops for node in Scan.of(loop).body.nodes)
+
+
+def sinkhorn(k: Any, u: Any) -> Any:
+    for _ in range(100):
+        v = 1 / (k.T @ u)
+        u = 1 / (k @ v)
+    return u[:, None] * k * v
+
+
+def test_steps_that_take_turns_with_an_array_and_its_transpose_are_worth_a_loop() -> None:
+    k = jnp.exp(draw(80, 80) / 10)
+    graph, notes = rolled(sinkhorn, k, jnp.ones(80), step=Reroll(), platforms=("cpu",))
+    assert lengths(graph) == [100]
+    assert notes == ["100 steps of 4 operations: a loop"]
+
+
+def test_of_turns_that_are_not_worth_it_the_report_says_what_they_would_copy() -> None:
+    def function(x: Any, ws: Any, bs: Any) -> Any:
+        return in_turns(x, ws, 200, bs)
+
+    args = draw(80), list(draw(2, 80, 80)), list(draw(200, 80))
+    graph, notes = rolled(function, *args, step=Reroll(), platforms=("cpu",))
+    assert not lengths(graph)
+    assert len(notes) == 1
+    assert "100 steps of 6 operations stay" in notes[0], notes
+    assert "copies 640 bytes" in notes[0], notes
+
+
 def test_elementwise_steps_on_large_arrays_stay() -> None:
     def function(x: Any) -> Any:
         for i in range(200):
