@@ -27,7 +27,7 @@ from jax.extend.core import primitives as p
 from graphopt.analysis.alternation import taking_turns
 from graphopt.analysis.growth import Source, source_of, whole
 from graphopt.analysis.refs import uses_refs
-from graphopt.analysis.repetition import Earlier, Fixed, Numbering, Stretch, Varying, stretches
+from graphopt.analysis.repetition import Earlier, Fixed, Numbering, Stretch, Varying, goes_on, stretches
 from graphopt.analysis.residuals import computed_again, recompute_cheap
 from graphopt.analysis.rolling import LEAST_SECONDS, Machine, compile_seconds, machine_of, price
 from graphopt.ir.graph import Graph, make_graph
@@ -49,6 +49,11 @@ FEW = 2
 
 MANY = 16
 """So many parts of a loop's arrays that are read by themselves are worth that their code is the same."""
+
+
+TOLD_STEPS, TOLD = 8, 14
+"""Of so many steps, and operations beyond those of one step, the report says that they stay, though there is little to
+gain from a loop."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +110,15 @@ class _Reroller:
         self.machine = machine_of(context.platforms)
 
     def graph(self, graph: Graph) -> Graph:
-        if len(graph.nodes) < self.options.least_saved:
-            return graph
-        if not self.options.any_cost and compile_seconds(len(graph.nodes)) < LEAST_SECONDS:
+        is_short = not self.options.any_cost and compile_seconds(len(graph.nodes)) < LEAST_SECONDS
+        if is_short or len(graph.nodes) < self.options.least_saved:
+            self.tell(graph)
             return graph
         opened, mapping = pieces_apart(graph, self.options.least_steps)
         numbering = Numbering()
         repeated = stretches(opened, numbering, self.options.least_steps, self.options.least_saved)
         if not repeated:
+            self.tell(graph)
             return graph
         ways = [taking_turns(opened, repeated, self.options.least_steps), repeated]
         choices = [self.choice(opened, way, numbering) for way in ways if way]
@@ -129,6 +135,18 @@ class _Reroller:
             return new
         self.context.note("repeated stretches stay, for each needs what the other one computes")
         return graph
+
+    def tell(self, graph: Graph) -> None:
+        """Notes the longest repetition that a reader would see as a loop, where a loop would save too little."""
+        found = [ways[0] for ways in stretches(graph, Numbering(), TOLD_STEPS, TOLD) if goes_on(ways[0])]
+        if found:
+            longest = max(found, key=lambda stretch: len(stretch.columns))
+            nodes, saved = len(graph.nodes), (longest.count - 1) * len(longest.rows)
+            seconds = compile_seconds(nodes) - compile_seconds(nodes - saved)
+            self.context.note(
+                f"{longest.count} steps of {len(longest.rows)} operations stay: "
+                f"a loop would save XLA about {seconds:.2g} s of compilation"
+            )
 
     def choice(self, graph: Graph, repeated: Sequence[Sequence[Stretch]], numbering: Numbering) -> _Choice:
         """Of the stretches in which steps go on from each other those that are faster to compile as loops and no slower

@@ -349,6 +349,36 @@ def test_of_turns_that_are_not_worth_it_the_report_says_what_they_would_copy() -
     assert "copies 640 bytes" in notes[0], notes
 
 
+def alternating(x: Any) -> Any:
+    for i in range(100):
+        x = jnp.sin(x) if i % 10 else jnp.cos(x) * 2
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "what"),
+    [
+        (plain_layers, (draw(2, 8), [draw(8, 8)] * 8), "8 steps of 2 operations"),
+        (plain_layers, (draw(2, 8), list(draw(30, 8, 8))), "30 steps of 2 operations"),
+        (plain_layers, (draw(2, 8), list(draw(60, 8, 8))), "60 steps of 2 operations"),
+        (alternating, (draw(8),), "10 steps of 11 operations"),
+    ],
+)
+def test_of_what_would_save_little_the_report_says_so_in_a_line(
+    function: Callable[..., Any], args: tuple[Any, ...], what: str
+) -> None:
+    graph, notes = rolled(function, *args, step=Reroll(), platforms=("cpu",))
+    assert not lengths(graph)
+    assert len(notes) == 1
+    assert notes[0].startswith(f"{what} stay: a loop would save XLA about 0.0"), notes
+
+
+@pytest.mark.parametrize("count", [3, 7])
+def test_of_short_repetitions_there_is_nothing_to_say(count: int) -> None:
+    _, notes = rolled(plain_layers, draw(2, 8), [draw(8, 8)] * count, step=Reroll())
+    assert not notes
+
+
 def test_elementwise_steps_on_large_arrays_stay() -> None:
     def function(x: Any) -> Any:
         for i in range(200):
