@@ -50,12 +50,19 @@ class Affine(Pass):
 
     def run(self, graph: Graph, context: Context) -> Graph:
         """The graph with the scales in the weights."""
-        if "reassociate" not in ADMITTED[context.options.numerics] or context.portable or context.differentiable:
+        declined = "reassociate" not in ADMITTED[context.options.numerics]
+        if context.portable or context.differentiable or (declined and not context.timed):
             return graph
         if not any(node.op in (DOT_GENERAL, CONVOLUTION) for node in graph.nodes):
             return graph
         chains = affine_chains(graph, context)
         if not chains:
+            return graph
+        if declined:
+            context.note(
+                f"scales of {len(chains)} products or convolutions stay: moved into the weights they are 'reassociate': "
+                "needs numerics='standard'"
+            )
             return graph
 
         cores: dict[Node, Node] = {}

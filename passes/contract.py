@@ -163,27 +163,33 @@ class _Contractor:
         if not any(node.op is DOT_GENERAL for node in roots):
             return {}
         uses = Counter(chain(graph.outputs, chain.from_iterable(node.inputs for node in graph.nodes)))
-        covered: set[Node] = set()
+        covered: dict[bool, set[Node]] = {True: set(), False: set()}  # what stays covers nothing of what may not
         plans: dict[Node, _Plan] = {}
         for node in roots:
-            if node in covered:
+            admitted = self.is_admitted(node)
+            if node in covered[admitted]:
                 continue
             found = read_network(node, uses.__getitem__, "nonfinite" in self.admitted)
-            covered.update(found.inner)
+            covered[admitted].update(found.inner)
             plan = plan_of(found, kept, times) if isinstance(found, Network) else None
             if plan is not None and plan.safety in self.admitted:
                 plans[node] = plan
                 self.context.note(_described(plan))
             elif plan is not None:
                 self.context.note(f"{_formula(plan.network)} stays: another order is {plan.safety!r} at best")
-            if found.declined:
+            if found.declined and admitted:
                 self.context.note(f"not all of a product of matrices was reordered: {found.declined}")
         return plans
 
     def may_be_root(self, node: Node) -> bool:
-        """Whether a node may be the result of a network, with elements that may be summed in another order."""
+        """Whether a node may be the result of a network, with elements that may be summed in another order; for a
+        report, also if they may not."""
         if node.op not in ROOTS and diagonal_of(node) is None:
             return False
+        return self.context.timed or self.is_admitted(node)
+
+    def is_admitted(self, node: Node) -> bool:
+        """Whether the elements of a result may be summed in another order."""
         safety = loosest(contraction_order.table, kinds_of((node,)))
         return safety is not None and safety in self.admitted
 

@@ -26,6 +26,7 @@ from graphopt.ir.graph import Graph, depth_first, nested_graphs
 from graphopt.ir.op import CONSTANT
 from graphopt.passes.fold import known_scalar, known_value
 from graphopt.passes.rules import RULES
+from graphopt.passes.rules.stable import STABILIZING
 from graphopt.rewrite.driver import Log, Rewriter, RuleSet, is_plain
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rule import AnyRule, Replacement
@@ -83,14 +84,19 @@ def _rule_set(rules: tuple[AnyRule, ...], portable: bool, differentiable: bool, 
 
 
 def not_admitted(graph: Graph, rules: RuleSet, admitted: Collection[str]) -> list[str]:
-    """The rules that would save much, but may move a result further than the numerics allow; which would allow them."""
+    """The rules that would save much or keep a result from overflowing, but may move it further than the numerics allow;
+    which would allow them."""
     found: dict[AnyRule, Counter[str]] = {}
     for inner in nested_graphs(graph):
         uses = Counter(chain(inner.outputs, *(node.inputs for node in inner.nodes)))
         for node in inner.nodes:
             for rule in rules.candidates(node) if is_plain(node) else ():
                 new = rule.apply(node, kinds_of(node.inputs or (node,)), uses.__getitem__, SAFETIES)
-                if new is not None and new.safety not in admitted and _saves_much(new, inner):
+                if new is None or new.safety in admitted:
+                    continue
+                if rule in STABILIZING:  # of one sum it may apply at several of the nodes above it: they are not counted
+                    found.setdefault(rule, Counter())[new.safety] = 1
+                elif _saves_much(new, inner):
                     found.setdefault(rule, Counter())[new.safety] += 1
     texts = []
     for rule, safeties in found.items():

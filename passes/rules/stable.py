@@ -81,6 +81,12 @@ SOFT: tuple[AnyRule, ...] = (
 )  # fmt: skip
 
 
+_AGAINST_OVERFLOW = frozenset((
+    "soft maximum with zero", "soft maximum by log1p", "logarithm of the logistic function",
+    "derivative of the soft maximum", "logarithm of a share",
+))  # fmt: skip
+
+
 @rewrites(p.sub_p, safety=FINITE, law="reduction", an_operand=[MUL, DIV])
 def mean_square_less_squared_mean(node: Node, uses: Uses) -> Node | None:
     """mean(x²) - mean(x)² → mean((x - mean(x))²) along rows that stay in a cache"""
@@ -149,4 +155,9 @@ def _mean(node: Node) -> Node | None:
     return total if exact else None
 
 
-RULES: tuple[AnyRule, ...] = (*SOFT, mean_square_less_squared_mean, sum_of_squares_less_squared_sum, *shares.RULES)
+VARIANCES: tuple[AnyRule, ...] = (mean_square_less_squared_mean, sum_of_squares_less_squared_sum)
+
+RULES: tuple[AnyRule, ...] = (*SOFT, *VARIANCES, *shares.RULES)
+
+STABILIZING: frozenset[AnyRule] = frozenset((*[r for r in SOFT if r.name in _AGAINST_OVERFLOW], *VARIANCES, *shares.RULES))
+"""Those in whose place infinities, NaN or few digits stay: the report says so however little work there is."""
