@@ -16,7 +16,7 @@ import numpy as np
 from jax import jit as jax_jit
 from jax.extend.core import ClosedJaxpr, Var, jaxpr_as_fun, new_jaxpr_eqn
 
-from graphopt.backends.xla.region import SMALL_CONSTANT
+from graphopt.backends.xla.region import LARGE, SMALL_CONSTANT
 from graphopt.backends.xla.staging import jaxpr_of
 from graphopt.compile import context_for, passes_of
 from graphopt.config import Options
@@ -27,10 +27,6 @@ from graphopt.passes.bind import Bind
 from graphopt.passes.inline import OPTIMIZED_CALL, Inline
 from graphopt.rewrite.passes import Context, PassRecord, run_pipeline
 from graphopt.trace.jaxpr import graph_of
-
-LARGE = 1 << 17
-"""Bytes from which on a constant becomes an operand. One more operand adds up to half a microsecond to a call, and what
-is written into the program some milliseconds a megabyte to the first."""
 
 Bound = tuple[ClosedJaxpr, list[jax.Array]]
 """A program with more operands, which come first, and their values."""
@@ -107,8 +103,8 @@ def _default_memory() -> str:
 def bound_program(closed: ClosedJaxpr, options: Options) -> tuple[ClosedJaxpr, tuple[PassRecord, ...]]:
     """A program whose constants are known, with what depends on them alone computed, and what the passes did.
 
-    The passes up to `bind` are run on it, so that what is simple by itself is not kept. Where nothing is computed it is
-    the program as it was, for the passes to see as a whole.
+    The passes up to `bind` are run on it, so that what is simple by itself is not kept. Where nothing is computed, and
+    rules need all constants, it is the program as it was, for the passes to see as a whole.
     """
     graph, sources = graph_of(closed)
     bound, records = bound_graph(graph, context_for(options, sources))
@@ -116,18 +112,24 @@ def bound_program(closed: ClosedJaxpr, options: Options) -> tuple[ClosedJaxpr, t
 
 
 def bound_graph(graph: Graph, context: Context) -> tuple[Graph, tuple[PassRecord, ...]]:
-    """`graph` with what depends on constants alone computed, and what the passes did; itself where that is nothing."""
+    """`graph` with what depends on constants alone computed, and what the passes did; itself where all of them stay."""
     steps = passes_of(context.options)
     place = next((k for k, step in enumerate(steps) if isinstance(step, Bind)), None)
     step = None if place is None else steps[place]
     if not isinstance(step, Bind) or not has_internals():
         return graph, ()
     opened = Inline().run(graph, context)
-    if sum(node.aval.nbytes for node in opened.nodes if is_bound(node)) < LARGE:
+    if sum(node.aval.nbytes for node in _constants(opened)) < LARGE:
         return graph, ()
     before = [other for other in steps[:place] if other.name in BEFORE]
     found, records = run_pipeline(opened, [*before, replace(step, compute=compute)], context)
-    return (graph, ()) if records[-1].after is records[-1].before else (found, records)
+    unchanged = records[-1].after is records[-1].before
+    # Rules may have found what a constant is made of: where it is an operand they would not see it again.
+    return (graph, ()) if unchanged and _constants(found) == _constants(opened) else (found, records)
+
+
+def _constants(graph: Graph) -> set[Node]:
+    return {node for node in graph.nodes if is_bound(node)}
 
 
 def has_internals() -> bool:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from graphopt.backends.xla.region import SMALL_CONSTANT, Region, RegionCall
+from graphopt.analysis.regular import sequence_of, triangle_of
+from graphopt.backends.xla.region import LARGE, SMALL_CONSTANT, Region, RegionCall
 from graphopt.backends.xla.target import Rewrite, Target
 from graphopt.config import Options
 from graphopt.errors import PassError
@@ -58,7 +60,15 @@ def _must_be_operand(constant: Any) -> bool:
         return True
     if isinstance(constant, jax.Array) and len(constant.sharding.device_set) > 1:
         return True
-    return int(getattr(constant, "size", 1)) > SMALL_CONSTANT
+    if int(getattr(constant, "size", 1)) <= SMALL_CONSTANT:
+        return False
+    # What the passes find to be made of places alone is not read by the program.
+    large = getattr(constant, "nbytes", LARGE) >= LARGE
+    return large or (sequence_of(constant) is None and not _is_triangular(constant))
+
+
+def _is_triangular(constant: Any) -> bool:
+    return bool(constant.dtype == np.bool_) and triangle_of(constant) is not None
 
 
 def _target(ctx: Any, values: Sequence[Any]) -> Target:

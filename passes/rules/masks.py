@@ -4,14 +4,13 @@ one. Instead of multiplying by zeros, elements are gathered, or summed as they g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import jax
 import numpy as np
 from jax.extend.core import primitives as p
 from jax.lax import GatherDimensionNumbers, GatherScatterMode
 
+from graphopt.analysis.regular import Triangle, triangle_of
 from graphopt.ir.attrs import Attrs
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, Op, op_of
@@ -42,9 +41,6 @@ OPPOSITE = {LT: GE, GE: LT, LE: GT, GT: LE}
 
 LEAST_CHOSEN = 16
 """Elements along an axis below which multiplying by a mask costs no more than reading at indices."""
-
-LARGEST_LOOKED_AT = 1 << 24
-"""Elements up to which a constant is compared with a triangle of ones."""
 
 LEAST_SUMMED = 32
 """Elements along an axis below which multiplying by a mask costs no more than a cumulative sum."""
@@ -112,6 +108,8 @@ def mask_of(x: Node) -> _Mask | None:
         if any(x.inputs[0].aval.shape[a] != x.aval.shape[d] for a, d in enumerate(dimensions)):
             return None
         outer, x = [outer[d] for d in dimensions], x.inputs[0]
+    if x.op is CONSTANT and (triangle := triangle_of(x.value)) is not None:
+        return _of_triangle(triangle, outer)
     if x.op not in MIRRORED or x.context is not None or any(kind_of(n.aval.dtype) not in "iu" for n in x.inputs):
         return None
     left, right = x.inputs
@@ -161,36 +159,14 @@ def _weights(x: Node) -> _Mask | None:
             return mask_of(mask)
         if splat(zero) == 1 and splat(one) == 0:
             return _complement(mask_of(mask))
-    return _constant_triangle(x) if x.op is CONSTANT else None
+    triangle = triangle_of(x.value) if x.op is CONSTANT else None
+    return None if triangle is None else _of_triangle(triangle, range(len(x.aval.shape)))
 
 
-def _constant_triangle(x: Node) -> _Mask | None:
-    """The mask of a constant matrix of ones below a diagonal, or above it, and zeros elsewhere."""
-    if len(x.aval.shape) != 2 or not 0 < x.aval.size <= LARGEST_LOOKED_AT or kind_of(x.aval.dtype) not in "iufc":
-        return None
-    if not _is_at_hand(x.value):
-        return None
-    value = np.asarray(x.value)
-    rows, columns = value.shape
-    ones, last = (int(np.count_nonzero(value[i])) for i in (0, -1))
-    below = bool(value[0, -1] == 0)  # the first row ends with zeros, or else begins with them
-    shift = (ones - 1 if ones else last - rows) if below else columns - ones
-
-    def row(i: int) -> np.ndarray[Any, Any]:
-        places = np.arange(columns)
-        return (places <= i + shift) if below else (places >= i + shift)
-
-    if any(not np.array_equal(value[i], row(i)) for i in (0, rows - 1, *range(rows))):
-        return None
-    return _Mask(LE if below else GE, _Count(1, 0), _Count(0, shift))
-
-
-def _is_at_hand(array: Any) -> bool:
-    """Whether the elements of a constant can be looked at without moving them from a device."""
-    if isinstance(array, jax.core.Tracer) or not isinstance(array, jax.Array):
-        return isinstance(array, np.ndarray)
-    devices = array.devices()
-    return array.is_fully_addressable and not array.is_deleted() and {d.platform for d in devices} == {"cpu"}
+def _of_triangle(found: Triangle, outer: Sequence[int]) -> _Mask:
+    """The mask of a triangle of ones. outer: the axis of the mask that each axis of the triangle is."""
+    row, column = (outer[axis] for axis in found.axes)
+    return _Mask(GE if found.above else LE, _Count(column, 0), _Count(row, found.shift))
 
 
 def _complement(mask: _Mask | None) -> _Mask | None:

@@ -305,3 +305,47 @@ def test_the_report_says_what_was_computed() -> None:
     notes = [note for note in report.notes if note.startswith("bind:")]
     assert any("computed once from constants" in note and "tanh" in note for note in notes), report.notes
     assert any("computed at each call" in note for note in notes), report.notes
+
+
+COUNT, MASK, ONES = jnp.arange(N), jnp.tril(jnp.ones((N, N), bool)), jnp.tril(jnp.ones((N, N)))
+SMALL = MASK[:99, :99]
+FROM_PLACES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "a count": (
+        lambda x: jnp.where(COUNT[:, None] >= COUNT, x, 0).sum(1),
+        lambda x: jnp.where(jnp.arange(N)[:, None] >= jnp.arange(N), x, 0).sum(1),
+    ),
+    "a mask": (
+        lambda x: jnp.where(MASK, x, 0).sum(1),
+        lambda x: jnp.where(jnp.tril(jnp.ones((N, N), bool)), x, 0).sum(1),
+    ),
+    "a small mask": (
+        lambda x: jnp.where(SMALL, x[:99], 0).sum(1),
+        lambda x: jnp.where(jnp.tril(jnp.ones((99, 99), bool)), x[:99], 0).sum(1),
+    ),
+    "a part of a mask": (
+        lambda x: jnp.where(MASK[:99, :99], x[:99], 0).sum(1),
+        lambda x: jnp.where(jnp.tril(jnp.ones((99, 99), bool)), x[:99], 0).sum(1),
+    ),
+    "a triangle of ones": (lambda x: ONES @ x, lambda x: jnp.tril(jnp.ones((N, N))) @ x),
+}
+
+
+@pytest.mark.parametrize("form", FROM_PLACES)
+def test_what_places_make_is_as_if_it_were_made_inside(form: str) -> None:
+    """By the program that is called, not only in the report."""
+    captured, inside = (jit(f, numerics="fast") for f in FROM_PLACES[form])
+    same(captured(X), inside(X))
+    from graphopt.explain import region_of
+
+    graph, _ = region_of(captured.trace(X).jaxpr)
+    assert all(node.aval.size <= N for node in graph.params)
+    assert captured.explain(X).cost == inside.explain(X).cost
+    assert captured.explain(X).cost.flops <= N * 2
+
+
+def test_a_sequence_that_nothing_is_made_of_is_an_operand_as_it_is() -> None:
+    many = jnp.arange(LARGE)
+    f = jit(lambda x: x + many)
+    _, operands = bound_of(lambda x: x + many, many)
+    assert [n.shape for n in operands] == [many.shape]
+    same(f(many), many + many)

@@ -166,7 +166,40 @@ MASKS = {
     ),
 }
 
-EXAMPLES: dict[str, tuple[Example, ...]] = {**SORTS, **MASKS}
+SQUARES, COUNT_BUT_ONE = jnp.arange(M) ** 2, jnp.arange(M).at[20].set(0)
+LOWER_BUT_ONE = jnp.tril(jnp.ones((M, M), bool)).at[20, 3].set(False)
+COUNT, LOWER = jnp.arange(M), jnp.tril(jnp.ones((M, M), bool))
+LOWER_BACKWARDS, LOWER_OF_NINE = LOWER[::-1], LOWER[:9, :9]
+
+CAPTURED = {
+    "repeated count": (
+        on(lambda x: x + COUNT[:, None], ((M, 3), "int32")),
+        on(lambda x: x + COUNT.reshape(M, 1), ((M, 3), "int32")),
+        on(lambda x: x + lax.slice(COUNT, (3,), (M,), (2,)), ((19,), "int32")),
+        on(lambda x: x * jnp.asarray(np.arange(M) * 3 - 7, "int8")[:, None], ((M, 3), "int8")),
+        on(lambda x: x * jnp.asarray(np.arange(M) * 2 + 9, "uint8")[None], ((3, M), "uint8")),
+        on(lambda x: x * jnp.asarray(np.arange(M)[::-1].copy())[None], ((3, M), "int32")),
+    ),
+    "combined count": (
+        on(lambda x: where(COUNT < 7, x, 2), ((M,), F)),
+        on(lambda x: lax.select(x < COUNT, x, -x), ((M,), "int32")),
+        on(lambda x: x[None] - jnp.asarray(np.arange(M)[:, None] * -2 + 90, "int8"), ((3,), "int8")),
+        on(lambda x: where(jnp.asarray(np.tile(np.arange(M, dtype="uint32"), (3, 1))) == 5, x, 0), ((3, M), F)),
+    ),
+    "known triangle": (
+        on(lambda x: where(LOWER, x, -np.inf), ((M, M), F)),
+        on(lambda x: where(jnp.asarray(np.tri(M + 9, M, -4, bool)), x, 0), ((M + 9, M), F)),
+        on(lambda x: where(jnp.asarray(~np.tri(M, M + 9, 4, bool)), x, 0), ((M, M + 9), F)),
+        on(lambda x: where(jnp.broadcast_to(LOWER[:, None], x.shape), x, 0), ((2, M, 3, M), F)),
+        on(lambda x, y: where(LOWER & y, x, 0), ((M, M), F), ((M, M), "bool")),
+        on(lambda x: where(~LOWER, x, 0), ((M, M), F)),
+        on(lambda x: where(LOWER[:7, 3:9], x, 0), ((7, 6), F)),
+        on(lambda x: where(jnp.asarray(np.ones((M, M), bool)), x, 0), ((M, M), F)),
+        on(lambda x: where(jnp.asarray(np.tri(M, M, -M, bool)), x, 0), ((M, M), F)),
+    ),
+}
+
+EXAMPLES: dict[str, tuple[Example, ...]] = {**SORTS, **MASKS, **CAPTURED}
 
 DECLINING: dict[str, tuple[Example, ...]] = {
     "end of a sort with places": (
@@ -206,5 +239,24 @@ DECLINING: dict[str, tuple[Example, ...]] = {
         on(lambda x: before(x, lax.le), ((M,), "bfloat16")),
         on(lambda x: before(x, lax.eq), ((M,), F)),
         on(lambda x: before(x, lax.le), ((9,), F)),
+    ),
+    "repeated count": (
+        on(lambda x: x + SQUARES[:, None], ((M, 3), "int32")),
+        on(lambda x: x + COUNT_BUT_ONE[:, None], ((M, 3), "int32")),
+        on(lambda x: x + jnp.arange(M, dtype=F)[:, None], ((M, 3), F)),
+        on(lambda x: x + jnp.asarray(np.arange(256), "int8")[:, None], ((256, 3), "int8")),  # it comes round
+        on(lambda x: x + jnp.asarray([3, 4, 5])[:, None], ((3, 2), "int32")),  # read by other rules
+        on(lambda x: x + jnp.full((M, 1), 5), ((M, 3), "int32")),
+        on(lambda x: x + jnp.asarray(np.arange(M)[::-1].copy(), "uint8")[:, None], ((M, 3), "uint8")),  # no step < 0
+    ),
+    "combined count": (
+        on(lambda x: x + COUNT, ((M,), "int32")),  # as fast to read
+        on(lambda x: where(COUNT % 7 < 3, x, 2), ((M,), F)),
+    ),
+    "known triangle": (
+        on(lambda x: where(LOWER_BUT_ONE, x, 0), ((M, M), F)),
+        on(lambda x: where(LOWER_BACKWARDS, x, 0), ((M, M), F)),
+        on(lambda x: where(LOWER_OF_NINE, x, 0), ((9, 9), F)),
+        on(lambda x: where(jnp.zeros((0, M), bool), x, 0), ((0, M), F)),
     ),
 }
