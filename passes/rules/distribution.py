@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product as product_of
 
 from jax.extend.core import primitives as p
 
@@ -79,23 +81,9 @@ def multiple_of_product(node: Node, uses: Uses) -> Node | None:
 
 @rewrites(ADD, SUB, safety=NONFINITE, law="distribution", an_operand=[DOT_GENERAL, MUL])
 def sum_of_products(node: Node, uses: Uses) -> Node | None:
-    """dot(x, y) + c * dot(x, z) → dot(x, y + c * z) for a scalar c; so for a difference, and for the other side"""
-    first, second = (_multiple(n, uses) for n in node.inputs)
-    if first is None or second is None or first.product is second.product:
-        return None
-    a, b = first.product, second.product
-    if a.attrs != b.attrs or not _same_dtype(a):
-        return None
-    for side in (0, 1):
-        if a.inputs[side] is b.inputs[side] and a.inputs[1 - side].aval is b.inputs[1 - side].aval:
-            x, y = a.inputs[1 - side], b.inputs[1 - side]
-            scaled = (first.factor or second.factor) is not None
-            if scaled and x.aval.size > node.aval.size:  # more to multiply than there was
-                return None
-            both = make(node.op, first.applied_to(x), second.applied_to(y))
-            operands = (a.inputs[0], both) if side == 0 else (both, a.inputs[1])
-            return applied(DOT_GENERAL, a.attrs, *operands)
-    return None
+    """dot(x, y) + c * dot(x, z) → dot(x, y + c * z) for a scalar c; so for dot(c * x, z), differences, the other side"""
+    found = (_joined(node, *pair) for pair in product_of(*(_multiples(n, uses) for n in node.inputs)))
+    return next((new for new in found if new is not None), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +97,46 @@ class _Multiple:
         return x if self.factor is None else make(MUL, self.factor, x)
 
 
-def _multiple(node: Node, uses: Uses) -> _Multiple | None:
-    """The product that a node is a multiple of, where nothing else reads either."""
+def _joined(node: Node, first: _Multiple, second: _Multiple) -> Node | None:
+    """The sum, or the difference, of two multiples of products with a common operand, as one product."""
+    a, b = first.product, second.product
+    if a is b or a.attrs != b.attrs or not _same_dtype(a):
+        return None
+    for side in (0, 1):
+        if a.inputs[side] is b.inputs[side] and a.inputs[1 - side].aval is b.inputs[1 - side].aval:
+            x, y = a.inputs[1 - side], b.inputs[1 - side]
+            scaled = (first.factor or second.factor) is not None
+            if scaled and x.aval.size > node.aval.size:  # more to multiply than there was
+                return None
+            both = make(node.op, first.applied_to(x), second.applied_to(y))
+            operands = (a.inputs[0], both) if side == 0 else (both, a.inputs[1])
+            return applied(DOT_GENERAL, a.attrs, *operands)
+    return None
+
+
+def _multiples(node: Node, uses: Uses) -> list[_Multiple]:
+    """The products that a node is a multiple of, where nothing else reads either."""
     if uses(node) > 1 or node.context is not None:
-        return None
+        return []
     if node.op is DOT_GENERAL:
-        return _Multiple(node)
+        return [_Multiple(node), *_of_scaled_operands(node, uses)]
     if node.op is not MUL or node.attrs["out_dtype"] is not None:
-        return None
+        return []
     c, inner = sorted(node.inputs, key=lambda n: len(n.aval.shape))
     if c.aval.shape or inner.op is not DOT_GENERAL or uses(inner) > 1 or inner.context is not None:
-        return None
-    return _Multiple(inner, c) if inner.aval.shape and c.aval.dtype == inner.aval.dtype else None
+        return []
+    return [_Multiple(inner, c)] if inner.aval.shape and c.aval.dtype == inner.aval.dtype else []
+
+
+def _of_scaled_operands(node: Node, uses: Uses) -> Iterator[_Multiple]:
+    """A product of which an operand is a multiple that nothing else reads, as the multiple of a product."""
+    for side, inner in enumerate(node.inputs):
+        if inner.op is not MUL or inner.context is not None or uses(inner) > 1 or inner.attrs["out_dtype"] is not None:
+            continue
+        c, x = sorted(inner.inputs, key=lambda n: len(n.aval.shape))
+        if not c.aval.shape and x.aval.shape and c.aval.dtype == x.aval.dtype == node.aval.dtype:
+            operands = [x if k == side else n for k, n in enumerate(node.inputs)]
+            yield _Multiple(applied(DOT_GENERAL, node.attrs, *operands), c)
 
 
 @rewrites(SUM, safety=REORDERED, law="composition", an_operand=[DOT_GENERAL])

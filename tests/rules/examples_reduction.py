@@ -348,6 +348,25 @@ CONTRACTIONS = {
         on(lambda x, y, c: c * dot(x, y, ((), ())), ((3,), "int8"), ((5,), "int8"), ((), "int8")),
     ),
     "sum of products": (
+        on(
+            lambda c, x, y, z: dot(c * x, y, ((1,), (0,))) - dot(x, z, ((1,), (0,))),
+            ((), F),
+            ((7, 5), F),
+            ((5, 5), F),
+            ((5, 5), F),
+        ),
+        on(
+            lambda x, y, z: dot(y, np.int8(3) * x, ((1,), (0,))) + dot(z, x * np.int8(-5), ((1,), (0,))),
+            ((5, 7), "int8"),
+            ((3, 5), "int8"),
+            ((3, 5), "int8"),
+        ),
+        on(
+            lambda x, y, z: dot(2 * x, z, ((1,), (0,))) + dot(3 * y, z, ((1,), (0,))),
+            ((3, 5), F),
+            ((3, 5), F),
+            ((5, 2), F),
+        ),
         on(lambda x, y, z: dot(x, y, ((1,), (0,))) + dot(x, z, ((1,), (0,))), ((3, 5), F), ((5, 2), F), ((5, 2), F)),
         on(
             lambda x, y, z: dot(y, x, ((1,), (0,))) - dot(z, x, ((1,), (0,))),
