@@ -28,6 +28,7 @@ from graphopt.passes.rules.moving import (
     reshaped,
     sliced,
     transposed,
+    without_axis,
 )
 from graphopt.rewrite.pattern import splat
 from graphopt.rewrite.rule import AnyRule, rewrites
@@ -118,7 +119,7 @@ def mask_of(x: Node) -> _Mask | None:
         return _Mask(x.op, _Count(outer[first.axis], first.start), _Count(outer[second.axis], second.start))
     for count, other, compare in ((first, right, x.op), (second, left, MIRRORED[x.op])):
         if count is not None and count.start == 0:
-            found = _without_axis(other, count.axis, x.aval.shape)
+            found = without_axis(other, count.axis, x.aval.shape)
             if found is not None:
                 axes = tuple(axis for k, axis in enumerate(outer) if k != count.axis)
                 return _Mask(compare, _Count(outer[count.axis], 0), found, axes)
@@ -131,22 +132,6 @@ def _count_in(x: Node, comparison: Node) -> _Count | None:
         return None
     count = count_of(x)
     return count if count and x.aval.shape[count.axis] == comparison.aval.shape[count.axis] else None
-
-
-def _without_axis(x: Node, axis: int, shape: tuple[int, ...]) -> Node | None:
-    """An operand of an elementwise operation of this shape, without an axis along which it stays the same."""
-    left = [n for k, n in enumerate(shape) if k != axis]
-    if not x.aval.shape:
-        return broadcast(x, left, ())
-    own = [n for k, n in enumerate(x.aval.shape) if k != axis]
-    if x.aval.shape[axis] == 1:
-        return broadcast(reshaped(x, own), left, range(len(left)))
-    if x.op is BROADCAST and len(x.inputs) == 1:
-        inner, dimensions = x.inputs[0], x.attrs["broadcast_dimensions"]
-        if axis not in dimensions:
-            core = broadcast(inner, own, [d - (d > axis) for d in dimensions])
-            return broadcast(core, left, range(len(left)))
-    return None
 
 
 def _weights(x: Node) -> _Mask | None:
@@ -240,7 +225,7 @@ def _slices_chosen(x: Node, places: Node, axis: int, chosen: tuple[int, ...]) ->
     shape = x.aval.shape
     core: Node | None = x
     for gone in sorted(chosen, reverse=True):
-        core = None if core is None else _without_axis(core, gone, core.aval.shape)
+        core = None if core is None else without_axis(core, gone, core.aval.shape)
     if core is None or list(chosen) != sorted(chosen):
         return None
     kept = [k for k in range(len(shape)) if k not in chosen]
@@ -362,7 +347,7 @@ def sum_within_a_triangle(node: Node, uses: Uses) -> Node | None:
         return None
     free = mask.other.axis if mask.count.axis == axis else mask.count.axis
     reach = _reach(mask, free, axis)
-    core = None if reach is None else _without_axis(x, free, shape)
+    core = None if reach is None else without_axis(x, free, shape)
     if reach is None or core is None or min(shape[axis], shape[free]) < LEAST_SUMMED:
         return None
     place = axis - (axis > free)

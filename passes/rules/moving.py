@@ -84,6 +84,22 @@ def broadcast(x: Node, shape: Sequence[int], dimensions: Sequence[int]) -> Node:
     return make(BROADCAST, x, shape=shape, broadcast_dimensions=tuple(dimensions))
 
 
+def without_axis(x: Node, axis: int, shape: tuple[int, ...]) -> Node | None:
+    """An operand of an elementwise operation of this shape, without an axis along which it stays the same."""
+    left = [n for k, n in enumerate(shape) if k != axis]
+    if not x.aval.shape:
+        return broadcast(x, left, ())
+    own = [n for k, n in enumerate(x.aval.shape) if k != axis]
+    if x.aval.shape[axis] == 1:
+        return broadcast(reshaped(x, own), left, range(len(left)))
+    if x.op is BROADCAST and len(x.inputs) == 1:
+        inner, dimensions = x.inputs[0], x.attrs["broadcast_dimensions"]
+        if axis not in dimensions:
+            core = broadcast(inner, own, [d - (d > axis) for d in dimensions])
+            return broadcast(core, left, range(len(left)))
+    return None
+
+
 def reversed_along(x: Node, axes: Sequence[int]) -> Node:
     """`x` with the order along these axes reversed."""
     axes = tuple(a for a in axes if x.aval.shape[a] > 1)

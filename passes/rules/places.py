@@ -16,7 +16,7 @@ from graphopt.ir.op import op_of
 from graphopt.ops.contract import DOT_GENERAL
 from graphopt.ops.make import BROADCAST, full, make
 from graphopt.passes.rules.constants import with_constant
-from graphopt.passes.rules.moving import IOTA, RESHAPE, Uses, applied, broadcast, sliced, uniform
+from graphopt.passes.rules.moving import IOTA, RESHAPE, Uses, applied, broadcast, sliced, transposed, uniform, without_axis
 from graphopt.rewrite.pattern import splat
 from graphopt.rewrite.rule import AnyRule, rewrites
 from graphopt.rewrite.safety import kind_of
@@ -25,6 +25,9 @@ ADD, MUL, EQ, SELECT = map(op_of, (p.add_p, p.mul_p, p.eq_p, p.select_n_p))
 SCATTER, SCATTER_ADD = map(op_of, (p.scatter_p, p.scatter_add_p))
 
 REORDERED = {"biu": "exact", "fc": "reassociate"}
+
+LARGEST_TERM = 6
+"""Operations one after the other, between what repeats along an axis and the trace, that are looked at."""
 
 DEEPEST = 6
 """Operations that a comparison may be away from an iota."""
@@ -115,6 +118,39 @@ def trace_of_a_part(node: Node, uses: Uses) -> Node | None:
     return applied(node.op, node.attrs, make(SELECT, make(EQ, rows, columns), full(0, part.aval), part))
 
 
+@rewrites(p.reduce_sum_p, safety=REORDERED, law="reduction", an_operand=[SELECT])
+def trace_of_broadcasts(node: Node, uses: Uses) -> Node | None:
+    """sum(where(i = j, f(x[:, None], y), 0)) → sum(f(x, y)): the trace of what is elementwise in rows and columns"""
+    chosen = node.inputs[0]
+    if chosen.op is not SELECT or len(chosen.inputs) != 3 or uses(chosen) > 1 or chosen.context is not None:
+        return None
+    mask, other, x = chosen.inputs
+    axes = identity_axes(mask) if mask.aval.shape == chosen.aval.shape else None
+    if axes is None or splat(other) != 0 or not set(axes) <= set(node.attrs["axes"]):
+        return None
+    first, second = sorted(axes)
+    core = _on_diagonal(x, first, second, x.aval.shape, LARGEST_TERM)
+    if core is None:
+        return None
+    return applied(node.op, node.attrs.replace(axes=tuple([k - (k > second) for k in node.attrs["axes"] if k != second])), core)
+
+
+def _on_diagonal(x: Node, first: int, second: int, shape: tuple[int, ...], deepest: int) -> Node | None:
+    """The diagonal along two axes, as the first of them, of what is elementwise in arrays that repeat along either."""
+    if not x.aval.shape or splat(x) is not None:
+        return without_axis(x, second, shape)
+    for axis in (second, first):
+        if (core := without_axis(x, axis, shape)) is not None:
+            order = [k for k in range(len(core.aval.shape)) if k != second - 1]
+            order.insert(first, second - 1)
+            return core if axis == second else transposed(core, order)
+    if not x.op.elementwise or x.context is not None or x.aval.shape != shape or not deepest:
+        return None
+    operands = [_on_diagonal(n, first, second, shape, deepest - 1) for n in x.inputs]
+    known = [n for n in operands if n is not None]
+    return applied(x.op, x.attrs, *known) if len(known) == len(operands) else None
+
+
 def _diagonal(node: Node, update: Node, count: int) -> Node:
     """What a scatter to a uniform array puts on the diagonal of a square one of so many rows."""
     start = uniform(node.inputs[0])
@@ -134,4 +170,5 @@ RULES: tuple[AnyRule, ...] = (
     scatter_in_steps_of_a_diagonal,
     diagonal_of_a_part,
     trace_of_a_part,
+    trace_of_broadcasts,
 )

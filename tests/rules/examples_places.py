@@ -19,6 +19,16 @@ def _zeros(*shape: int) -> jax.Array:
     return lax.full(shape, 0.0)
 
 
+def _outer(u: jax.Array, v: jax.Array) -> jax.Array:
+    return u[:, None] * v
+
+
+def _trace(x: jax.Array, first: int = 0, second: int = 1) -> jax.Array:
+    """The sum of a diagonal, and over all other axes."""
+    equal = lax.broadcasted_iota(N, x.shape, first) == lax.broadcasted_iota(N, x.shape, second)
+    return lax.reduce_sum(lax.select(equal, x, lax.full_like(x, 0)), tuple(range(x.ndim)))
+
+
 EXAMPLES: dict[str, tuple[Example, ...]] = {
     "comparison of places": (
         on(lambda x: jnp.where(lax.iota(N, 5) < 0, x, 2), ((5,), F)),
@@ -51,6 +61,16 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         on(lambda a, b: lax.select(_diagonal(5, 5, 1), a @ b, _zeros(5, 5)).sum(), ((5, 3), F), ((3, 5), F)),
         on(lambda a, b: lax.select(_diagonal(5, 4, -2), a @ b, _zeros(5, 4)).sum(), ((5, 3), F), ((3, 4), F)),
         on(lambda a, b: lax.select(_diagonal(5, 7, 0), a @ b, _zeros(5, 7)).sum(), ((5, 3), F), ((3, 7), F)),
+    ),
+    "trace of broadcasts": (
+        on(lambda u, v: _trace(_outer(u, v)), ((5,), F), ((5,), F)),
+        on(lambda u, v: _trace(_outer(u, v)), ((5,), "int8"), ((5,), "int8")),
+        on(lambda u: _trace(jnp.exp(u[:, None] - 2 * u)), ((5,), F), special=False),
+        on(lambda u, v: _trace(lax.max(u[None], v[:, None])), ((1,), F), ((1,), F)),
+        on(lambda u, v: _trace(_outer(u, v) * 3 + u.max()), ((4,), F), ((4,), F), special=False),
+        on(lambda u: _trace(lax.broadcast_in_dim(u, (3, 5, 5), (0, 1)), 1, 2), ((3, 5), F), special=False),
+        on(lambda u, v: _trace(u[:, None, :] + v[:, :, None], 2, 1), ((3, 5), F), ((3, 5), F), special=False),
+        on(lambda u, v: _trace(u[None, :, :] - v[:, :, None], 0, 2), ((3, 5), N), ((5, 3), N)),
     ),
 }
 
@@ -85,5 +105,13 @@ DECLINING: dict[str, tuple[Example, ...]] = {
         on(lambda a, b: lax.select(_diagonal(5, 5, 5), a @ b, _zeros(5, 5)).sum(), ((5, 3), F), ((3, 5), F)),
         on(lambda a, b: lax.select(_diagonal(5, 5, 1), a @ b, a @ b + 1).sum(), ((5, 3), F), ((3, 5), F)),
         on(lambda a, b: lax.select(_diagonal(5, 5, 1), a @ b, _zeros(5, 5)).sum(0), ((5, 3), F), ((3, 5), F)),
+    ),
+    "trace of broadcasts": (
+        on(lambda u, a: _trace(u[:, None] * a), ((5,), F), ((5, 5), F)),
+        on(lambda a: _trace(a), ((5, 5), F)),
+        on(lambda u, v: lax.select(_diagonal(5, 5, 1), _outer(u, v), _zeros(5, 5)).sum(), ((5,), F), ((5,), F)),
+        on(lambda u, v: lax.select(_diagonal(5, 5, 0), _outer(u, v), _zeros(5, 5)).sum(1), ((5,), F), ((5,), F)),
+        on(lambda u, v: lax.select(_diagonal(5, 5, 0), _outer(u, v), _zeros(5, 5) + 1).sum(), ((5,), F), ((5,), F)),
+        on(lambda u, v: _trace(jnp.cumsum(_outer(u, v), 0)), ((5,), F), ((5,), F)),
     ),
 }
