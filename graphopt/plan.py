@@ -25,6 +25,7 @@ from graphopt.analysis.parallel import Placed, Task, TaskGraph, makespan
 from graphopt.analysis.products import DOT
 from graphopt.analysis.reductions import REDUCTIONS
 from graphopt.analysis.splits import split_of
+from graphopt.analysis.xla_calls import called_time, is_called
 from graphopt.analysis.xla_time import TURN, alone_time, fused_time, product_time
 from graphopt.drawing import drawn_plan
 from graphopt.ir.graph import Graph
@@ -32,6 +33,7 @@ from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, PARAM, PROJECT
 from graphopt.ops.control import COND, SCAN, WHILE, Scan
 from graphopt.ops.kernel import KERNEL
+from graphopt.ops.linalg import LINEAR_SOLVE, solve_of
 from graphopt.passes.choose import PATHOLOGIES, WHILE_RUNS, elements
 from graphopt.passes.fuse import body_of
 from graphopt.rewrite.passes import without_collections
@@ -232,6 +234,10 @@ class _Planner:
             return max(bodies, default=0.0)
         if node.op in PATHOLOGIES and (count := elements(node)):
             return PATHOLOGIES[node.op].xla * count  # on one core
+        if node.op is LINEAR_SOLVE:
+            return self.inner(solve_of(node), machine)
+        if is_called(node):
+            return called_time(node, machine)
         if node.op is DOT and node.aval.is_static:
             return product_time(node, machine)
         alone = alone_time(node, machine)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node
 from graphopt.ops.control import COND, SCAN, WHILE, Scan
+from graphopt.ops.linalg import LINEAR_SOLVE, solve_of
 from graphopt.ops.local import RETYPE
 
 
@@ -57,6 +58,8 @@ def node_cost(node: Node, costs: Mapping[Graph, Cost] = MappingProxyType({})) ->
         return max((costs[sub.graph] for sub in node.subgraphs), key=lambda c: (c.flops, c.bytes))
     if node.op is WHILE:
         return sum((costs[sub.graph] for sub in node.subgraphs), Cost(unbounded=True))
+    if node.op is LINEAR_SOLVE:
+        return costs[solve_of(node)]
     ins, outs = [n.aval for n in node.data_inputs], node.data_avals
     moved = sum(aval.nbytes for aval in (*ins, *outs))
     if node.op.flops is not None:
