@@ -86,6 +86,14 @@ def triangle_of(array: Any) -> Triangle | None:
     return Triangle((axes[0], axes[1]), shift, above)
 
 
+def is_identity(array: Any) -> bool:
+    """Whether a square matrix has ones on its diagonal and zeros elsewhere."""
+    value = _looked_at(array)
+    if value is None or value.ndim != 2 or value.shape[0] != value.shape[1] or value.dtype.kind not in "biufc":
+        return False
+    return bool(value[0, 0] == 1 and np.all(value.diagonal() == 1)) and int(np.count_nonzero(value)) == len(value)
+
+
 def _looked_at(array: Any) -> npt.NDArray[Any] | None:
     """The elements of an array that is at hand and neither empty, nor a number, nor too large."""
     if not is_at_hand(array) or not array.shape or not 0 < array.size <= LARGEST_LOOKED_AT:

@@ -10,11 +10,12 @@ import numpy as np
 from jax.extend.core import primitives as p
 from jax.lax import GatherDimensionNumbers, GatherScatterMode
 
-from graphopt.analysis.regular import Triangle, triangle_of
+from graphopt.analysis.diagonals import identity_axes
+from graphopt.analysis.regular import Triangle, is_identity, triangle_of
 from graphopt.ir.attrs import Attrs
 from graphopt.ir.node import Node
 from graphopt.ir.op import CONSTANT, Op, op_of
-from graphopt.ops.make import BROADCAST, CONVERT, full, make
+from graphopt.ops.make import BROADCAST, CONVERT, full, make, scalar
 from graphopt.passes.rules.contraction import axes_of
 from graphopt.passes.rules.moving import (
     IOTA,
@@ -35,6 +36,7 @@ from graphopt.rewrite.rule import AnyRule, rewrites
 from graphopt.rewrite.safety import kind_of
 
 GATHER, SELECT, CUMSUM = map(op_of, (p.gather_p, p.select_n_p, p.cumsum_p))
+MIN, MAX = op_of(p.min_p), op_of(p.max_p)
 EQ, LT, LE, GT, GE = map(op_of, (p.eq_p, p.lt_p, p.le_p, p.gt_p, p.ge_p))
 ADD, SUB = op_of(p.add_p), op_of(p.sub_p)
 MIRRORED = {EQ: EQ, LT: GT, GT: LT, LE: GE, GE: LE}
@@ -240,6 +242,39 @@ def _slices_chosen(x: Node, places: Node, axis: int, chosen: tuple[int, ...]) ->
     return _gathered(core, places, numbers, sizes)
 
 
+@rewrites(p.gather_p, safety="exact", law="reduction", an_operand=[CONVERT, CONSTANT])
+def rows_of_an_identity_matrix(node: Node) -> Node | None:
+    """gather(eye(n), i) → one_hot(i): rows or columns at indices, which are brought into range"""
+    matrix, indices = node.inputs
+    numbers, shape = node.attrs["dimension_numbers"], matrix.aval.shape
+    if len(shape) != 2 or shape[0] != shape[1] or not _is_identity(matrix) or kind_of(indices.aval.dtype) != "i":
+        return None
+    taken, dtype = tuple(numbers.start_index_map), np.dtype(np.int32)
+    if len(taken) != 1 or tuple(numbers.collapsed_slice_dims) != taken or numbers.operand_batching_dims:
+        return None
+    if tuple(node.attrs["slice_sizes"])[1 - taken[0]] != shape[0] or shape[0] > np.iinfo(dtype).max:
+        return None
+    if node.attrs["mode"] is GatherScatterMode.FILL_OR_DROP:
+        return None  # rows of the number that fills, which may be NaN
+    size, places = shape[0], reshaped(indices, indices.aval.shape[:-1])
+    if places.aval.dtype.itemsize < dtype.itemsize:
+        places = make(CONVERT, places, new_dtype=dtype, weak_type=False)
+    low, high = (scalar(number, places.aval.dtype) for number in (0, size - 1))
+    places = make(MIN, make(MAX, places, broadcast(low, places.aval.shape, ())), broadcast(high, places.aval.shape, ()))
+    (along,) = numbers.offset_dims
+    batch = [k for k in range(len(node.aval.shape)) if k != along]
+    count = make(IOTA, dtype=places.aval.dtype, shape=node.aval.shape, dimension=along)
+    chosen = make(EQ, broadcast(places, node.aval.shape, batch), count)
+    return make(CONVERT, chosen, new_dtype=node.aval.dtype, weak_type=False)
+
+
+def _is_identity(x: Node) -> bool:
+    """Whether a square matrix has ones on its diagonal and zeros elsewhere."""
+    if x.op is CONVERT:
+        return x.inputs[0].aval.dtype == np.bool_ and identity_axes(x.inputs[0]) is not None
+    return x.op is CONSTANT and x.aval.shape[0] >= LEAST_CHOSEN and is_identity(x.value)
+
+
 def _gathered(x: Node, places: Node, numbers: GatherDimensionNumbers, sizes: tuple[int, ...]) -> Node:
     """Slices of `x` at places, and zeros where a place is out of range."""
     if places.aval.dtype.itemsize < 4 or kind_of(places.aval.dtype) == "u":
@@ -358,6 +393,7 @@ def sum_within_a_triangle(node: Node, uses: Uses) -> Node | None:
 
 
 RULES: tuple[AnyRule, ...] = (
+    rows_of_an_identity_matrix,
     product_with_one_hot_rows,
     sum_of_one_chosen,
     product_with_a_triangle_of_ones,

@@ -171,7 +171,29 @@ LOWER_BUT_ONE = jnp.tril(jnp.ones((M, M), bool)).at[20, 3].set(False)
 COUNT, LOWER = jnp.arange(M), jnp.tril(jnp.ones((M, M), bool))
 LOWER_BACKWARDS, LOWER_OF_NINE = LOWER[::-1], LOWER[:9, :9]
 
+EYE = jnp.eye(M)
+
+
+def rows_of(x: Any, i: Any, axis: int = 0, mode: Any = "clip") -> Any:
+    numbers = lax.GatherDimensionNumbers(
+        offset_dims=(i.ndim * (1 - axis),), collapsed_slice_dims=(axis,), start_index_map=(axis,)
+    )
+    sizes = (M, 1) if axis else (1, M)
+    return lax.gather(x, i[..., None], numbers, sizes, mode=mode)
+
+
+def eye(dtype: Any = F) -> Any:
+    return (lax.broadcasted_iota(np.int32, (M, M), 0) == lax.broadcasted_iota(np.int32, (M, M), 1)).astype(dtype)
+
+
 CAPTURED = {
+    "rows of an identity matrix": (
+        on(lambda i: rows_of(eye(), i), ((6,), "int32")),
+        on(lambda i: rows_of(eye("int8"), i, 1), ((2, 3), "int8")),
+        on(lambda i: rows_of(eye("complex64"), i), ((), "int32")),
+        on(lambda i: rows_of(EYE, i), ((0,), "int32")),
+        on(lambda i: rows_of(EYE, i, 1, "promise_in_bounds"), ((6,), "int16")),
+    ),
     "repeated count": (
         on(lambda x: x + COUNT[:, None], ((M, 3), "int32")),
         on(lambda x: x + COUNT.reshape(M, 1), ((M, 3), "int32")),
@@ -239,6 +261,12 @@ DECLINING: dict[str, tuple[Example, ...]] = {
         on(lambda x: before(x, lax.le), ((M,), "bfloat16")),
         on(lambda x: before(x, lax.eq), ((M,), F)),
         on(lambda x: before(x, lax.le), ((9,), F)),
+    ),
+    "rows of an identity matrix": (
+        on(lambda i: rows_of(eye(), i, mode="fill"), ((6,), "int32")),
+        on(lambda i: rows_of(eye(), i), ((6,), "uint32")),
+        on(lambda i: rows_of(2 * EYE, i), ((6,), "int32")),
+        on(lambda i: rows_of(EYE[::-1], i), ((6,), "int32")),
     ),
     "repeated count": (
         on(lambda x: x + SQUARES[:, None], ((M, 3), "int32")),
