@@ -60,8 +60,8 @@ class Affine(Pass):
             return graph
         if declined:
             context.note(
-                f"scales of {len(chains)} products or convolutions stay: moved into the weights they are 'reassociate': "
-                "needs numerics='standard'"
+                f"scales of {len(chains)} products or convolutions stay: moved into the weights they are 'reassociate'"
+                ": needs numerics='standard'"
             )
             return graph
 

@@ -84,8 +84,8 @@ def _rule_set(rules: tuple[AnyRule, ...], portable: bool, differentiable: bool, 
 
 
 def not_admitted(graph: Graph, rules: RuleSet, admitted: Collection[str]) -> list[str]:
-    """The rules that would save much or keep a result from overflowing, but may move it further than the numerics allow;
-    which would allow them."""
+    """The rules that would save much, or keep a result from overflowing, but may move it further than the numerics
+    allow; which would allow them."""
     found: dict[AnyRule, Counter[str]] = {}
     for inner in nested_graphs(graph):
         uses = Counter(chain(inner.outputs, *(node.inputs for node in inner.nodes)))
@@ -94,7 +94,7 @@ def not_admitted(graph: Graph, rules: RuleSet, admitted: Collection[str]) -> lis
                 new = rule.apply(node, kinds_of(node.inputs or (node,)), uses.__getitem__, SAFETIES)
                 if new is None or new.safety in admitted:
                     continue
-                if rule in STABILIZING:  # of one sum it may apply at several of the nodes above it: they are not counted
+                if rule in STABILIZING:  # not counted: of one sum it may apply at several of the nodes above it
                     found.setdefault(rule, Counter())[new.safety] = 1
                 elif _saves_much(new, inner):
                     found.setdefault(rule, Counter())[new.safety] += 1

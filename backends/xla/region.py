@@ -19,8 +19,8 @@ SMALL_CONSTANT = 1024
 """Captured arrays of up to this many elements stay constants of the program, where passes can read them."""
 
 LARGE = 1 << 17
-"""Bytes from which on a constant becomes an operand of a compiled program (`graphopt.bind`). One more operand adds up to
-half a microsecond to a call, and what is written into the program some milliseconds a megabyte to the first."""
+"""Bytes from which on a constant becomes an operand of a compiled program (`graphopt.bind`). One more operand adds up
+to half a microsecond to a call, and what is written into the program some milliseconds a megabyte to the first."""
 
 
 class Region:

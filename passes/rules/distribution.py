@@ -81,7 +81,7 @@ def multiple_of_product(node: Node, uses: Uses) -> Node | None:
 
 @rewrites(ADD, SUB, safety=NONFINITE, law="distribution", an_operand=[DOT_GENERAL, MUL])
 def sum_of_products(node: Node, uses: Uses) -> Node | None:
-    """dot(x, y) + c * dot(x, z) → dot(x, y + c * z) for a scalar c; so for dot(c * x, z), differences, the other side"""
+    """dot(x, y) + c * dot(x, z) → dot(x, y + c * z) for a scalar c; so dot(c * x, z), differences, the other side"""
     found = (_joined(node, *pair) for pair in product_of(*(_multiples(n, uses) for n in node.inputs)))
     return next((new for new in found if new is not None), None)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
 import numpy as np
 from jax.extend.core import primitives as p
 from jax.lax import GatherDimensionNumbers, GatherScatterMode

@@ -16,7 +16,17 @@ from graphopt.ir.op import op_of
 from graphopt.ops.contract import DOT_GENERAL
 from graphopt.ops.make import BROADCAST, full, make
 from graphopt.passes.rules.constants import with_constant
-from graphopt.passes.rules.moving import IOTA, RESHAPE, Uses, applied, broadcast, sliced, transposed, uniform, without_axis
+from graphopt.passes.rules.moving import (
+    IOTA,
+    RESHAPE,
+    Uses,
+    applied,
+    broadcast,
+    sliced,
+    transposed,
+    uniform,
+    without_axis,
+)
 from graphopt.rewrite.pattern import splat
 from graphopt.rewrite.rule import AnyRule, rewrites
 from graphopt.rewrite.safety import kind_of
@@ -132,7 +142,9 @@ def trace_of_broadcasts(node: Node, uses: Uses) -> Node | None:
     core = _on_diagonal(x, first, second, x.aval.shape, LARGEST_TERM)
     if core is None:
         return None
-    return applied(node.op, node.attrs.replace(axes=tuple([k - (k > second) for k in node.attrs["axes"] if k != second])), core)
+    return applied(
+        node.op, node.attrs.replace(axes=tuple([k - (k > second) for k in node.attrs["axes"] if k != second])), core
+    )
 
 
 def _on_diagonal(x: Node, first: int, second: int, shape: tuple[int, ...], deepest: int) -> Node | None:

@@ -159,5 +159,7 @@ VARIANCES: tuple[AnyRule, ...] = (mean_square_less_squared_mean, sum_of_squares_
 
 RULES: tuple[AnyRule, ...] = (*SOFT, *VARIANCES, *shares.RULES)
 
-STABILIZING: frozenset[AnyRule] = frozenset((*[r for r in SOFT if r.name in _AGAINST_OVERFLOW], *VARIANCES, *shares.RULES))
+STABILIZING: frozenset[AnyRule] = frozenset(
+    (*[r for r in SOFT if r.name in _AGAINST_OVERFLOW], *VARIANCES, *shares.RULES)
+)
 """Those in whose place infinities, NaN or few digits stay: the report says so however little work there is."""
