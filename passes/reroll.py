@@ -27,7 +27,7 @@ from jax.extend.core import primitives as p
 from graphopt.analysis.alternation import taking_turns
 from graphopt.analysis.growth import Source, source_of, whole
 from graphopt.analysis.refs import uses_refs
-from graphopt.analysis.repetition import Earlier, Fixed, Numbering, Stretch, Varying, goes_on, stretches
+from graphopt.analysis.repetition import Earlier, Fixed, Numbering, Stretch, Varying, delays, goes_on, stretches
 from graphopt.analysis.residuals import computed_again, recompute_cheap
 from graphopt.analysis.rolling import LEAST_SECONDS, Machine, compile_seconds, machine_of, price
 from graphopt.ir.graph import Graph, make_graph
@@ -385,10 +385,12 @@ class _Rewriting:
         return found
 
     def written(self, stretch: Stretch) -> list[int]:
-        """The rows of which the loop writes all steps' values: not those of which a step or two are read that are as
-        well computed again from others."""
-        last = stretch.count - 1
-        singles = {row: steps - {last} for row, steps in self.singles[stretch].items() if steps - {last}}
+        """The rows of which the loop writes all steps' values: not those of which only last steps are read that are
+        carried anyway, nor those of which a step or two are read that are as well computed again from others."""
+        count = stretch.count
+        carried = {row: set(range(max(count - delay, 0), count)) for row, delay in delays(stretch).items()}
+        singles = {row: steps - carried.get(row, {count - 1}) for row, steps in self.singles[stretch].items()}
+        singles = {row: steps for row, steps in singles.items() if steps}
         few = {row for row, steps in singles.items() if len(steps) <= FEW} - self.stacked[stretch]
         kept = self.stacked[stretch] | singles.keys()
         return sorted(kept - computed_again(stretch, sorted(few), kept))

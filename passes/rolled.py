@@ -50,7 +50,8 @@ class Loop:
     """A stretch as a loop.
 
     stretch: what it computes. node: the scan. reverse: whether its arrays hold the last step's values first.
-    stacks: for rows that are read from outside, the array of all steps' values. lasts: for rows, the last step's value.
+    stacks: for rows that are read from outside, the array of all steps' values. lasts: for rows, the last step's value,
+    and those of the steps before it that are carried as well, the last one first.
     before: for rows, the array of what each step reads of the step before it. numbers: where each of an array's
     elements lies, as values that XLA does not know; none where few are read by themselves.
     """
@@ -59,20 +60,21 @@ class Loop:
     node: Node
     reverse: bool
     stacks: dict[int, Node]
-    lasts: dict[int, Node]
+    lasts: dict[int, list[Node]]
     before: dict[int, Node]
     numbers: tuple[Node, ...]
 
     def has(self, node: Node) -> bool:
         """Whether a value that the stretch computes is there outside of the loop."""
         row, step = self.stretch.columns[node]
-        return row in self.stacks or (step == self.stretch.count - 1 and row in self.lasts)
+        return row in self.stacks or self.stretch.count - 1 - step < len(self.lasts.get(row, ()))
 
     def value(self, node: Node) -> Node:
         """A value that the stretch computes, outside of the loop."""
         row, step = self.stretch.columns[node]
-        if step == self.stretch.count - 1 and row in self.lasts:
-            return self.lasts[row]
+        back = self.stretch.count - 1 - step
+        if back < len(self.lasts.get(row, ())):
+            return self.lasts[row][back]
         if self.numbers:
             stack, place, _ = self.find(Source(self.stretch, row, step, 1, 1))
             return at_number(stack, self.numbers[place])
@@ -185,10 +187,11 @@ class _Roller:
         firsts = [self.value_of(first) for _, chain in self.body.chains for first in chain]
         firsts += [scalar(0, np.int32)] * self.numbered
         node = make_scan(body, self.count, list(self.body.consts), firsts, list(self.body.xs), self.reverse)
-        ends: dict[int, Node] = {}
+        ends: dict[int, list[Node]] = {}
         place = 0
         for number, chain in self.body.chains:
-            ends.setdefault(number, project(node, place))
+            if len(chain) > len(ends.get(number, ())):
+                ends[number] = [project(node, place + back) for back in range(len(chain))]
             place += len(chain)
         numbers = numbers_after(project(node, place), self.count) if self.numbered else ()
         place += self.numbered

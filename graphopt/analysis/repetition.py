@@ -348,6 +348,15 @@ def goes_on(stretch: Stretch) -> bool:
     return any(isinstance(operand, Earlier) for row in stretch.operands for operand in row)
 
 
+def delays(stretch: Stretch) -> dict[int, int]:
+    """How many steps back its steps read, for the rows of which they read earlier steps."""
+    found: dict[int, int] = {}
+    for operand in chain.from_iterable(stretch.operands):
+        if isinstance(operand, Earlier):
+            found[operand.row] = max(found.get(operand.row, 0), operand.delay)
+    return found
+
+
 def descendants(graph: Graph, stretch: Stretch, others: Sequence[Stretch]) -> set[Node]:
     """The nodes outside of a stretch that are computed from what it computes; of the other stretches all if any is."""
     owner = {node: other for other in others for node in other.columns}

@@ -247,6 +247,18 @@ def test_checkpointed_layers() -> None:
     assert lengths(graph)
 
 
+@pytest.mark.parametrize("back", [1, 2, 3])
+def test_last_values_that_are_carried_are_not_stacked(back: int) -> None:
+    def function(*values: Any) -> Any:
+        for _ in range(12):
+            values = (*values[1:], jnp.tanh(values[0] + values[-1]))
+        return values
+
+    graph, _ = rolled(function, *[draw(3 + i)[:3] for i in range(back + 1)])
+    (loop,) = (node for node in graph.nodes if node.op is SCAN)
+    assert [aval.shape for aval in loop.avals] == [(3,)] * (back + 1)
+
+
 def test_effects_stay_outside_and_in_order() -> None:
     found: list[float] = []
 
