@@ -15,7 +15,8 @@ from graphopt.passes.rules import (
 )
 from graphopt.rewrite.rule import AnyRule
 
-_FILES = (reductions, scaling, cumulative, windows, contraction, distribution, indexing, masks, sorts)
+# Indexing comes last: what is chosen by a mask is no longer seen as that where its parts are gathered.
+_FILES = (reductions, scaling, cumulative, windows, contraction, distribution, masks, sorts, indexing)
 
 RULES: tuple[AnyRule, ...] = tuple(rule for file in _FILES for rule in file.RULES)
 
