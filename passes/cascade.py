@@ -39,7 +39,7 @@ from jax.extend.core import primitives as p
 from graphopt.analysis.columns import TILES
 from graphopt.analysis.common import statements_of
 from graphopt.analysis.order import blocks_of, reads_of, writes_of
-from graphopt.analysis.substitute import block_with
+from graphopt.analysis.substitute import block_with, with_blocks
 from graphopt.ir.attrs import EMPTY
 from graphopt.ir.index import Index, variable
 from graphopt.ir.loop import (
@@ -50,7 +50,6 @@ from graphopt.ir.loop import (
     Block,
     Buffer,
     For,
-    If,
     Let,
     Literal,
     Load,
@@ -59,7 +58,6 @@ from graphopt.ir.loop import (
     Phase,
     Statement,
     Store,
-    When,
     While,
 )
 from graphopt.ir.op import op_of
@@ -138,12 +136,9 @@ class _Writer:
     def statement(self, statement: Statement) -> Statement:
         if isinstance(statement, For):
             sums = list(_sums_of(statement)) if statement.kind == REDUCTION and not statement.within else []
-            return self.loop(statement, sums) if sums else replace(statement, body=self.block(statement.body))
-        if isinstance(statement, If):
-            return If(statement.within, self.block(statement.then), self.block(statement.otherwise))
-        if isinstance(statement, While):
-            return replace(statement, test=self.block(statement.test), body=self.block(statement.body))
-        return replace(statement, then=self.block(statement.then)) if isinstance(statement, When) else statement
+            if sums:
+                return self.loop(statement, sums)
+        return with_blocks(statement, self.block)
 
     def loop(self, loop: For, sums: Sequence[_Sum]) -> For:
         """A loop with sums of sums, where it adds many terms to `sums`."""
@@ -331,8 +326,4 @@ def _with(statement: Statement, targets: dict[str, Local | Buffer]) -> Statement
         return replace(statement, value=replace(statement.value, buffer=targets[statement.value.buffer.name]))  # type: ignore[arg-type]
     if isinstance(statement, Store) and statement.buffer.name in targets:
         return replace(statement, buffer=targets[statement.buffer.name])  # type: ignore[arg-type]
-    if isinstance(statement, For):
-        return replace(statement, body=_renamed(statement.body, targets))
-    if isinstance(statement, If):
-        return If(statement.within, *(_renamed(inner, targets) for inner in blocks_of(statement)))
-    return replace(statement, then=_renamed(statement.then, targets)) if isinstance(statement, When) else statement
+    return with_blocks(statement, lambda block: _renamed(block, targets))

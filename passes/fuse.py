@@ -30,7 +30,7 @@ from graphopt.analysis.machine import Machine
 from graphopt.analysis.pieces import pieces_of
 from graphopt.analysis.reductions import REDUCTIONS
 from graphopt.analysis.swallowed import swallowed_time
-from graphopt.analysis.xla_indexed import are_places, share_taken
+from graphopt.analysis.xla_indexed import are_places, shares_taken
 from graphopt.errors import EngineError
 from graphopt.ir.graph import Graph, depth_first, make_graph, nested_graphs
 from graphopt.ir.node import Node, param, project, results
@@ -114,6 +114,7 @@ class _Fuser:
         self.done: dict[Graph, Graph] = {}
         self.plans: dict[Graph, Plan | None] = {}
         self.taken: dict[Node, bool] = {}
+        self.shares: dict[Graph, dict[Node, float]] = {}
         self.chosen: dict[Graph, list[Group]] | None = None
         self.inside: set[Graph] | None = None  # the graphs that may have kernels; None where all may
         self.left: set[tuple[Graph, Node]] = set()
@@ -160,7 +161,7 @@ class _Fuser:
             swallowed = swallowed_time(group.members)
             apart = sum(n.avals[0].nbytes for n in {*operands, *group.results} if (inner, n) in cut)
             time = self.time(plan, body, runs[inner], machine)
-            taken = share_taken(inner, group.members, group.results)
+            taken = self.taken_of(group, inner)
             candidates.append(candidate(body, time, runs[inner], machine, swallowed, apart, taken))
         chosen: dict[Graph, list[Group]] = {inner: [] for inner in runs}
         self.chosen = chosen
@@ -171,6 +172,14 @@ class _Fuser:
                 self.decline(group, inner, reason)
         for inner, groups in chosen.items():
             chosen[inner] = self.without_places(inner, groups)
+
+    def taken_of(self, group: Group, graph: Graph) -> float:
+        """The part of the results of a group that XLA computes: all of what is not made element by element."""
+        if graph not in self.shares:
+            self.shares[graph] = shares_taken(graph)
+        if not all(n.op.elementwise or n.op in MOVES for n in group.members):
+            return 1.0
+        return max(self.shares[graph].get(n, 1.0) for n in group.results)
 
     def time(self, plan: Plan, body: Graph, runs: int, machine: Machine) -> float:
         """Nanoseconds of a run of a kernel. Of a product in a loop with one thread: it is short there, and one that
@@ -222,7 +231,7 @@ class _Fuser:
         ]
         candidates = []
         for inner, group in found:
-            swallowed, taken = swallowed_time(group.members), share_taken(inner, group.members, group.results)
+            swallowed, taken = swallowed_time(group.members), self.taken_of(group, inner)
             body, _, _ = body_of(group, inner)
             candidates.append(candidate(body, 0.0, runs[inner], machine, swallowed, taken=taken))
         others = time_of_others({(inner, n) for inner, group in found for n in group.members}, runs, machine)

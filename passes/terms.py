@@ -26,21 +26,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from graphopt.analysis.reductions import ADD
+from graphopt.analysis.substitute import with_blocks
 from graphopt.analysis.summed import factors_of, summed
 from graphopt.ir.loop import (
     Accumulate,
     Apply,
     Block,
-    For,
-    If,
     Let,
     Local,
     LoopProgram,
     Phase,
     Statement,
     Value,
-    When,
-    While,
 )
 from graphopt.rewrite.passes import counted
 
@@ -79,7 +76,7 @@ class _Writer:
         gone: set[str] = set()
         for statement in block.statements:
             if not isinstance(statement, Accumulate):
-                statements.append(self.inside(statement))
+                statements.append(with_blocks(statement, self.block))
                 continue
             parts = self.parts(statement.value, lets) if _name(statement.value) in self.found else []
             products = [each for each in parts if factors_of(each.value)]
@@ -88,15 +85,6 @@ class _Writer:
             statements += terms or [statement]
         self.gone += len(gone)
         return Block([s for s in statements if not (isinstance(s, Let) and s.local.name in gone)])
-
-    def inside(self, statement: Statement) -> Statement:
-        if isinstance(statement, For):
-            return replace(statement, body=self.block(statement.body))
-        if isinstance(statement, If):
-            return If(statement.within, self.block(statement.then), self.block(statement.otherwise))
-        if isinstance(statement, While):
-            return replace(statement, test=self.block(statement.test), body=self.block(statement.body))
-        return replace(statement, then=self.block(statement.then)) if isinstance(statement, When) else statement
 
     def parts(self, value: Value, lets: Mapping[str, Let]) -> list[Let]:
         """A sum of products, that is the sums and the products in it; nothing where it is of anything else."""

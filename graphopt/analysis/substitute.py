@@ -51,14 +51,19 @@ def statement_with(statement: Statement, change: Change) -> Statement:
     if isinstance(statement, Product):
         to, left, right = (_matrix(matrix, change) for matrix in (statement.to, statement.left, statement.right))
         return replace(statement, to=to, left=left, right=right)
+    inside = with_blocks(statement, lambda block: block_with(block, change))
+    return replace(inside, within=_within(inside.within, change)) if isinstance(inside, For | If) else inside
+
+
+def with_blocks(statement: Statement, of: Callable[[Block], Block]) -> Statement:
+    """A statement with other blocks in it. of: gives what takes the place of a block."""
     if isinstance(statement, For):
-        return replace(statement, body=block_with(statement.body, change), within=_within(statement.within, change))
+        return replace(statement, body=of(statement.body))
     if isinstance(statement, If):
-        blocks = (block_with(block, change) for block in (statement.then, statement.otherwise))
-        return If(_within(statement.within, change), *blocks)
+        return replace(statement, then=of(statement.then), otherwise=of(statement.otherwise))
     if isinstance(statement, While):
-        return replace(statement, test=block_with(statement.test, change), body=block_with(statement.body, change))
-    return replace(statement, then=block_with(statement.then, change)) if isinstance(statement, When) else statement
+        return replace(statement, test=of(statement.test), body=of(statement.body))
+    return replace(statement, then=of(statement.then)) if isinstance(statement, When) else statement
 
 
 def expression_with(value: Expression, change: Change) -> Expression:

@@ -147,20 +147,16 @@ def are_places(graph: Graph, results: Collection[Node], left: Callable[[Node], b
     return all(n not in graph.outputs and users[n] and all(is_place(n, u) for u in users[n]) for n in results)
 
 
-def share_taken(graph: Graph, members: Collection[Node], results: Collection[Node]) -> float:
-    """The part of some results that XLA computes, which are made of `members` and of no others in a graph: what is
-    computed element by element, and from which elements are only taken, it computes where it takes them."""
-    if not any(n.op in TAKING for n in graph.nodes) or not all(n.op.elementwise or n.op in MOVES for n in members):
-        return 1.0
-    users, outputs = graph.users(), set(graph.outputs)
+def shares_taken(graph: Graph) -> dict[Node, float]:
+    """The part of a result that XLA computes where it is made element by element, of those from which elements are only
+    taken: it computes them where it takes them."""
+    taken = {n.inputs[0] for n in graph.nodes if n.op in TAKING} - set(graph.outputs)
+    users = graph.users() if taken else {}
 
-    def share(result: Node) -> float:
-        of = users[result]
-        if result in outputs or any(n.op not in TAKING or result in n.inputs[1:] for n in of):
-            return 1.0
-        return min(1.0, sum(n.aval.size for n in of) / result.aval.size)
+    def is_taken(result: Node) -> bool:
+        return all(n.op in TAKING and result not in n.inputs[1:] for n in users[result])
 
-    return max(map(share, results))
+    return {n: min(1.0, sum(u.aval.size for u in users[n]) / n.aval.size) for n in taken if n.aval.size and is_taken(n)}
 
 
 def _is_at(update: Node, part: Node) -> bool:

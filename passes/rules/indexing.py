@@ -20,6 +20,7 @@ from graphopt.passes.rules.moving import (
     applied,
     broadcast,
     integer,
+    of_parts,
     reshaped,
     reversed_along,
     sliced,
@@ -190,31 +191,22 @@ def _gather_earlier(node: Node, uses: Uses, of: tuple[Op, ...]) -> Node | None:
     if inner.op not in of or node.aval.size >= inner.aval.size or uses(inner) > 1:
         return None
     shape = inner.aval.shape
-    if (
-        inner.effects
-        or inner.context is not None
-        or any(len(n.aval.shape) not in (0, len(shape)) for n in inner.inputs)
-    ):
+    if inner.effects or inner.context is not None or not all(n.aval.is_plain for n in inner.inputs):
         return None
-    arrays = [n for n in inner.inputs if n.aval.shape and uniform(n) is None]
-    if (
-        not all(n.aval.is_plain for n in inner.inputs)
-        or (len(arrays) - 1) * GATHERED * node.aval.size > inner.aval.size
-    ):
+    if any(len(n.aval.shape) not in (0, len(shape)) for n in inner.inputs):
         return None
-    attrs = node.attrs.replace(fill_value=None)
+    arrays = sum(bool(n.aval.shape) and uniform(n) is None for n in inner.inputs)
+    if (arrays - 1) * GATHERED * node.aval.size > inner.aval.size:
+        return None
     fills = node.attrs["mode"] == GatherScatterMode.FILL_OR_DROP
-    parts = []
-    for n in inner.inputs:
-        scalar = uniform(n)
-        if scalar is not None:
-            parts.append(broadcast(scalar, node.aval.shape, ()))
-        elif n.aval.shape:
-            clipped = attrs.replace(mode=GatherScatterMode.CLIP) if fills else attrs
-            parts.append(applied(node.op, clipped, broadcast(n, shape, range(len(shape))), indices))
-        else:
-            parts.append(n)
-    found = applied(inner.op, inner.attrs, *parts)
+    attrs = node.attrs.replace(fill_value=None)
+    if fills:
+        attrs = attrs.replace(mode=GatherScatterMode.CLIP)
+
+    def part(n: Node) -> Node:
+        return applied(node.op, attrs, broadcast(n, shape, range(len(shape))), indices)
+
+    found = of_parts(inner, node.aval.shape, part)
     return _where_inside(node, found) if fills else found
 
 

@@ -84,6 +84,18 @@ def broadcast(x: Node, shape: Sequence[int], dimensions: Sequence[int]) -> Node:
     return make(BROADCAST, x, shape=shape, broadcast_dimensions=tuple(dimensions))
 
 
+def of_parts(node: Node, shape: Sequence[int], part: Callable[[Node], Node]) -> Node:
+    """An elementwise operation of parts of its operands, which have this shape. part: takes it of an array."""
+    operands = []
+    for n in node.inputs:
+        number = uniform(n)
+        if number is not None:
+            operands.append(broadcast(number, shape, ()))
+        else:
+            operands.append(part(n) if n.aval.shape else n)
+    return applied(node.op, node.attrs, *operands)
+
+
 def without_axis(x: Node, axis: int, shape: tuple[int, ...]) -> Node | None:
     """An operand of an elementwise operation of this shape, without an axis along which it stays the same."""
     left = [n for k, n in enumerate(shape) if k != axis]

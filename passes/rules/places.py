@@ -104,20 +104,27 @@ def diagonal_of_a_part(node: Node, uses: Uses) -> Node | None:
     return applied(node.op, attrs, part, broadcast(places, (found.count, 2), (0,)))
 
 
-@rewrites(p.reduce_sum_p, safety=REORDERED, law="movement", an_operand=[SELECT])
-def trace_of_a_part(node: Node, uses: Uses) -> Node | None:
-    """sum(where(i + a = j, dot(x, y), 0)) → sum(where(i = j, slice(dot(x, y)), 0))"""
+def _chosen(node: Node, uses: Uses) -> tuple[Node, Node] | None:
+    """The mask and the values of a sum of what a mask of the same shape leaves, where nothing else reads that."""
     chosen = node.inputs[0]
     if chosen.op is not SELECT or len(chosen.inputs) != 3 or uses(chosen) > 1 or chosen.context is not None:
         return None
-    mask, other, product = chosen.inputs
-    found = diagonal_axes(mask) if mask.aval.shape == chosen.aval.shape else None
-    if found is None or identity_axes(mask) is not None or splat(other) != 0:
+    mask, other, x = chosen.inputs
+    return (mask, x) if mask.aval.shape == chosen.aval.shape and splat(other) == 0 else None
+
+
+@rewrites(p.reduce_sum_p, safety=REORDERED, law="movement", an_operand=[SELECT])
+def trace_of_a_part(node: Node, uses: Uses) -> Node | None:
+    """sum(where(i + a = j, dot(x, y), 0)) → sum(where(i = j, slice(dot(x, y)), 0))"""
+    chosen = _chosen(node, uses)
+    if chosen is None:
         return None
-    if product.op is not DOT_GENERAL or uses(product) > 1:
+    mask, product = chosen
+    found = diagonal_axes(mask)
+    if found is None or identity_axes(mask) is not None or product.op is not DOT_GENERAL or uses(product) > 1:
         return None
     first, second, offset = found
-    starts, counts = [0] * len(chosen.aval.shape), list(chosen.aval.shape)
+    starts, counts = [0] * len(mask.aval.shape), list(mask.aval.shape)
     starts[first], starts[second] = max(-offset, 0), max(offset, 0)
     count = min(counts[axis] - starts[axis] for axis in (first, second))
     if count < 1 or not {first, second} <= set(node.attrs["axes"]):
@@ -131,12 +138,12 @@ def trace_of_a_part(node: Node, uses: Uses) -> Node | None:
 @rewrites(p.reduce_sum_p, safety=REORDERED, law="reduction", an_operand=[SELECT])
 def trace_of_broadcasts(node: Node, uses: Uses) -> Node | None:
     """sum(where(i = j, f(x[:, None], y), 0)) → sum(f(x, y)): the trace of what is elementwise in rows and columns"""
-    chosen = node.inputs[0]
-    if chosen.op is not SELECT or len(chosen.inputs) != 3 or uses(chosen) > 1 or chosen.context is not None:
+    chosen = _chosen(node, uses)
+    if chosen is None:
         return None
-    mask, other, x = chosen.inputs
-    axes = identity_axes(mask) if mask.aval.shape == chosen.aval.shape else None
-    if axes is None or splat(other) != 0 or not set(axes) <= set(node.attrs["axes"]):
+    mask, x = chosen
+    axes = identity_axes(mask)
+    if axes is None or not set(axes) <= set(node.attrs["axes"]):
         return None
     first, second = sorted(axes)
     core = _on_diagonal(x, first, second, x.aval.shape, LARGEST_TERM)

@@ -19,15 +19,14 @@ from graphopt.passes.rules.moving import (
     SLICE,
     SQUEEZE,
     Uses,
-    applied,
     axes_kept,
     bounds,
     broadcast,
     concatenated,
+    of_parts,
     reshaped,
     reversed_along,
     sliced,
-    uniform,
 )
 from graphopt.rewrite.rule import AnyRule, rewrites
 
@@ -149,14 +148,7 @@ def _slice_later(node: Node, uses: Uses, of: tuple[Op, ...]) -> Node | None:
         return None
     if not all(n.aval.is_plain for n in inner.inputs):
         return None
-    parts = []
-    for n in inner.inputs:
-        scalar = uniform(n)
-        if scalar is not None:
-            parts.append(broadcast(scalar, counts, ()))
-        else:
-            parts.append(sliced(n, starts, counts, strides) if n.aval.shape else n)
-    return applied(inner.op, inner.attrs, *parts)
+    return of_parts(inner, counts, lambda n: sliced(n, starts, counts, strides))
 
 
 @rewrites(p.slice_p, safety=MOVES, law="movement")
