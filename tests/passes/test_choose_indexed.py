@@ -13,7 +13,7 @@ from jax import lax
 import graphopt
 from graphopt.analysis.kernel_time import kernel_time
 from graphopt.analysis.machine import Machine
-from graphopt.analysis.xla_indexed import is_known_scatter, is_known_update, scattered_time
+from graphopt.analysis.xla_indexed import is_known_scatter, is_known_update, scattered_time, shares_taken
 from graphopt.analysis.xla_time import fused_time
 from graphopt.backends.numba.costs import scalar_cost
 from graphopt.backends.numba.engine import NumbaEngine
@@ -192,3 +192,20 @@ def test_xla_writes_slices_that_an_update_would_write_over() -> None:
     ]
     kept, same = (fused_time(body, MACHINE, again=True) for body in bodies)
     assert kept > 2 * same
+
+
+def test_xla_computes_what_elements_are_taken_from_where_it_takes_them() -> None:
+    """All of it where it is read otherwise, too."""
+
+    def row(x: Any) -> Any:
+        return lax.dynamic_slice(jnp.sin(jnp.exp(x)), (jnp.argmax(x[:4, 0]), 0), (3, 2000))
+
+    def row_and_all(x: Any) -> Any:
+        y = jnp.sin(jnp.exp(x))
+        return lax.dynamic_slice(y, (jnp.argmax(x[:4, 0]), 0), (3, 2000)), y
+
+    x = floats(2000, 2000)
+    assert graphopt.jit(row).explain(x).kernels == () and len(graphopt.jit(row_and_all).explain(x).kernels) == 1
+    (taken,) = shares_taken(graphopt.jit(row, backend="xla").explain(x).graph).values()
+    assert taken == 3 / 2000
+    np.testing.assert_allclose(graphopt.jit(row)(x), jax.jit(row)(x), rtol=1e-5, atol=1e-5)
