@@ -43,7 +43,7 @@ nobody reads any more goes; last, what is too large for the caches is computed i
 KERNELS = ("stream", "random bits", "local", "fuse", "renew", "reuse", "partition")
 """Names of the passes that make kernels of a graph: `stream` before `chunk`, the others after all above."""
 
-LOOPS = ("tile", "split", "peel", "jam", "bypass", "registers", "fetch", "terms", "cascade")
+LOOPS = ("tile", "split", "peel", "jam", "bypass", "registers", "fetch", "terms", "cascade", "reciprocal")
 """Names of the passes over the loops of each kernel."""
 
 

@@ -115,15 +115,27 @@ _MASK_MOVES = re.compile(rb"(?:\xc5|\xc4[\x01\x21\x41\x61\x81\xa1\xc1\xe1]).[\x5
 def _machine(mask_moves: bool = True) -> Any:
     """This processor, with all that it can do, as LLVM knows it.
 
+    LLVM takes vectors of 256 bits for all of Intel's processors with AVX-512, because the first two generations are
+    clocked down by longer ones. Those after them (Ice Lake, the first with VBMI2) hardly are: they get 512.
+
     mask_moves: whether it has AVX-512's instructions that move the signs of a vector's elements to a mask register.
     """
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     relocation = "static" if target.name.startswith("x86") else "default"
-    features = llvm.get_host_cpu_features().flatten() + ("" if mask_moves else ",-avx512dq,-avx512bw")
+    features = [llvm.get_host_cpu_features().flatten()]
+    if llvm.get_host_cpu_features().get("avx512vbmi2"):
+        features.append("-prefer-256-bit")
+    if not mask_moves:
+        features += ["-avx512dq", "-avx512bw"]
     return target.create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=features, opt=3, reloc=relocation, codemodel="jitdefault", jit=True
+        cpu=llvm.get_host_cpu_name(),
+        features=",".join(features),
+        opt=3,
+        reloc=relocation,
+        codemodel="jitdefault",
+        jit=True,
     )
 
 

@@ -53,6 +53,7 @@ from graphopt.passes.cascade import Cascade
 from graphopt.passes.fetch import FetchAhead
 from graphopt.passes.jam import Jam
 from graphopt.passes.peel import Peel
+from graphopt.passes.reciprocal import Reciprocal
 from graphopt.passes.register_block import RegisterBlock
 from graphopt.passes.split import Split
 from graphopt.passes.terms import Terms
@@ -144,6 +145,7 @@ class NumbaEngine:
     fetch: FetchAhead = field(default=FetchAhead(), repr=False)
     terms: Terms = field(default=Terms(), repr=False)
     cascade: Cascade = field(default=Cascade(), repr=False)
+    reciprocal: Reciprocal = field(default=Reciprocal(), repr=False)
     without: frozenset[str] = frozenset()
 
     def unavailable(self) -> str | None:
@@ -305,8 +307,8 @@ class NumbaEngine:
             write_beside(best, written)
         tiled = Tiled(best.program) if self.tile.name in self.without else self.tile.run(best.program)
         program, said = tiled.program, {self.tile.name: tiled.kept}
-        in_any_order = (self.terms, self.cascade) if any_order else ()
-        for step in (self.split, self.peel, self.jam, self.bypass, self.registers, self.fetch, *in_any_order):
+        rounding = (self.terms, self.cascade, self.reciprocal) if any_order else ()
+        for step in (self.split, self.peel, self.jam, self.bypass, self.registers, self.fetch, *rounding):
             if step.name not in self.without:
                 program, said[step.name] = step.run(program)
         best.take(program, tuple(f"{name}: {what}" for name, every in said.items() for what in every))

@@ -133,6 +133,7 @@ PASSES: dict[str, Make] = {
     "registers": drawn("distances, 1000x64", lambda x: ((x[:, None] - x[None]) ** 2).sum(-1), (1000, 64)),
     "fetch": drawn("layer norm, 8192x1024", _layer_norm, (8192, 1024)),
     "terms": lambda: streamed.forces(8000, gradient=True),
+    "reciprocal": drawn("softmax, 200x1000", jax.nn.softmax, (200, 1000)),
     "cascade": drawn("sums of columns, 4000x2000", lambda x: (x * x).sum(0), (4000, 2000)),
 }
 """Of `rematerialize`, which a memory limit asks for, is the suite `limited`."""
