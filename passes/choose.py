@@ -31,6 +31,7 @@ from graphopt.analysis.top_k import TOP_K, axis_of
 from graphopt.analysis.windows import COMBINED, SELECTED
 from graphopt.analysis.xla_indexed import scattered_time
 from graphopt.analysis.xla_loops import is_known_loop, loop_time, rows_time
+from graphopt.analysis.xla_products import called_time
 from graphopt.analysis.xla_time import (
     HANDED_OVER,
     alone_time,
@@ -325,8 +326,8 @@ def wants_another_engine(graph: Graph, machine: Machine) -> bool:
                 possible += times * loop_time(node, machine)
             elif is_known(node) and node.avals[0].is_static:
                 moved = (node.inputs[0] if node.op in REDUCTIONS else node).avals[0].nbytes
-                scattered = scattered_time(node) if node.op in SCATTERS else 0.0
-                possible += times * (core_time(node) + 0.1 * moved + scattered + swallowed_time((node,)))
+                alone = scattered_time(node) if node.op in SCATTERS else called_time(node)
+                possible += times * (core_time(node) + 0.1 * moved + alone + swallowed_time((node,)))
                 possible += times * product_time(node, machine) if blocked(node) is not None else 0.0
             else:
                 others += times * alone_time(node, machine)

@@ -138,6 +138,8 @@ class _Reroller:
 
     def tell(self, graph: Graph) -> None:
         """Notes the longest repetition that a reader would see as a loop, where a loop would save too little."""
+        if not self.context.timed:
+            return  # nobody reads it, and looking takes a millisecond or two
         found = [ways[0] for ways in stretches(graph, Numbering(), TOLD_STEPS, TOLD) if goes_on(ways[0])]
         if found:
             longest = max(found, key=lambda stretch: len(stretch.columns))

@@ -1,4 +1,4 @@
-"""Between float32 and the bits of float16 and bfloat16 (`graphopt.backends.numba.half`)."""
+"""Between float32, and float64, and the bits of float16 and bfloat16 (`graphopt.backends.numba.half`)."""
 
 from __future__ import annotations
 
@@ -33,9 +33,14 @@ def _narrow_bfloat16(builder: Any, x: Any) -> Any:
 widen_float16 = _conversion(
     types.float32, types.uint16, lambda builder, x: builder.fpext(builder.bitcast(x, ir.HalfType()), SINGLE)
 )
-narrow_float16 = _conversion(
-    types.uint16, types.float32, lambda builder, x: builder.bitcast(builder.fptrunc(x, ir.HalfType()), ir.IntType(16))
-)
+
+
+def _narrow_float16(builder: Any, x: Any) -> Any:
+    return builder.bitcast(builder.fptrunc(x, ir.HalfType()), ir.IntType(16))
+
+
+narrow_float16 = _conversion(types.uint16, types.float32, _narrow_float16)
+round_float16 = _conversion(types.uint16, types.float64, _narrow_float16)
 widen_bfloat16 = _conversion(
     types.float32,
     types.uint16,

@@ -3,16 +3,30 @@
 Numba has no bfloat16, and little for float16. A value is widened before each operation and rounded after it, to the
 nearest, ties to even, as XLA:CPU does (its `float-normalization` keeps the rounding between operations of one fusion).
 What only moves, selects or looks at bits is done on the bits, so that a NaN keeps its payload.
+
+Where a processor computes on float16 itself, XLA has it do so: float64 is rounded to it once there, not to float32
+first, and a product that is added to something is not rounded (LLVM contracts the two).
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import jax.numpy as jnp
+import llvmlite.binding as llvm
 import numpy as np
 
-HALVES = (np.dtype(np.float16), np.dtype(jnp.bfloat16))
+FLOAT16 = np.dtype(np.float16)
+
+HALVES = (FLOAT16, np.dtype(jnp.bfloat16))
+
+
+@cache
+def computes_on_float16() -> bool:
+    """Whether this processor has instructions for sums and products of float16."""
+    features = llvm.get_host_cpu_features()
+    return bool(features.get("avx512fp16") or features.get("fullfp16"))
 
 
 def is_half(dtype: Any) -> bool:

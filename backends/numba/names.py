@@ -62,6 +62,7 @@ NAMES: dict[str, Any] = {
     **REDUCE_PRECISION,
     "widen_float16": conversions.widen_float16,
     "narrow_float16": conversions.narrow_float16,
+    "round_float16": conversions.round_float16,
     "widen_bfloat16": conversions.widen_bfloat16,
     "narrow_bfloat16": conversions.narrow_bfloat16,
     **{name_of(op, dtype): scalar(function) for (op, dtype), function in MATH.items()},

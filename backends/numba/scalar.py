@@ -15,7 +15,16 @@ from jax.extend.core import primitives as p
 
 from graphopt.backends.numba.complex_source import COMPLEX
 from graphopt.backends.numba.functions import HALF_POWERS, VECMATH
-from graphopt.backends.numba.half import HALVES, computed_as, is_half, kept_as, narrowed, widened
+from graphopt.backends.numba.half import (
+    FLOAT16,
+    HALVES,
+    computed_as,
+    computes_on_float16,
+    is_half,
+    kept_as,
+    narrowed,
+    widened,
+)
 from graphopt.ir.attrs import EMPTY, Attrs
 from graphopt.ir.loop import Apply, Literal, Local, Value
 from graphopt.ir.node import Node
@@ -299,6 +308,8 @@ def expression(op: Op, attrs: Attrs, of: Sequence[Dtype], to: Dtype, args: Seque
         return args[0]
     if op is CONVERT and to.kind == "b":  # a denormal is not zero here, for XLA does not widen it either
         return f"(np.uint16({args[0]} & np.uint16(0x7FFF)) != 0)"
+    if op is CONVERT and to == FLOAT16 and of[0] == np.float64 and computes_on_float16():
+        return f"round_float16({args[0]})"
     wide = [widened(dtype, arg) for dtype, arg in zip(of, args, strict=True)]
     found = SCALARS[op](attrs, list(map(computed_as, of)), computed_as(to), wide)
     return None if found is None else narrowed(to, found)

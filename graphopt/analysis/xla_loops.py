@@ -17,6 +17,7 @@ from graphopt.analysis.loops import LOOPS, is_of_one_shape, iterations
 from graphopt.analysis.machine import Machine
 from graphopt.analysis.products import DOT, axes_of, sizes_of
 from graphopt.analysis.small_solves import LU
+from graphopt.analysis.xla_products import called_time
 from graphopt.analysis.xla_time import FUNCTIONS, SERIES, core_time, is_known
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node
@@ -89,18 +90,18 @@ def is_known_loop(node: Node) -> bool:
 
 def calls_a_library(body: Graph) -> bool:
     """Whether XLA calls functions of a library in a step."""
-    return library_calls(body) > 0
+    return library_time(body) > 0
 
 
-def library_calls(body: Graph) -> int:
-    """For how many products and factorizations of a step XLA calls a function of a library."""
-    factored = sum(1 for node in body.nodes if node.op is LU)
+def library_time(body: Graph) -> float:
+    """Nanoseconds of the products and factorizations of a step for which XLA calls functions of a library, at least."""
+    factored = LIBRARY * sum(1 for node in body.nodes if node.op is LU)
     every = [node for node in body.nodes if node.op is DOT]
     products = [node for node in every if _is_of_matrices(node)]
     if sum(n.aval.nbytes for node in every for n in (node, *node.inputs)) >= INLINED:
-        return factored + len(products)
+        return factored + sum(max(LIBRARY, called_time(n)) for n in products)
     called = [n for n in products if math.prod(sizes_of(n)) >= WRITTEN_OUT and not _is_written_out(n)]
-    return factored + len(called)
+    return factored + sum(max(LIBRARY, called_time(n)) for n in called)
 
 
 def _is_written_out(node: Node) -> bool:
@@ -156,7 +157,7 @@ def _step_time(body: Graph, state: Collection[Node], machine: Machine) -> float:
     floating = any(s.aval.dtype.kind not in "biu" for s, _ in numbers)
     chained = waited(body, numbers) + (CARRIED if floating else 0.0)
     number, arrays = _computing(body)
-    inner = sum(loop_time(n, machine) for n in body.nodes if n.op in LOOPS) + LIBRARY * library_calls(body)
+    inner = sum(loop_time(n, machine) for n in body.nodes if n.op in LOOPS) + library_time(body)
     results = {n for n in body.outputs if n.aval.shape}
     if not results:
         return max(chained, number) + inner

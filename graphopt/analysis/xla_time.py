@@ -46,6 +46,7 @@ from graphopt.analysis.xla_indexed import (
     scattered_time,
     updated_bytes,
 )
+from graphopt.analysis.xla_products import called_time, is_called_one_by_one
 from graphopt.ir.aval import Aval, is_floating
 from graphopt.ir.graph import Graph, make_graph
 from graphopt.ir.node import Node, param
@@ -227,7 +228,8 @@ TURNED = 0.4
 def is_known(node: Node) -> bool:
     """Whether XLA's time for an operation can be predicted."""
     if node.op is DOT:
-        return _is_slow_product(node) or is_crossed(node) or blocked(node) is not None
+        known = _is_slow_product(node) or is_crossed(node) or is_called_one_by_one(node)
+        return known or blocked(node) is not None
     if node.op is GATHER:
         return is_known_gather(node)
     if node.op is UPDATE or node.op in SCATTERS:
@@ -306,7 +308,7 @@ def fused_time(body: Graph, machine: Machine, again: bool = False) -> float:
 
     again: whether it is run again and again within a program.
     """
-    scattered = sum(scattered_time(n) for n in body.nodes if n.op in SCATTERS)
+    alone = sum(scattered_time(n) if n.op in SCATTERS else called_time(n) for n in body.nodes)
     size = max(0, sum(n.aval.nbytes for n in (*body.params, *body.outputs)) - indexed_bytes(body))
     # What a reduction's result is needed with again is stored before and read after it.
     inner = [n.inputs[0].aval.nbytes for n in body.nodes if n.op in REDUCTIONS and n not in body.outputs]
@@ -326,7 +328,7 @@ def fused_time(body: Graph, machine: Machine, again: bool = False) -> float:
         if joined > core:
             core, threads = joined, machine.threads if joined > TURN else 1
     each = LOOP if not again else LOOP_AGAIN if any(n.aval.shape for n in body.outputs) else NUMBER_AGAIN
-    total = core / threads + loops * each + (WAKE if threads > 1 else 0.0) + scattered
+    total = core / threads + loops * each + (WAKE if threads > 1 else 0.0) + alone
     total = max(total, machine.moving(size, machine.threads))
     fresh = sum(n.aval.nbytes for n in body.outputs)
     return total + (fresh / machine.page_rate if fresh >= FRESH else 0.0)
@@ -435,7 +437,7 @@ def alone_time(node: Node, machine: Machine) -> float:
     flops = node.op.flops(node.attrs, ins, outs) if node.op.flops is not None else 0
     moved = sum(aval.nbytes for aval in (*ins, *outs))
     time = max(flops / FLOPS, moved / RATE) / machine.threads
-    return max(time, scattered_time(node)) if node.op in SCATTERS else time
+    return max(time, scattered_time(node) if node.op in SCATTERS else called_time(node))
 
 
 def product_time(node: Node, machine: Machine) -> float:

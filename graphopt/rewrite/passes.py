@@ -28,8 +28,8 @@ class Context:
     platforms: where the program will run, as JAX names it ("cpu", "cuda", "rocm", "tpu"); none where that is not known.
     notes: what the running pass did and declined, in words; a pass adds with `note`.
     limit: no more than so many firings of rules in the running pass, for bisection; None for any number.
-    timed: whether the time of each rule is measured. strict: whether a rule that fails is an error; if not it is
-        switched off, with a warning.
+    timed: whether somebody reads the report, for whom rules are timed and what takes time to be noted is.
+    strict: whether a rule that fails is an error; if not it is switched off, with a warning.
     firings, endless, rule_seconds: what the running pass's rules did, see `graphopt.rewrite.driver.Log`.
     """
 

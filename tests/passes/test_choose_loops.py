@@ -14,7 +14,7 @@ import graphopt
 from graphopt.analysis.kernel_time import kernel_time
 from graphopt.analysis.latency import latency
 from graphopt.analysis.machine import Machine
-from graphopt.analysis.xla_loops import is_known_loop, library_calls, loop_time, waited
+from graphopt.analysis.xla_loops import LIBRARY, is_known_loop, library_time, loop_time, waited
 from graphopt.backends.numba.costs import scalar_cost
 from graphopt.ir.node import Node
 from graphopt.ir.op import op_of
@@ -238,18 +238,20 @@ def test_loops_with_more_than_elementwise_operations_are_not_known() -> None:
 
 
 def test_products_are_called_where_they_are_not_written_out() -> None:
-    def called(*shapes: tuple[int, int], times: int = 1) -> int:
+    def called(*shapes: tuple[int, ...], times: int = 1) -> float:
         def step(x: Any, w: Any) -> Any:
             for _ in range(times):
                 x = jnp.tanh(x @ w)
             return x
 
         x, w = (floats(*shape) for shape in shapes)
-        return library_calls(Scan.of(loop_of(lambda x: lax.fori_loop(0, 9, lambda _, s: step(s, w), x), x)).body)
+        body = Scan.of(loop_of(lambda x: lax.fori_loop(0, 9, lambda _, s: step(s, w), x), x)).body
+        return library_time(body) / LIBRARY
 
     assert called((8, 8), (8, 8)) == 1 and called((8, 8), (8, 8), times=3) == 3
     assert called((4, 4), (4, 4), times=8) == 8  # in a body that is larger than what becomes one function
     assert called((3, 3), (3, 3)) == called((1, 64), (64, 64)) == 0
+    assert called((900, 4, 4), (900, 4, 4)) > 100 * called((900, 8, 8), (900, 8, 8))  # one after the other
 
 
 def test_loops_within_kernels_do_not_run_in_xla() -> None:

@@ -379,7 +379,7 @@ def alternating(x: Any) -> Any:
 def test_of_what_would_save_little_the_report_says_so_in_a_line(
     function: Callable[..., Any], args: tuple[Any, ...], what: str
 ) -> None:
-    graph, notes = rolled(function, *args, step=Reroll(), platforms=("cpu",))
+    graph, notes = rolled(function, *args, step=Reroll(), platforms=("cpu",), timed=True)
     assert not lengths(graph)
     assert len(notes) == 1
     assert notes[0].startswith(f"{what} stay: a loop would save XLA about 0.0"), notes
@@ -387,7 +387,7 @@ def test_of_what_would_save_little_the_report_says_so_in_a_line(
 
 @pytest.mark.parametrize("count", [3, 7])
 def test_of_short_repetitions_there_is_nothing_to_say(count: int) -> None:
-    _, notes = rolled(plain_layers, draw(2, 8), [draw(8, 8)] * count, step=Reroll())
+    _, notes = rolled(plain_layers, draw(2, 8), [draw(8, 8)] * count, step=Reroll(), timed=True)
     assert not notes
 
 
