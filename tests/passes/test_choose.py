@@ -305,3 +305,20 @@ def test_products_leave_xla_where_little_of_their_time_is_arithmetic() -> None:
     assert kernels(layer, (128, 128), (128, 128)) == 1
     assert kernels(jnp.matmul, (900, 900), (900, 900)) == kernels(jnp.matmul, (20, 20), (20, 20)) == 0
     assert kernels(steps, (64, 256), (256, 256)) == 0  # where it takes no longer
+
+
+@pytest.mark.parametrize(
+    ("sizes", "leaves"), [((4, 4, 4), True), ((5, 6, 4), True), ((3, 3, 3), False), ((8,) * 3, False)]
+)
+def test_many_small_products_leave_xla_where_it_computes_one_after_the_other(
+    sizes: tuple[int, int, int], leaves: bool
+) -> None:
+    rows, length, columns = sizes
+    random = np.random.default_rng(0)
+    x, y = (random.normal(size=(2000, *of)).astype(np.float32) for of in ((rows, length), (length, columns)))
+    for function in (jnp.matmul, lambda x, y: jnp.einsum("bij,bjk->bki", x, y), jax.vmap(jnp.dot)):
+        jitted = graphopt.jit(function)
+        np.testing.assert_allclose(jitted(x, y), jax.jit(function)(x, y), rtol=1e-5, atol=1e-5)
+        assert bool(jitted.explain(x, y).kernels) == leaves
+    assert not graphopt.jit(jnp.matmul).explain(x[:5], y[:5]).kernels
+    assert not graphopt.jit(jnp.matmul).explain(x.astype(np.int32), y.astype(np.int32)).kernels
