@@ -47,7 +47,7 @@ class _Variants:
 
     def __init__(self, module: Any, dtype: Dtype, arity: int, usual: Any, always: Any) -> None:
         self.module, self.dtype, self.arity, self.usual, self.always = module, dtype, arity, usual, always
-        self.name = f"{PREFIX}{always.__name__}"
+        self.name = f"{PREFIX}{always.__name__}.{dtype.name}"
         self.widths = LANES[dtype.itemsize]
         if self.name in module.globals:
             return

@@ -20,6 +20,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+import graphopt
 from graphopt.backends.numba import vecmath
 from graphopt.backends.numba.code import load
 from graphopt.backends.numba.compiling import KERNEL_SIGNATURE, object_of, text_of
@@ -361,17 +362,18 @@ def test_the_loop_is_vectorized(name: str, dtype: np.dtype[Any]) -> None:
 
 
 @pytest.mark.skipif(not has_fma(), reason="without an instruction for fma it is a call")
-@pytest.mark.parametrize("name", ["cos", "pow", "sin", "tan"])
+@pytest.mark.parametrize("name", ["cos", "pow", "pow -1.5", "rsqrt", "sin", "tan"])
 @each_dtype
 def test_the_usual_way_is_part_of_the_loop(name: str, dtype: np.dtype[Any]) -> None:
     """Of the functions of vectors nothing is left but what they call for other arguments."""
     text = text_of(kernel(name, dtype))
     left = re.findall(rf"@({re.escape(PREFIX)}[\w.]+)\(", text)
-    assert set(left) <= {f"{PREFIX}{name}_f{8 * dtype.itemsize}{suffix}" for suffix in ("", ".rare")}
+    known = f"{PREFIX}{FUNCTIONS[name, dtype].__name__}.{dtype}"
+    assert set(left) <= {known, f"{known}.rare"}
     assert re.search(r"call fastcc <\d+ x |call <\d+ x (?:float|double)> @graphopt", text)
 
 
-@pytest.mark.parametrize("name", ["cos", "pow", "sin", "tan"])
+@pytest.mark.parametrize("name", ["cos", "pow", "pow -1.5", "rsqrt", "sin", "tan"])
 @each_dtype
 @pytest.mark.parametrize("size", [1, 3, 16, 61])
 def test_arguments_that_are_not_usual(name: str, dtype: np.dtype[Any], size: int) -> None:
@@ -404,3 +406,13 @@ def test_the_coefficients_are_those_that_the_script_finds(capsys: pytest.Capture
     minimax.main([])
     with open(vecmath.coefficients.__file__) as file:
         assert capsys.readouterr().out == file.read()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(lax, name)])
+def test_both_dtypes_in_one_kernel(name: str) -> None:
+    operation, count = getattr(lax, name), 1 + (name in references.BINARY)
+    with jax.enable_x64(True):
+        x = np.linspace(0.1, 0.9, 99)
+        both = lambda x: [operation(*[x.astype(dtype)] * count) for dtype in DTYPES]
+        for found, expected in zip(graphopt.jit(both, backend="numba")(x), jax.jit(both)(x), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
