@@ -31,6 +31,7 @@ from graphopt.lock import Decision, hash_of
 from graphopt.passes.choose import wants_another_engine
 from graphopt.passes.chunk import Chunk
 from graphopt.passes.fuse import Fuse
+from graphopt.passes.orient import Orient
 from graphopt.passes.partition import Partition
 from graphopt.passes.pipelines import LOOPS, STANDARD
 from graphopt.passes.random_bits import RandomBits
@@ -73,7 +74,8 @@ def optimize_graph(
         graph, records = in_other_blocks(records, options, context, decision.block)
 
     def last_passes(graph: Graph) -> tuple[Pass, ...]:
-        return kept(engine_passes(graph, options, target, decision), options) if kernels else ()
+        engines = engine_passes(graph, options, target, decision) if kernels else ()
+        return kept((*engines, *([Orient()] if options.passes is None else [])), options)
 
     graph, limited = run_pipeline(graph, memory_passes(sources, options, context, target, last_passes), context)
     graph, more = run_pipeline(graph, last_passes(graph), context)
@@ -89,6 +91,8 @@ def with_streams(options: Options) -> tuple[Pass, ...]:
     for step in pipeline_of(options):
         if isinstance(step, Chunk):
             found.append(Stream(partial(engine_of, options), machine, step.memory))
+            # Where all goes to another engine that can, that takes apart what XLA would have computed row by row.
+            step = replace(step, leaves=step.leaves and machine is not None)
         found.append(step)
     return tuple(found)
 

@@ -25,6 +25,7 @@ from jax.extend.core import primitives as p
 from graphopt.analysis.blocks import before_all, block_of, combined, read_block, write_block
 from graphopt.analysis.chunk_cost import AGAIN, CACHED, NEW, Memory
 from graphopt.analysis.chunking import Region, best_region
+from graphopt.analysis.xla_rows import unstored
 from graphopt.errors import GraphError
 from graphopt.ir.aval import dtype_name
 from graphopt.ir.graph import Graph, make_graph, nested_graphs
@@ -62,7 +63,8 @@ class Chunk(Pass):
     few. rows: how many rows a block has at least where it meets an array that all blocks read, for products of matrices
     with few rows are slow. gain: the least share of the time of its contractions, with the memory that they read and
     write, that is expected to be saved. piece: nanoseconds that it takes to bring together what one of several pieces
-    reads, into which a region is divided where a mask leaves other columns of each.
+    reads, into which a region is divided where a mask leaves other columns of each. leaves: whether what XLA computes a
+    few rows at a time by itself (`graphopt.analysis.xla_rows`) is left to it.
     """
 
     large: int = 8 << 20
@@ -70,6 +72,7 @@ class Chunk(Pass):
     rows: int = 32
     gain: float = 0.2
     piece: float = 30_000
+    leaves: bool = True
     name = "chunk"
 
     @property
@@ -87,7 +90,7 @@ class Chunk(Pass):
         if "reassociate" not in ADMITTED[context.options.numerics]:
             context.note("not in blocks: under exact numerics sums stay in one piece")
             return graph
-        return _Chunker(memory, self.gain, context).graph(graph, False)
+        return _Chunker(memory, self.gain, self.leaves, context).graph(graph, False)
 
 
 @rewrites(p.dot_general_p, p.conv_general_dilated_p, safety="reassociate")
@@ -97,9 +100,10 @@ def in_blocks(node: Node) -> Node | None:
 
 
 class _Chunker:
-    def __init__(self, memory: Memory, gain: float, context: Context) -> None:
+    def __init__(self, memory: Memory, gain: float, leaves: bool, context: Context) -> None:
         self.memory = memory
         self.gain = gain
+        self.leaves = leaves
         self.context = context
         self.done: dict[tuple[Graph, bool], Graph] = {}
 
@@ -127,7 +131,12 @@ class _Chunker:
 
     def cut(self, graph: Graph, in_loop: bool) -> Graph | None:
         """`graph` with its own large arrays in blocks, and those in blocks again; None where that does not pay."""
-        seeds = self.memory.contractions(graph)
+        left = frozenset(unstored(graph)) if self.leaves else frozenset()
+        large = self.memory.contractions(graph)
+        for node in large:
+            if node in left:
+                self.context.note(f"not in blocks: {_described(node)}, for XLA computes it a few rows at a time")
+        seeds = [node for node in large if node not in left]
         if not seeds or self.stopped:
             return None
         rate = AGAIN if in_loop else NEW
@@ -135,7 +144,7 @@ class _Chunker:
         if (gain := 1 - self.memory.graph(graph, CACHED) / before) < self.gain:
             self.context.note(f"not in blocks: {_described(seeds[0])}, for that would gain {gain:.0%} at best")
             return None
-        new, found = self.in_loops(graph)
+        new, found = self.in_loops(graph, left)
         if not found:
             self.context.note(f"not in blocks: {_described(seeds[0])}, for it is read in ways that blocks cannot be")
             return None
@@ -155,7 +164,7 @@ class _Chunker:
         self.context.note(f"not in blocks: {_described(seeds[0])}, for that would gain {max(0.0, gain):.0%}")
         return None
 
-    def in_loops(self, graph: Graph, vain: frozenset[Node] = frozenset()) -> tuple[Graph, list[tuple[Node, Region]]]:
+    def in_loops(self, graph: Graph, vain: frozenset[Node]) -> tuple[Graph, list[tuple[Node, Region]]]:
         """`graph` with all regions around large contractions in loops; and the regions, with the contraction of each.
 
         vain: contractions around which there is no region of use. What is computed again in a region must not be needed

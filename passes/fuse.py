@@ -31,6 +31,7 @@ from graphopt.analysis.pieces import pieces_of
 from graphopt.analysis.reductions import REDUCTIONS
 from graphopt.analysis.swallowed import swallowed_time
 from graphopt.analysis.xla_indexed import are_places, shares_taken
+from graphopt.analysis.xla_rows import unstored
 from graphopt.errors import EngineError
 from graphopt.ir.graph import Graph, depth_first, make_graph, nested_graphs
 from graphopt.ir.node import Node, param, project, results
@@ -148,6 +149,7 @@ class _Fuser:
 
     def choose(self, graph: Graph, machine: Machine) -> None:
         """Leaves to XLA what is not expected to gain by another engine, in sub-graphs too."""
+        self.leave_rows(graph)
         whole = self.whole_loops(graph, machine)
         runs = {inner: times for inner, times in runs_of(graph, whole).items() if times}
         others = self.leave(runs, machine)
@@ -243,6 +245,13 @@ class _Fuser:
                 self.decline(group, inner, reason)
                 others += known.runs * known.xla
         return others
+
+    def leave_rows(self, graph: Graph) -> None:
+        """Leaves to XLA what it computes with two products a few rows at a time, where those stay there."""
+        for inner in nested_graphs(graph):
+            for product, between in unstored(inner).items():
+                if not self.takes(product):
+                    self.left |= {(inner, node) for node in between}
 
     def possible(self, graph: Graph) -> list[Group]:
         """Groups of all that a kernel can take, and that is not left."""

@@ -43,6 +43,9 @@ nobody reads any more goes; last, what is too large for the caches is computed i
 KERNELS = ("stream", "random bits", "local", "fuse", "renew", "reuse", "partition")
 """Names of the passes that make kernels of a graph: `stream` before `chunk`, the others after all above."""
 
+LAST = ("orient",)
+"""Names of the passes after these, over what is left to XLA."""
+
 LOOPS = ("tile", "split", "peel", "jam", "bypass", "registers", "fetch", "terms", "cascade", "reciprocal")
 """Names of the passes over the loops of each kernel."""
 
@@ -54,7 +57,7 @@ def left_out(names: Iterable[str]) -> tuple[str, ...]:
     """
     if isinstance(names, str):
         raise OptionError(f"without must be a sequence of names, not the string {names!r}: write ({names!r},)")
-    known = (*(step.name for step in STANDARD), *KERNELS, *LOOPS)
+    known = (*(step.name for step in STANDARD), *KERNELS, *LAST, *LOOPS)
     for name in (found := tuple(names)):
         if name not in known:
             raise OptionError(f"no pass is called {name!r}; known: {', '.join(known)}")

@@ -3,6 +3,8 @@
 XLA:CPU takes its own barriers out before it merges equal operations (in jax 0.10 always), and then the recomputation is
 gone. A choice between `x` and zeros by a condition that holds always, which XLA does not find out, stays: the condition
 is read off one element of the value that is waited for. It is exact for all bits, and part of the loop that reads `x`.
+
+A fence is XLA's barrier everywhere: those last until its algebra is done.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import mlir
 
-from graphopt.ops.barrier import barrier_p
+from graphopt.ops.barrier import barrier_p, fence_p
 
 
 def holds(until: Any) -> Any:
@@ -48,3 +50,4 @@ def _barrier(x: Any, until: Any, *, id: int) -> Any:
 
 mlir.register_lowering(barrier_p, mlir.lower_fun(_barrier, multiple_results=False))
 mlir.register_lowering(barrier_p, mlir.lower_fun(_choice, multiple_results=False), platform="cpu")
+mlir.register_lowering(fence_p, mlir.lower_fun(lax.optimization_barrier, multiple_results=False))

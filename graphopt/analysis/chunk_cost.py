@@ -7,8 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import jax.numpy as jnp
+
 from graphopt.analysis.chunking import CONTRACTIONS, NEAR, Region, contracted_size
 from graphopt.analysis.masks import Masked, masked
+from graphopt.analysis.xla_rows import SLOW_SERIES
+from graphopt.analysis.xla_time import SERIES
 from graphopt.ir.graph import Graph
 from graphopt.ir.node import Node
 from graphopt.ir.op import PARAM
@@ -17,6 +21,10 @@ from graphopt.ops.control import SCAN, Scan
 NEW, AGAIN, CACHED = 0.25, 0.1, 0.03
 """Nanoseconds to write and read a byte of memory that is new to the process, that was used before, that is in a cache
 (measured on two cores: fresh pages 4 to 7 GB/s)."""
+
+NARROW = 4
+"""How many times as large an array of bfloat16 must be since jax 0.11, whose XLA has quick functions for its products
+and softmax: with a mask, or by sigmoids, attention of 4x1024 takes 1.0 to 1.2 times as long in blocks, 8x2048 0.9."""
 
 FLOP = 1 / 400
 """Nanoseconds of one operation in a matrix product."""
@@ -35,9 +43,14 @@ class Memory:
 
     def contractions(self, graph: Graph) -> list[Node]:
         """The contractions with results that are large, also beside the largest one of the graph."""
-        found = [n for n in graph.nodes if n.op in CONTRACTIONS and n.aval.is_plain and n.aval.nbytes >= self.large]
+        found = [n for n in graph.nodes if n.op in CONTRACTIONS and n.aval.is_plain and self.is_large(n)]
         enough = max((n.aval.nbytes for n in found), default=0) / NEAR
         return [node for node in found if node.aval.nbytes >= enough]
+
+    def is_large(self, node: Node) -> bool:
+        """Whether a contraction's result is large, for XLA."""
+        is_narrow = SERIES not in SLOW_SERIES and any(n.aval.dtype == jnp.bfloat16 for n in node.inputs)
+        return bool(node.aval.nbytes >= self.large * (NARROW if is_narrow else 1))
 
     def size(self, region: Region) -> tuple[int, int]:
         """Elements of a block along the axis that is cut, and how many are left over after the last whole one."""

@@ -90,6 +90,10 @@ def _layer_norm(x: jax.Array) -> jax.Array:
     return centred * lax.rsqrt((centred * centred).mean(-1, keepdims=True) + 1e-5)
 
 
+def _weighed(weights: jax.Array, values: jax.Array) -> jax.Array:
+    return jnp.einsum("bkd,bqk->bqd", values, weights)
+
+
 def _dropout(x: jax.Array) -> jax.Array:
     return jnp.where(jax.random.bernoulli(jax.random.key(0), 0.9, x.shape), x / 0.9, 0)
 
@@ -125,6 +129,7 @@ PASSES: dict[str, Make] = {
     "renew": drawn("a row written over, 3000x3000", lambda x: x.at[7].set(1.0), (3000, 3000)),
     "reuse": drawn("a function of a product, 1000", lambda a: jnp.exp(jnp.sin(a @ a)), (1000, 1000)),
     "partition": rewritten.SORTS,
+    "orient": drawn("weights that are the second factor, 2x2048x64", _weighed, (2, 2048, 2048), (2, 2048, 64)),
     "tile": drawn("softmax, 2000x1000", jax.nn.softmax, (2000, 1000)),
     "split": numerics.black_scholes,
     "peel": drawn("stencil, 2000x2000", _stencil, (2000, 2000)),

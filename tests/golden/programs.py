@@ -401,6 +401,18 @@ CHUNK: dict[str, Case] = {
 }
 
 
+def weighed(v: Any, w: Any) -> Any:
+    return jnp.einsum("kd,qk->dq", v, w)
+
+
+V, W_OF_V = np.ones((128, 4), np.float32), np.ones((130, 128), np.float32)
+
+ORIENT: dict[str, Case] = {
+    "both across": (weighed, (V, W_OF_V)),
+    "large result stays": (weighed, (np.ones((128, 130), np.float32), W_OF_V)),
+}
+
+
 DEAD: dict[str, Case] = {
     "scan carry": (scan_carry, (X,)),
     "scan ys": (scan_ys, (X,)),

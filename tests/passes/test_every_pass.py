@@ -13,7 +13,7 @@ import graphopt
 from graphopt import passes
 from graphopt.bench.passes import PASSES
 from graphopt.errors import OptionError
-from graphopt.passes.pipelines import KERNELS, LOOPS, STANDARD
+from graphopt.passes.pipelines import KERNELS, LAST, LOOPS, STANDARD
 from graphopt.rewrite.passes import Pass
 
 NUMBER, TYPE, OPERAND = "<number>", "<type>", "<operand>"
@@ -37,7 +37,7 @@ FOUND = found()
 
 
 def test_all_are_known_by_name() -> None:
-    assert {*(step.name for step in STANDARD), *KERNELS, *LOOPS, "rematerialize"} == set(FOUND)
+    assert {*(step.name for step in STANDARD), *KERNELS, *LAST, *LOOPS, "rematerialize"} == set(FOUND)
     assert {name for name, step in FOUND.items() if not issubclass(step, Pass)} == set(LOOPS)
 
 

@@ -27,6 +27,7 @@ from graphopt.passes.hoist import Hoist
 from graphopt.passes.inline import Inline
 from graphopt.passes.join import Join
 from graphopt.passes.local import Local
+from graphopt.passes.orient import Orient
 from graphopt.passes.random_bits import RandomBits
 from graphopt.passes.rematerialize import Rematerialize
 from graphopt.passes.renew import Renew
@@ -50,6 +51,7 @@ from ..golden.programs import (
     HOIST,
     INLINE,
     JOIN,
+    ORIENT,
     REMATERIALIZE,
     REROLL,
     SIMPLIFY,
@@ -126,6 +128,13 @@ def test_chunk(name: str) -> None:
     compare("chunk", name, graph, sources, [(Chunk(large=1 << 10, block=1 << 9, rows=2, gain=0), False)])
 
 
+@pytest.mark.parametrize("name", ORIENT)
+def test_orient(name: str) -> None:
+    graph, sources = traced(ORIENT[name])
+    graph, _ = run_pipeline(graph, (Inline(), Simplify()), Context(Options(), sources))
+    compare("orient", name, graph, sources, [(Orient(), False)])
+
+
 @pytest.mark.parametrize("name", REROLL)
 def test_reroll(name: str) -> None:
     graph, sources = traced(REROLL[name])
@@ -182,6 +191,7 @@ CASES: dict[str, Collection[str]] = {
     "inline": INLINE,
     "join": JOIN,
     "local": LOCAL,
+    "orient": ORIENT,
     "random bits": RANDOM_BITS,
     "rematerialize": REMATERIALIZE,
     "renew": RENEW,
