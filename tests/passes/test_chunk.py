@@ -147,7 +147,7 @@ def test_forms_and_their_gradients(form: Callable[..., Any], sizes: tuple[int, i
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float32])
 def test_dtypes(dtype: Any) -> None:
-    arguments = operands(2, 61, 8, dtype)
+    arguments = operands(2, 97, 8, dtype)
     _, context = chunked(causal, *arguments)
     assert any(LEFT_OUT in note for note in context.notes)
     tolerance = 4 * float(jnp.finfo(dtype).eps)
