@@ -20,6 +20,7 @@ from graphopt.ir.graph import Graph, make_graph
 from graphopt.ir.node import make_node, param
 from graphopt.ir.op import op_named
 from graphopt.ir.parse import parse
+from graphopt.passes.pipelines import LAST
 from graphopt.rewrite.passes import Context, Pass
 
 
@@ -86,11 +87,11 @@ def test_the_graphs_are_written_before_the_first_pass_and_after_each(tmp_path: P
     (folder,) = tmp_path.iterdir()
     assert folder.name.startswith("001-") and folder.name.endswith("-cpu")
     files = sorted(folder.iterdir())
-    steps = with_streams(Options())
-    assert [step.name for step in steps[-2:]] == ["stream", "chunk"]
+    steps = [*(step.name for step in with_streams(Options())), *LAST]
+    assert steps[-3:] == ["stream", "chunk", "orient"]
     assert [file.name for file in files] == [
         "00-traced.txt",
-        *(f"{number:02d}-{step.name}.txt" for number, step in enumerate(steps, start=1)),
+        *(f"{number:02d}-{name}.txt" for number, name in enumerate(steps, start=1)),
     ]
     assert "jit[" in files[0].read_text() and "jit[" not in files[1].read_text()
     assert parse(files[-1].read_text()).count() == 2
