@@ -91,7 +91,7 @@ def _layer_norm(x: jax.Array) -> jax.Array:
 
 
 def _weighed(weights: jax.Array, values: jax.Array) -> jax.Array:
-    return jnp.einsum("bkd,bqk->bqd", values, weights)
+    return jnp.einsum("bkd,bqk->bdq", values, weights)
 
 
 def _dropout(x: jax.Array) -> jax.Array:
