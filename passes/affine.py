@@ -72,7 +72,7 @@ class Affine(Pass):
             if node.op in (DOT_GENERAL, CONVOLUTION):
                 cores[node] = node.with_inputs(inputs)
             found = chains.get(node)
-            if found is None or (context.limit is not None and len(context.firings) >= context.limit):
+            if found is None or context.stopped:
                 return None
             new, lines = folded(found, cores[found.core]), infos.get(node, ())
             safety = "reassociate" if node.aval.dtype.itemsize >= 4 else "nonfinite"

@@ -107,11 +107,6 @@ class _Chunker:
         self.context = context
         self.done: dict[tuple[Graph, bool], Graph] = {}
 
-    @property
-    def stopped(self) -> bool:
-        """Whether no more may be done, for bisection."""
-        return self.context.limit is not None and len(self.context.firings) >= self.context.limit
-
     def graph(self, graph: Graph, in_loop: bool) -> Graph:
         """`graph` after the pass. in_loop: whether it runs many times, in memory that it has used before."""
         if (graph, in_loop) not in self.done:
@@ -131,13 +126,13 @@ class _Chunker:
 
     def cut(self, graph: Graph, in_loop: bool) -> Graph | None:
         """`graph` with its own large arrays in blocks, and those in blocks again; None where that does not pay."""
-        left = frozenset(unstored(graph)) if self.leaves else frozenset()
         large = self.memory.contractions(graph)
+        left = frozenset(unstored(graph)) if large and self.leaves else frozenset()
         for node in large:
             if node in left:
                 self.context.note(f"not in blocks: {_described(node)}, for XLA computes it a few rows at a time")
         seeds = [node for node in large if node not in left]
-        if not seeds or self.stopped:
+        if not seeds or self.context.stopped:
             return None
         rate = AGAIN if in_loop else NEW
         before = self.memory.graph(graph, rate)

@@ -125,7 +125,7 @@ class _Contractor:
         def visit(node: Node, inputs: tuple[Node, ...]) -> Node | None:
             new = self.with_bodies(node).with_inputs(inputs) if node.subgraphs else node.with_inputs(inputs)
             plan = plans.get(node)
-            if plan is not None and not self.stopped:
+            if plan is not None and not self.context.stopped:
                 factors = [replace(factor, node=_new(factor.node, mapping)) for factor in plan.network.factors]
                 new = build(plan.network, factors, plan.order)
                 found = reduce(merge, [infos.get(n, ()) for n in plan.network.inner])
@@ -138,10 +138,6 @@ class _Contractor:
         if new is not graph:
             sources.record(new, {n: lines[n] for n in new.nodes if n in lines})
         return new
-
-    @property
-    def stopped(self) -> bool:
-        return self.context.limit is not None and len(self.context.firings) >= self.context.limit
 
     def with_bodies(self, node: Node) -> Node:
         """A loop, a branch or a call, after the pass in what it holds."""

@@ -136,7 +136,7 @@ class _Joiner:
             if node in mapping:
                 continue
             group = groups.get(node)
-            if group is None or self.stopped:
+            if group is None or self.context.stopped:
                 attrs = with_bodies(node, self.graph) if node.subgraphs else node.attrs
                 new = node if attrs is node.attrs else node.with_attrs(attrs)
                 mapping[node] = new.with_inputs(tuple([mapping[n] for n in node.inputs]))
@@ -150,10 +150,6 @@ class _Joiner:
         self.context.sources.inherit(graph, after, mapping)
         self.context.sources.record(after, lines)
         return after
-
-    @property
-    def stopped(self) -> bool:
-        return self.context.limit is not None and len(self.context.firings) >= self.context.limit
 
     def groups(self, graph: Graph, level: Mapping[Node, int]) -> tuple[list[list[Part]], list[str]]:
         """The products that are joined; and in words what they are, and why others stay."""

@@ -22,15 +22,15 @@ from dataclasses import dataclass
 from jax import lax
 from jax.extend.core import primitives as p
 
-from graphopt.analysis.products import Axes, axes_of, sizes_of
+from graphopt.analysis.products import axes_of, sizes_of
 from graphopt.ir.aval import dtype_name, is_floating
 from graphopt.ir.graph import Graph, nested_graphs
 from graphopt.ir.node import Node
 from graphopt.ops.barrier import fence
 from graphopt.ops.contract import DOT_GENERAL
 from graphopt.passes.fuse import RUNS_ITS_GRAPHS
-from graphopt.passes.rules.contraction import REORDERED
-from graphopt.passes.rules.moving import applied, transposed
+from graphopt.passes.rules.contraction import REORDERED, exchanged, exchanged_axes
+from graphopt.passes.rules.moving import transposed
 from graphopt.rewrite.driver import Firing
 from graphopt.rewrite.passes import Context, Pass
 from graphopt.rewrite.rebuild import rebuild, with_bodies
@@ -84,7 +84,7 @@ class _Orienter:
     def exchanged(self, node: Node, lines: Sequence[object]) -> Node | None:
         """What takes the place of a product; None where it stays."""
         context = self.context
-        if node.op is not DOT_GENERAL or (context.limit is not None and len(context.firings) >= context.limit):
+        if node.op is not DOT_GENERAL or context.stopped:
             return None
         admitted = frozenset(ADMITTED[context.options.numerics])
         found = factors_exchanged.apply(node, kinds_of(node.inputs), lambda n: 1, admitted)
@@ -111,7 +111,10 @@ def factors_exchanged(node: Node) -> Node | None:
         before, after = sizes
     else:
         return None
-    return _exchanged(node, axes) if after + 2 * node.aval.size <= before else None
+    if after + 2 * node.aval.size > before:
+        return None
+    product = exchanged(node)
+    return transposed(fence(product), exchanged_axes(product))
 
 
 def _is_for_it(node: Node) -> bool:
@@ -127,14 +130,3 @@ def _is_for_it(node: Node) -> bool:
 def _last(factor: Node) -> int | None:
     """The axis along which elements lie beside each other in memory."""
     return max((k for k, size in enumerate(factor.aval.shape) if size > 1), default=None)
-
-
-def _exchanged(node: Node, axes: Axes) -> Node:
-    numbers = ((axes.summed[1], axes.summed[0]), (axes.batch[1], axes.batch[0]))
-    precision = node.attrs["precision"]
-    turned = precision[::-1] if isinstance(precision, tuple) else precision
-    attrs = node.attrs.replace(dimension_numbers=numbers, precision=turned)
-    product = fence(applied(DOT_GENERAL, attrs, *node.inputs[::-1]))
-    start, left, right = (len(part) for part in (axes.batch[0], axes.free[0], axes.free[1]))
-    order = [*range(start), *range(start + right, start + right + left), *range(start, start + right)]
-    return transposed(product, order)

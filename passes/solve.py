@@ -185,16 +185,12 @@ class _Solver:
             if node.subgraphs and node.op is not LINEAR_SOLVE:
                 new = new.with_attrs(with_bodies(node, self.graph))
             plan = plans.get(node)
-            if plan is not None and not self.stopped:
+            if plan is not None and not self.context.stopped:
                 new = solved(new, plan)
                 self.context.firings.append(Firing(product_with_an_inverse, node, new, SAFETY, infos.get(node, ())))
             return new
 
         return rebuild(graph, self.context.sources, visit)
-
-    @property
-    def stopped(self) -> bool:
-        return self.context.limit is not None and len(self.context.firings) >= self.context.limit
 
     def plans(self, graph: Graph) -> Mapping[Node, _Product]:
         """The products that are solved for, of the inverses that nothing else needs."""

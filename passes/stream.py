@@ -101,7 +101,7 @@ class _Streamer:
             tried: set[Node] = set()
             while (seed := next((n for n in self.memory.contractions(new) if n not in tried), None)) is not None:
                 tried.add(seed)
-                if not self.stopped:
+                if not self.context.stopped:
                     new = self.streamed(new, seed) or new
 
             def visit(node: Node, inputs: tuple[Node, ...]) -> Node | None:
@@ -111,11 +111,6 @@ class _Streamer:
 
             self.done[graph] = rebuild(new, self.context.sources, visit)
         return self.done[graph]
-
-    @property
-    def stopped(self) -> bool:
-        """Whether no more may be done, for bisection."""
-        return self.context.limit is not None and len(self.context.firings) >= self.context.limit
 
     def streamed(self, graph: Graph, seed: Node) -> Graph | None:
         """`graph` with a kernel of what is around a large product; None where there is none."""

@@ -45,13 +45,14 @@ RESHAPE = op_of(p.reshape_p)
 
 def unstored(graph: Graph) -> dict[Node, frozenset[Node]]:
     """The products of a graph whose results XLA does not store, and for each what it computes of it before the next."""
-    if SERIES in SLOW_SERIES:
+    products = [node for node in graph.nodes if node.op is DOT and _is_taken(node)]
+    if SERIES in SLOW_SERIES or not products:
         return {}
     users, outputs = graph.users(), frozenset(graph.outputs)
     place = {node: number for number, node in enumerate(graph.nodes)}
     found: dict[Node, frozenset[Node]] = {}
-    for product in graph.nodes:
-        last = _last(product, users, outputs) if product.op is DOT and _is_taken(product) else None
+    for product in products:
+        last = _last(product, users, outputs)
         between = None if last is None else _between(product, last, place)
         if between is not None:
             found[product] = between

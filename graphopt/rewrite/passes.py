@@ -46,6 +46,11 @@ class Context:
     endless: list[Endless] = field(default_factory=list)
     rule_seconds: dict[AnyRule, float] = field(default_factory=dict)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether no rule may fire any more in the running pass."""
+        return self.limit is not None and len(self.firings) >= self.limit
+
     def start(self) -> None:
         """Forgets what the pass before did."""
         self.notes, self.firings, self.endless, self.rule_seconds = [], [], [], {}

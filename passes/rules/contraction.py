@@ -55,6 +55,22 @@ def product(like: Node, x: Node, y: Node, contracted: Sequence[Sequence[int]], b
     return applied(DOT_GENERAL, like.attrs.replace(dimension_numbers=numbers), x, y)
 
 
+def exchanged(node: Node) -> Node:
+    """dot(y, x) of dot(x, y)."""
+    contracted, batch = node.attrs["dimension_numbers"]
+    precision = node.attrs["precision"]
+    numbers = (tuple(map(tuple, contracted[::-1])), tuple(map(tuple, batch[::-1])))
+    turned = precision[::-1] if isinstance(precision, tuple) else precision
+    return applied(DOT_GENERAL, node.attrs.replace(dimension_numbers=numbers, precision=turned), *node.inputs[::-1])
+
+
+def exchanged_axes(node: Node) -> Axes:
+    """The axes of a product, in the order of those of the product with its factors exchanged."""
+    _, (shared, _), (left, right) = axes_of(node)
+    start, middle, end = len(shared), len(shared) + len(left), len(shared) + len(left) + len(right)
+    return [*range(start), *range(middle, end), *range(start, middle)]
+
+
 def _one_dtype(node: Node) -> bool:
     """Whether both operands and the result have one dtype, of numbers."""
     dtypes = {n.aval.dtype for n in (*node.inputs, node)}
@@ -92,17 +108,10 @@ def transpose_of_product(node: Node, uses: Uses) -> Node | None:
     inner = node.inputs[0]
     if inner.op is not DOT_GENERAL or uses(inner) > 1 or inner.context is not None:
         return None
-    contracted, batch, free = axes_of(inner)
     precision = inner.attrs["precision"]
     if precision is not None and not isinstance(precision, tuple):
         return None
-    start, left, right = len(batch[0]), len(free[0]), len(free[1])
-    swapped = [*range(start), *range(start + left, start + left + right), *range(start, start + left)]
-    if list(node.attrs["permutation"]) != swapped:
-        return None
-    numbers = (tuple(map(tuple, contracted[::-1])), tuple(map(tuple, batch[::-1])))
-    turned = None if precision is None else precision[::-1]
-    return applied(DOT_GENERAL, inner.attrs.replace(dimension_numbers=numbers, precision=turned), *inner.inputs[::-1])
+    return exchanged(inner) if list(node.attrs["permutation"]) == exchanged_axes(inner) else None
 
 
 @rewrites(p.dot_general_p, safety=NUMBERS, law="reduction")
