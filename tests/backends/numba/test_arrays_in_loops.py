@@ -389,7 +389,10 @@ steps = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(0
 
 
 def applied(kind: int, x: Any, y: Any) -> Any:
-    """A value of two others, between -1 and 1 or so."""
+    """A value of two others, between -1 and 1 or so.
+
+    What decides is rounded, and limits are not where values meet them exactly: two orders of a sum must not part.
+    """
     grid = jnp.resize(y, (3, 3))
     results = [
         lambda: jnp.tanh(x + jnp.resize(y, x.shape)),
@@ -397,10 +400,10 @@ def applied(kind: int, x: Any, y: Any) -> Any:
         lambda: x.reshape(-1)[::-1],
         lambda: jnp.concatenate([x.reshape(-1)[:3], y.reshape(-1)])[:17],
         lambda: jnp.max(grid, 0) * x.sum() * 0.1,
-        lambda: grid.T - jnp.argmin(x.reshape(-1)),
-        lambda: lax.dynamic_slice(jnp.pad(x.reshape(-1), (1, 4)), (jnp.int32(3 * y.sum()),), (3,)),
-        lambda: jnp.resize(x, 7).at[jnp.abs(jnp.int32(9 * y.reshape(-1)[:2]))].add(0.5),
-        lambda: lax.cond(y.sum() > 0, lambda x: -x, jnp.sin, x),
+        lambda: grid.T - jnp.argmin(jnp.round(7.3 * x.reshape(-1) + 0.13)),
+        lambda: lax.dynamic_slice(jnp.pad(x.reshape(-1), (1, 4)), (jnp.int32(3 * y.sum() + 0.13),), (3,)),
+        lambda: jnp.resize(x, 7).at[jnp.abs(jnp.int32(9 * y.reshape(-1)[:2] + 0.13))].add(0.5),
+        lambda: lax.cond(y.sum() > 0.013, lambda x: -x, jnp.sin, x),
         lambda: lax.fori_loop(0, 2, lambda i, s: jnp.roll(s, 1) * 0.9 + s[0], grid),
         lambda: x * 0.5 + jnp.mean(y),
     ]
