@@ -5,7 +5,7 @@ polynomial. In float64 it is as fdlibm has it (e_log.c, Sun Microsystems, 1993):
 log(1 + f) = f - (f²/2 - s (f²/2 + R)), R = s² (2 atanh(s) - 2 s) / s³, the last factor by a polynomial too. The
 polynomials are our own (`coefficients.py`).
 
-Positive numbers that are neither denormal nor infinite have a short way.
+All but denormal numbers have a short way: zero and negative ones too, for `where(x > 0, log(x), 0)`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,17 @@ from typing import Any
 import numpy as np
 
 from graphopt.backends.numba.vecmath import coefficients
-from graphopt.backends.numba.vecmath.intrinsics import fma, from_bits, horner, int32, paired, select, to_bits
+from graphopt.backends.numba.vecmath.intrinsics import (
+    fma,
+    from_bits,
+    horner,
+    int32,
+    paired,
+    select,
+    to_bits,
+    uint32,
+    uint64,
+)
 from graphopt.backends.numba.vecmath.real import (
     F32,
     F64,
@@ -71,17 +81,18 @@ def mantissa_in(real: Real) -> Any:
 mantissa_f32, mantissa_f64 = mantissa_in(F32), mantissa_in(F64)
 
 
-def is_within_in(real: Real) -> Any:
-    """x ↦ whether it is a positive number that is not denormal, and small enough that its reciprocal is not."""
-    low, high = real.floating(2.0 ** (1 - real.bias)), real.floating(2.0 ** (real.bias - 1))
+def is_denormal_in(real: Real) -> Any:
+    """x ↦ whether it is positive and below the normal numbers. By bits, as in `count_in`."""
+    unsigned = uint32 if real is F32 else uint64
+    normal = real.bits(np.finfo(real.floating.dtype).tiny)
 
-    def is_within(x: Any) -> Any:
-        return (x >= low) & (x < high)
+    def is_denormal(x: Any) -> Any:
+        return unsigned(to_bits(x) - 1) < normal - 1
 
-    return is_within
+    return is_denormal
 
 
-is_within_f32, is_within_f64 = is_within_in(F32), is_within_in(F64)
+is_denormal_f32, is_denormal_f64 = is_denormal_in(F32), is_denormal_in(F64)
 
 
 def tail_f64(f: Any) -> Any:
@@ -124,7 +135,7 @@ def log_in(real: Real) -> Any:
     mantissa = mantissa_f32 if real is F32 else mantissa_f64
     beyond = beyond_f32 if real is F32 else beyond_f64
     outside = outside_f32 if real is F32 else outside_f64
-    is_within = is_within_f32 if real is F32 else is_within_f64
+    is_denormal = is_denormal_f32 if real is F32 else is_denormal_f64
     ln2_high, ln2_low = real.split(LN2)
 
     def of_parts(f: Any, k: Any) -> Any:
@@ -132,7 +143,7 @@ def log_in(real: Real) -> Any:
 
     def usual_log(x: Any) -> Any:
         f, k, _ = mantissa(x)
-        return of_parts(f, k), ~is_within(x)
+        return outside(x, of_parts(f, k)), is_denormal(x)
 
     @usually(usual_log)
     def log(x: Any) -> Any:
@@ -150,7 +161,7 @@ log_f32, log_f64 = log_in(F32), log_in(F64)
 
 
 def usual_log_of_sum_in(real: Real) -> Any:
-    """u, what rounding lost of it ↦ log(u + lost) where u is within the range of `is_within`."""
+    """u, what rounding lost of it ↦ log(u + lost) where neither u nor its reciprocal is denormal, and u is positive."""
     mantissa = mantissa_f32 if real is F32 else mantissa_f64
     beyond = beyond_f32 if real is F32 else beyond_f64
     ln2_high, ln2_low = real.split(LN2)
@@ -192,7 +203,8 @@ def log1p_in(real: Real) -> Any:
     one, zero = real.floating(1), real.floating(0)
     log_of_sum = log_of_sum_f32 if real is F32 else log_of_sum_f64
     usual_log_of_sum = usual_log_of_sum_f32 if real is F32 else usual_log_of_sum_f64
-    is_within = is_within_f32 if real is F32 else is_within_f64
+    outside = outside_f32 if real is F32 else outside_f64
+    many = real.floating(2.0 ** (real.bias - 1))  # from here on reciprocals are denormal
 
     def summed(x: Any) -> Any:
         u = one + x
@@ -200,7 +212,7 @@ def log1p_in(real: Real) -> Any:
 
     def usual_log1p(x: Any) -> Any:
         u, lost = summed(x)
-        return select(x == zero, x, usual_log_of_sum(u, lost)), ~is_within(u)
+        return select(x == zero, x, outside(u, usual_log_of_sum(u, lost))), u >= many
 
     @usually(usual_log1p)
     def log1p(x: Any) -> Any:
@@ -240,11 +252,11 @@ def log2_in(real: Real) -> Any:
     mantissa = mantissa_f32 if real is F32 else mantissa_f64
     of_parts = log2_of_parts_f32 if real is F32 else log2_of_parts_f64
     outside = outside_f32 if real is F32 else outside_f64
-    is_within = is_within_f32 if real is F32 else is_within_f64
+    is_denormal = is_denormal_f32 if real is F32 else is_denormal_f64
 
     def usual_log2(x: Any) -> Any:
         f, k, _ = mantissa(x)
-        return of_parts(f, k), ~is_within(x)
+        return outside(x, of_parts(f, k)), is_denormal(x)
 
     @usually(usual_log2)
     def log2(x: Any) -> Any:

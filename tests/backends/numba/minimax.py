@@ -155,6 +155,16 @@ FITS = (
     odd("TAN_WIDE", mpmath.tan, QUARTER_PI, (7, 0), "tan", wide=True),
     odd("TAN", mpmath.tan, QUARTER_PI, (6, 14), "tan"),
     odd("SINH", mpmath.sinh, mpf(1), (4, 7), "sinh"),
+    odd("TANH", mpmath.tanh, mpf("0.55"), (4, 0), "tanh"),
+    Fit(
+        "TANH_EXP",
+        lambda r: (mpmath.expm1(2 * r) / 2 - r) / r**2,
+        -HALF_LN2 / 2,
+        HALF_LN2 / 2,
+        (5, 0),
+        lambda r: (mpmath.expm1(2 * r) - 2 * r) / mpmath.exp(2 * r),
+        "(exp(2r)/2 - 1/2 - r) / r², |r| <= ln(2) / 4",
+    ),
     odd("ASIN", mpmath.asin, mpf(1) / 2, (6, 13), "asin"),
     odd("ATAN", mpmath.atan, mpf(1), (10, 22), "atan"),
     Fit(
